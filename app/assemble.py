@@ -1,0 +1,66 @@
+"""From a configuration to the objects it names."""
+
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from app.config import Config, ConfigError, Problem
+from app.lower import agd
+from app.physics import OperatorFactory, deblurring, denoising, inpainting
+from app.upper import schedules
+from app.upper.hypergradient import Solver
+from app.upper.isgd import Isgd
+from datasets.kernels import gaussian_kernel, read_kernel
+
+
+def device_of(config: Config) -> torch.device:
+    name = config.run.device
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = None
+    if device is None or device.type not in ("cpu", "cuda"):
+        raise ConfigError(f"run.device = {name!r}; allowed are auto, cpu, cuda, cuda:N")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ConfigError(f"run.device = {name!r}, but this machine has {torch.cuda.device_count()} CUDA devices")
+    return device
+
+
+def dtype_of(config: Config) -> torch.dtype:
+    return getattr(torch, config.run.precision)
+
+
+def operator_factory(problem: Problem, config: Config, data_root: Path) -> OperatorFactory:
+    device, dtype = device_of(config), dtype_of(config)
+    if problem.task == "denoise":
+        return denoising(device)
+    if problem.task == "inpaint":
+        return inpainting(problem.keep, config.run.seed, device, dtype)
+    if problem.kernel == "gaussian":
+        kernel = gaussian_kernel(problem.kernel_size, problem.kernel_width)
+    else:
+        kernel = read_kernel(problem.kernel, data_root)
+    return deblurring(kernel, device, dtype)
+
+
+def lower_solver(config: Config) -> Solver:
+    return partial(agd.solve, max_iterations=config.lower.max_iterations)
+
+
+def isgd(config: Config) -> Isgd:
+    upper, steps = config.upper, config.run.steps
+    step_size = {
+        "constant": schedules.constant(upper.step_size),
+        "polynomial": schedules.polynomial(upper.step_size, upper.step_decay),
+        "one_cycle": schedules.one_cycle(upper.step_size, steps),
+    }[upper.schedule]
+    return Isgd(lower_solver(config), step_size, schedules.polynomial(upper.accuracy, upper.accuracy_decay))
+
+
+def optimizer(config: Config, parameters: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
+    """Plain or Adam-preconditioned steps; the schedule sets the step size before each."""
+    kinds = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}
+    return kinds[config.upper.optimizer](parameters, lr=config.upper.step_size)

@@ -1,0 +1,178 @@
+"""Command line. Imports torch only once the arguments are known to be right, so that `--help` and typing errors
+answer at once."""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from app.config import Config, ConfigError, load, override
+
+PRESETS = Path(__file__).parent.parent / "scripts" / "experiments"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command. A mistake the user can mend ends in one line on stderr and exit code 2."""
+    options = _parser().parse_args(arguments)
+    try:
+        return options.command(options) or 0
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except OSError as error:
+        print(f"error: {error.strerror or error}: {error.filename or ''}".rstrip(": "), file=sys.stderr)
+    except (ValueError, ArithmeticError) as error:
+        if not _is_users(error):
+            raise
+        print(f"error: {error}", file=sys.stderr)
+    return 2
+
+
+def _is_users(error: Exception) -> bool:
+    if isinstance(error, ConfigError):
+        return True
+    from app.commands import USER_ERRORS
+
+    return isinstance(error, USER_ERRORS)
+
+
+def resolve_experiment(name: str, assignments: list[str]) -> tuple[str, Config]:
+    """A preset's name or a TOML file, with --set applied -> (its name, configuration)."""
+    path = PRESETS / f"{name}.toml"
+    if not path.is_file():
+        path = Path(name)
+        if path.suffix != ".toml" or not path.is_file():
+            presets = ", ".join(sorted(p.stem for p in PRESETS.glob("*.toml")))
+            raise ConfigError(f"no experiment {name!r}: give a TOML file or one of {presets}")
+    return path.stem, override(load(path), assignments)
+
+
+def _train(options: argparse.Namespace) -> int:
+    name, config = resolve_experiment(options.experiment, options.set)
+    folder = options.out or Path("runs") / name
+    if (folder / "config.toml").exists():
+        raise ConfigError(f"{folder} already holds a run: continue it with `resume {folder}`, or choose another --out")
+    from app import commands
+
+    return commands.train(config, folder, options.data_root, options.quiet)
+
+
+def _resume(options: argparse.Namespace) -> int:
+    config_file = options.run / "config.toml"
+    if not config_file.is_file():
+        raise ConfigError(f"{options.run} is not a run folder (no config.toml)")
+    config = override(load(config_file), options.set)
+    from app import commands
+
+    return commands.resume(config, options.run, options.data_root, options.quiet)
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    from app import commands
+
+    return commands.evaluate(
+        options.model, options.images, _settings(options), options.data_root, options.csv, options.latex, options.quiet
+    )
+
+
+def _reconstruct(options: argparse.Namespace) -> int:
+    from app import commands
+
+    return commands.reconstruct(
+        options.model, options.images, _settings(options), options.data_root, options.out, options.degrade
+    )
+
+
+def _figure(options: argparse.Namespace) -> int:
+    from app import commands
+
+    return commands.figure(
+        options.kind, options.sources, options.images, options.crop, _settings(options), options.data_root, options.out
+    )
+
+
+def _data(options: argparse.Namespace) -> int:
+    from app import data_commands
+
+    if options.action == "list":
+        return data_commands.list_sets(options.data_root)
+    if options.name is None:
+        raise ConfigError(f"data {options.action} needs the name of a set: bsds500")
+    if options.action == "fetch":
+        return data_commands.fetch(options.name, options.data_root, options.quiet)
+    return data_commands.check(options.name, options.data_root)
+
+
+def _settings(options: argparse.Namespace) -> list[str]:
+    """--task, --noise-level and --kernel are short for --set problem.*; a later --set wins."""
+    short = {"task": options.task, "noise_level": options.noise_level, "kernel": options.kernel}
+    return [f"problem.{k}={v}" for k, v in short.items() if v is not None] + options.set
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m app", description="Learn image regularizers by stochastic bilevel optimisation."
+    )
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    def command(name: str, run, about: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=about, description=about)
+        sub.set_defaults(command=run)
+        sub.add_argument(
+            "--data-root",
+            type=Path,
+            default=Path(os.environ.get("APP_DATA_ROOT", "data")),
+            metavar="DIR",
+            help="where image sets and kernels lie (default: $APP_DATA_ROOT or ./data)",
+        )
+        sub.add_argument("--quiet", action="store_true", help="no progress bar")
+        return sub
+
+    def settings(sub: argparse.ArgumentParser) -> None:
+        sub.add_argument(
+            "--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="override one setting (repeatable)"
+        )
+
+    def problem(sub: argparse.ArgumentParser) -> None:
+        settings(sub)
+        sub.add_argument("--task", help="denoise | deblur | inpaint (default: what the model was trained for)")
+        sub.add_argument("--noise-level", help="standard deviation on the scale [0, 1], such as 25/255")
+        sub.add_argument("--kernel", help="gaussian | levin:1 ... levin:8 | FILE.npz:KEY | an image file")
+
+    train = command("train", _train, "learn a regularizer")
+    train.add_argument("experiment", help="a preset (scripts/experiments) or a TOML file")
+    train.add_argument("--out", type=Path, metavar="DIR", help="run folder (default: runs/EXPERIMENT)")
+    settings(train)
+
+    resume = command("resume", _resume, "continue a run from its checkpoint")
+    resume.add_argument("run", type=Path, help="run folder")
+    settings(resume)
+
+    evaluate = command("evaluate", _evaluate, "PSNR, SSIM and certificates on a set of images")
+    evaluate.add_argument("model", help="a run folder or a .safetensors file")
+    evaluate.add_argument("--images", required=True, metavar="SET", help="SET, SET:SPLIT+SPLIT, a folder or an image")
+    evaluate.add_argument("--csv", type=Path, metavar="FILE", help="one row per image, and their mean")
+    evaluate.add_argument("--latex", type=Path, metavar="FILE", help="the means as a LaTeX table")
+    problem(evaluate)
+
+    reconstruct = command("reconstruct", _reconstruct, "reconstruct image files")
+    reconstruct.add_argument("model", help="a run folder or a .safetensors file")
+    reconstruct.add_argument("images", nargs="+", metavar="IMAGE", help="measured images, or a SET")
+    reconstruct.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the results (PNG)")
+    reconstruct.add_argument("--degrade", action="store_true", help="the images are clean: measure them first")
+    problem(reconstruct)
+
+    figure = command("figure", _figure, "draw a figure")
+    figure.add_argument("kind", choices=("comparison", "filters", "curves"))
+    figure.add_argument("sources", nargs="+", metavar="MODEL_OR_RUN", help="models to compare or draw, or runs")
+    figure.add_argument("--images", metavar="SET", help="comparison: clean images, one row each")
+    figure.add_argument(
+        "--crop", type=int, default=64, metavar="PIXELS", help="comparison: side of the inset (default: 64)"
+    )
+    figure.add_argument("--out", type=Path, required=True, metavar="FILE", help=".pdf, .png or .svg")
+    problem(figure)
+
+    data = command("data", _data, "list, fetch or check image sets")
+    data.add_argument("action", choices=("list", "fetch", "check"))
+    data.add_argument("name", nargs="?", help="bsds500")
+    return parser

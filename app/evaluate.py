@@ -1,0 +1,85 @@
+"""Held-out reconstruction: measure, solve to the certified accuracy, compare with the clean image."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from app.losses import psnr, ssim
+from app.lower.energy import Energy, Functional
+from app.lower.solution import LowerSolution
+from app.physics import OperatorFactory
+from app.upper.hypergradient import Solver
+from datasets.images import read_image
+from datasets.random import TEST_NOISE, generator
+
+
+@dataclass(frozen=True)
+class Reconstructor:
+    """argmin_x h for one problem and one functional."""
+
+    functional: Functional
+    operators: OperatorFactory
+    solve: Solver
+    accuracy: float  # certified ||x - argmin h||
+    noise_level: float
+    ridge: float
+    seed: int
+    device: torch.device
+    dtype: torch.dtype
+
+    def measure(self, clean: Tensor, images: tuple[int, ...]) -> Tensor:  # (B, C, H, W) -> (B, C, H, W)
+        """y = A clean + noise, the noise of image i a function of (seed, i) alone."""
+        draws = [torch.randn(c.shape, generator=generator(self.seed, TEST_NOISE, i)) for c, i in zip(clean, images)]  # noqa: B905
+        noise = torch.stack(draws).to(self.device, self.dtype)
+        return self.operators(clean.shape[1:], images).measure(self.to_device(clean), self.noise_level * noise)
+
+    def energy(self, y: Tensor, images: tuple[int, ...]) -> Energy:
+        return Energy(self.operators(y.shape[1:], images), self.functional, self.to_device(y), self.ridge)
+
+    def __call__(self, y: Tensor, images: tuple[int, ...]) -> LowerSolution:
+        """Started from A^T y, so that a result depends on nothing but its measurement."""
+        energy = self.energy(y, images)
+        return self.solve(energy, energy.backprojection, self.accuracy)
+
+    def to_device(self, x: Tensor) -> Tensor:
+        return x.to(self.device, self.dtype)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One image: quality, certificate and cost."""
+
+    image: str
+    psnr: float
+    ssim: float
+    psnr_degraded: float
+    ssim_degraded: float
+    error_bound: float
+    converged: bool
+    iterations: int
+    seconds: float
+
+
+def evaluate(reconstruct: Reconstructor, paths: tuple[Path, ...], color: bool) -> Iterator[Evaluation]:
+    """One row per image, whole images, in order."""
+    for i, path in enumerate(paths):
+        clean = reconstruct.to_device(read_image(path, color)[None])
+        y = reconstruct.measure(clean, (i,))
+        start = time.perf_counter()
+        solution = reconstruct(y, (i,))
+        seconds = time.perf_counter() - start
+        yield Evaluation(
+            path.stem,
+            float(psnr(solution.x, clean)),
+            float(ssim(solution.x, clean)),
+            float(psnr(y, clean)),
+            float(ssim(y, clean)),
+            float(solution.error_bound),
+            bool(solution.converged),
+            int(solution.iterations),
+            seconds,
+        )

@@ -1,0 +1,42 @@
+"""Upper-level losses and image quality, one value per image."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class SquaredError:
+    """loss(x) = 1/2 ||x - clean||^2, whose gradient has Lipschitz constant 1."""
+
+    clean: Tensor  # (B, C, H, W)
+
+    def value(self, x: Tensor) -> Tensor:  # (B, C, H, W) -> (B,)
+        return 0.5 * (x - self.clean).square().sum((1, 2, 3))
+
+    def gradient(self, x: Tensor) -> Tensor:  # (B, C, H, W) -> (B, C, H, W)
+        return x - self.clean
+
+
+def psnr(x: Tensor, clean: Tensor) -> Tensor:  # (B, C, H, W), (B, C, H, W) -> (B,)
+    """Peak signal-to-noise ratio in dB: peak 1, x clipped to [0, 1]; infinite for a perfect x."""
+    return -10 * (x.clamp(0, 1) - clean).square().mean((1, 2, 3)).log10()
+
+
+def ssim(x: Tensor, clean: Tensor) -> Tensor:  # (B, C, H, W), (B, C, H, W) -> (B,)
+    """Structural similarity (Wang et al., TIP 2004): Gaussian window of width 1.5, x clipped to [0, 1]."""
+    from skimage.metrics import structural_similarity
+
+    def one(a: Tensor, b: Tensor) -> float:
+        return structural_similarity(
+            a.clamp(0, 1).double().cpu().numpy(),
+            b.double().cpu().numpy(),
+            channel_axis=0,
+            data_range=1.0,
+            gaussian_weights=True,
+            sigma=1.5,
+            use_sample_covariance=False,
+        )
+
+    return torch.tensor([one(a, b) for a, b in zip(x, clean, strict=True)])

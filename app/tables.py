@@ -1,0 +1,35 @@
+"""Evaluations as text: one line per method."""
+
+from statistics import fmean
+
+from app.evaluate import Evaluation
+
+
+def summary_table(methods: dict[str, list[Evaluation]]) -> str:
+    """Means over the images, the degraded measurements first."""
+    width = max(len("degraded"), *(len(name) for name in methods))
+    lines = [
+        f"{'':{width}}  {'PSNR':>6}  {'SSIM':>6}  {'certified':>9}  {'max bound':>9}  {'iterations':>10}  {'s/image':>7}"
+    ]
+    first = next(iter(methods.values()))
+    degraded = fmean(e.psnr_degraded for e in first), fmean(e.ssim_degraded for e in first)
+    lines.append(f"{'degraded':{width}}  {degraded[0]:6.2f}  {degraded[1]:6.4f}")
+    for name, rows in methods.items():
+        certified = f"{sum(e.converged for e in rows)}/{len(rows)}"
+        lines.append(
+            f"{name:{width}}  {fmean(e.psnr for e in rows):6.2f}  {fmean(e.ssim for e in rows):6.4f}  {certified:>9}  "
+            f"{max(e.error_bound for e in rows):9.2g}  {fmean(e.iterations for e in rows):10.1f}  "
+            f"{fmean(e.seconds for e in rows):7.2f}"
+        )
+    return "\n".join(lines)
+
+
+def latex_table(methods: dict[str, list[Evaluation]]) -> str:
+    """A booktabs table of mean PSNR and SSIM."""
+    first = next(iter(methods.values()))
+    rows = [("degraded", fmean(e.psnr_degraded for e in first), fmean(e.ssim_degraded for e in first))]
+    rows += [(name, fmean(e.psnr for e in r), fmean(e.ssim for e in r)) for name, r in methods.items()]
+    escape = str.maketrans({"_": r"\_", "%": r"\%", "&": r"\&", "#": r"\#"})
+    body = [f"{name.translate(escape)} & {p:.2f} & {s:.4f} \\\\" for name, p, s in rows]
+    head = [r"\begin{tabular}{lrr}", r"\toprule", r"method & PSNR (dB) & SSIM \\", r"\midrule"]
+    return "\n".join([*head, *body, r"\bottomrule", r"\end{tabular}", ""])

@@ -1,0 +1,53 @@
+"""Exact state of a training run in one safetensors file: no pickle, written atomically."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from app.files import write_atomically
+
+
+class RunError(ValueError):
+    """A run folder is in the way, missing or damaged; the message names it."""
+
+
+def save(path: Path, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    detached = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
+    write_atomically(path, safetensors.torch.save(detached, {"facts": json.dumps(facts)}))
+
+
+def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    if not path.is_file():
+        raise RunError(f"{path.parent.parent} has no checkpoint to resume from ({path} is missing)")
+    try:
+        with safe_open(path, framework="pt") as file:
+            facts = json.loads((file.metadata() or {})["facts"])
+            return {name: file.get_tensor(name) for name in file.keys()}, facts  # noqa: SIM118
+    except (SafetensorError, OSError, KeyError, json.JSONDecodeError) as error:
+        raise RunError(f"the checkpoint {path} is damaged: {error}") from None
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The optimizer's state as flat names `optimizer.PARAMETER.KEY`."""
+    state = optimizer.state_dict()["state"]
+    return {
+        f"optimizer.{i}.{key}": torch.as_tensor(value)
+        for i, entries in state.items()
+        for key, value in entries.items()
+        if value is not None
+    }
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, value in tensors.items():
+        if name.startswith("optimizer."):
+            _, i, key = name.split(".", 2)
+            state.setdefault(int(i), {})[key] = value
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})

@@ -1,0 +1,43 @@
+"""metrics.csv: one row per step."""
+
+import csv
+import io
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+from app.files import write_atomically
+
+
+@dataclass(frozen=True)
+class Record:
+    step: int
+    loss: float  # mean over the batch of 1/2 ||x - clean||^2 before the step
+    psnr: float  # mean over the batch, dB
+    accuracy: float  # eps_k
+    step_size: float  # alpha_k
+    error_bound: float  # largest certified ||x - argmin h|| of the batch
+    certified: float  # share of images that reached eps_k in both solves
+    lower_iterations: float  # mean gradients of h per image
+    linear_iterations: float  # mean products with H per image
+    computations: int  # gradients of h plus products with H so far, summed over images
+    seconds: float  # training so far, without validation
+    validation_psnr: float | None  # dB, after the step
+
+
+NAMES = tuple(f.name for f in fields(Record))
+
+
+def to_row(record: Record) -> str:
+    return ",".join("" if v is None else repr(v) for v in asdict(record).values()) + "\n"
+
+
+def begin(path: Path, steps: int) -> None:
+    """A header and the rows of the first `steps` steps, if there are any: what a resumed run continues."""
+    kept = path.read_text().splitlines(keepends=True)[1 : steps + 1] if path.exists() else []
+    write_atomically(path, (",".join(NAMES) + "\n" + "".join(kept)).encode())
+
+
+def read(path: Path) -> dict[str, list[float]]:
+    """Columns of a metrics.csv; empty cells are NaN."""
+    rows = list(csv.DictReader(io.StringIO(path.read_text())))
+    return {name: [float(row[name] or "nan") for row in rows] for name in NAMES}

@@ -1,0 +1,62 @@
+"""The hypergradient of a batch by the implicit function theorem, inexact to a prescribed accuracy.
+
+    grad f = mean_b - J_b^T q_b,    H_b q_b = grad loss_b(x_b),    H = d2h/dx2,  J = d2h/(dtheta dx)  at x_b.
+
+(arXiv 2308.10098, section 2; Pedregosa, ICML 2016.)
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from app.lower.energy import Energy
+from app.lower.solution import LowerSolution
+from app.upper.linear import LinearSolution, conjugate_gradient
+
+Solver = Callable[[Energy, Tensor, float], LowerSolution]  # (energy, start, accuracy)
+
+
+class Loss(Protocol):
+    def value(self, x: Tensor) -> Tensor: ...  # (B, C, H, W) -> (B,)
+
+    def gradient(self, x: Tensor) -> Tensor: ...  # (B, C, H, W) -> (B, C, H, W)
+
+
+@dataclass(frozen=True)
+class Hypergradient:
+    gradient: tuple[Tensor, ...]  # d/dtheta of the mean loss, one per parameter
+    loss: Tensor  # (B,) at the inexact x
+    lower: LowerSolution
+    linear: LinearSolution
+
+    @property
+    def computations(self) -> Tensor:
+        """(B,) gradients of h plus products with H: the cost in the papers' unit."""
+        return self.lower.iterations + self.linear.iterations
+
+
+@torch.no_grad()
+def hypergradient(
+    mixed: Callable[[Tensor, Tensor], tuple[Tensor, ...]],
+    energy: Energy,
+    loss: Loss,
+    solve: Solver,
+    start: Tensor,
+    adjoint_start: Tensor | None,
+    accuracy: float,
+) -> Hypergradient:
+    """Solve the lower level to ||x - x*|| <= accuracy and the linear system to ||H q - grad loss|| <= accuracy.
+
+    One accuracy serves both: an error eps in x already moves the right-hand side by L_g eps, and L_g = 1 for the
+    squared error. `mixed(x, q)` = J^T q summed over the batch. An image that cannot be certified to the accuracy is
+    used with the error it reached; `lower.converged` and `linear.converged` say so.
+    """
+    lower = solve(energy, start, accuracy)
+    b = loss.gradient(lower.x)
+    tolerance = b.new_full((len(b),), accuracy)
+    linear = conjugate_gradient(energy.hessian(lower.x), b, tolerance, adjoint_start)
+    gradient = tuple(-g / len(b) for g in mixed(lower.x, linear.q))
+    return Hypergradient(gradient, loss.value(lower.x), lower, linear)

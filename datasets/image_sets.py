@@ -1,0 +1,89 @@
+"""Named image sets and their splits.
+
+    builtin    photographs that ship with scikit-image: no download
+    bsds500    Berkeley Segmentation Data Set (Arbelaez et al., TPAMI 2011), 500 RGB photographs
+
+BSD68, the usual denoising test set, is 68 of the 100 `val` images; `val32` are the other 32. Train on `train` + `test`,
+choose on `val32`, report on `bsd68`.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from datasets.images import SUFFIXES, ImageError, list_images
+
+BUILTIN = {
+    "train": (
+        "astronaut.png", "brick.png", "coins.png", "grass.png", "gravel.png", "moon.png", "motorcycle_left.png",
+        "rocket.jpg",
+    ),
+    "test": ("camera.png", "chelsea.png", "coffee.png"),
+}  # fmt: skip
+BUILTIN_COLOR = ("astronaut.png", "motorcycle_left.png", "rocket.jpg", "chelsea.png", "coffee.png")
+
+BSDS500_SPLITS = ("train", "test", "val", "bsd68", "val32")
+# The flat layout, the public archive's, and a root that is the set itself.
+BSDS500_LAYOUTS = ("BSDS500", "BSDS500/data/images", "BSR/BSDS500/data/images", "data/images", ".")
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    name: str  # as the user wrote it
+    paths: tuple[Path, ...]
+
+
+def find_images(spec: str, data_root: Path, color: bool) -> ImageSet:
+    """`SET`, `SET:SPLIT`, `SET:SPLIT+SPLIT`, a folder or an image file -> its image files. Raises ImageError.
+
+    `SET` alone is every image of the set. `builtin` in colour leaves out its grey photographs.
+    """
+    name, colon, splits = spec.partition(":")
+    if name == "builtin":
+        return ImageSet(spec, tuple(_builtin(_split_names(spec, splits, tuple(BUILTIN)), color)))
+    if name == "bsds500":
+        chosen = _split_names(spec, splits, BSDS500_SPLITS) if colon else ("train", "test", "val")
+        return ImageSet(spec, tuple(p for split in chosen for p in _bsds500(data_root, split)))
+    path = Path(spec).expanduser()
+    if path.is_file() and path.suffix.lower() in SUFFIXES:
+        return ImageSet(spec, (path,))
+    if not path.exists() and "/" not in spec:
+        raise ImageError(f"unknown image set {spec!r}: neither builtin, bsds500 nor a folder")
+    return ImageSet(spec, tuple(list_images(path)))
+
+
+def bsd68_ids() -> tuple[str, ...]:
+    return tuple((Path(__file__).parent / "bsd68.txt").read_text().split())
+
+
+def bsds500_folder(data_root: Path) -> Path:
+    """The folder that holds train/, test/ and val/."""
+    for layout in BSDS500_LAYOUTS:
+        if all((data_root / layout / split).is_dir() for split in ("train", "test", "val")):
+            return data_root / layout
+    raise ImageError(
+        f"BSDS500 is not under {data_root}: point --data-root or APP_DATA_ROOT to the folder that holds it, "
+        f"or run: python -m app data fetch bsds500"
+    )
+
+
+def _split_names(spec: str, splits: str, known: tuple[str, ...]) -> tuple[str, ...]:
+    names = tuple(splits.split("+")) if splits else known
+    for name in names:
+        if name not in known:
+            raise ImageError(f"unknown split {name!r} in {spec!r}; splits are {', '.join(known)}")
+    return names
+
+
+def _builtin(splits: tuple[str, ...], color: bool) -> list[Path]:
+    import skimage
+
+    folder = Path(skimage.__file__).parent / "data"
+    return [folder / f for split in splits for f in BUILTIN[split] if not color or f in BUILTIN_COLOR]
+
+
+def _bsds500(data_root: Path, split: str) -> list[Path]:
+    folder = bsds500_folder(data_root)
+    if split not in ("bsd68", "val32"):
+        return list_images(folder / split)
+    ids = set(bsd68_ids())
+    return [p for p in list_images(folder / "val") if (p.stem in ids) == (split == "bsd68")]

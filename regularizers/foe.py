@@ -1,0 +1,134 @@
+"""Field of experts: R(x) = scale sum_k sum_i phi((c_k * x)_i; w_k, s_k)  (Roth and Black, IJCV 2009)."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from regularizers.filter_bank import (
+    analysis,
+    filter_gradient,
+    pad,
+    pad_adjoint,
+    spectral_bound,
+    synthesis,
+    tiles,
+)
+from regularizers.initial_filters import dct_filters
+from regularizers.potentials import Potential
+from regularizers.regularizer import Regularizer
+
+
+@dataclass(frozen=True)
+class FieldOfExpertsFunctional:
+    """R for given filters (K, C, s, s), weights (K, 1, 1) and smoothings (K, 1, 1).
+
+    With u = C x, D = diag(phi''(u)):  dR/dx = C^T phi'(u),  d2R/dx2 = C^T D C,
+    d<dR/dx, q>/dc = x (x) (phi''(u) Cq) + q (x) phi'(u), (x) the correlation of `filter_gradient`.
+    """
+
+    filters: Tensor
+    weights: Tensor
+    smoothings: Tensor
+    potential: Potential
+    boundary: str
+    scale: float
+
+    @property
+    def natural(self) -> tuple[Tensor, ...]:
+        return self.filters, self.weights, self.smoothings
+
+    def value(self, x: Tensor) -> Tensor:  # (B, C, H, W) -> (B,)
+        u = analysis(self._pad(x), self.filters)
+        return self.scale * self.potential.value(u, self.weights, self.smoothings).sum((1, 2, 3))
+
+    def gradient(self, x: Tensor) -> Tensor:  # (B, C, H, W) -> (B, C, H, W)
+        padded, scaled = self._pad(x), self.scale * self.filters
+        g = torch.zeros_like(padded)
+        for tile in tiles(padded.shape, scaled):
+            u = analysis(padded[tile], self.filters)
+            g[tile] += synthesis(self.potential.derivative(u, self.weights, self.smoothings), scaled)
+        return self._pad_adjoint(g)
+
+    def hessian(self, x: Tensor) -> Callable[[Tensor], Tensor]:
+        u = analysis(self._pad(x), self.filters)
+        curvature = self.potential.curvature(u, self.weights, self.smoothings)
+        scaled = self.scale * self.filters
+
+        def product(v: Tensor) -> Tensor:
+            return self._pad_adjoint(synthesis(analysis(self._pad(v), self.filters).mul_(curvature), scaled))
+
+        return product
+
+    def mixed(self, x: Tensor, q: Tensor) -> tuple[Tensor, ...]:
+        size, w, s = self.filters.shape[-1], self.weights, self.smoothings
+        x, q = self._pad(x), self._pad(q)
+        gradients = torch.zeros_like(self.filters), torch.zeros_like(w), torch.zeros_like(s)
+        for tile in tiles(x.shape, self.filters):
+            u, v = analysis(x[tile], self.filters), analysis(q[tile], self.filters)
+            gradients[0].add_(filter_gradient(x[tile], self.potential.curvature(u, w, s).mul_(v), size))
+            gradients[0].add_(filter_gradient(q[tile], self.potential.derivative(u, w, s), size))
+            for sums, derivative in zip(gradients[1:], self.potential.derivatives_by_parameters, strict=True):
+                sums.add_((derivative(u, w, s) * v).sum((0, 2, 3)).view_as(sums))
+        return tuple(self.scale * gradient for gradient in gradients)
+
+    def _pad(self, x: Tensor) -> Tensor:
+        return pad(x, self.filters.shape[-1], self.boundary)
+
+    def _pad_adjoint(self, x: Tensor) -> Tensor:
+        return pad_adjoint(x, self.filters.shape[-1], self.boundary)
+
+    def curvature(self) -> tuple[float, float]:
+        """rho = scale rho_phi ||sum_k C_k^T C_k||,  L = scale ||sum_k max phi''_k C_k^T C_k||."""
+        largest = self.potential.largest_curvature(self.weights, self.smoothings).flatten()
+        bound = self.scale * float(spectral_bound(self.filters, largest, self.boundary))
+        if self.potential.weak_convexity == 0:
+            return 0.0, bound
+        whole = float(spectral_bound(self.filters, torch.ones_like(largest), self.boundary))
+        return self.scale * self.potential.weak_convexity * whole, bound
+
+
+class FieldOfExperts(Regularizer):
+    """Learned filters (zero mean per channel), weights and smoothings.
+
+    Convex potentials: every filter has unit norm and scale = 1. Weakly convex ones: the whole bank is divided by the
+    root of its `spectral_bound`, so that sum_k C_k^T C_k <= 1, and scale = `weak_convexity` = rho < 1; R is then
+    rho-weakly convex for every value of the parameters (the scheme of arXiv 2308.10542).
+
+    channels: 1 or 3.  filters: K.  filter_size: s, odd.  boundary: one of `filter_bank.BOUNDARIES`.
+    weight, smoothing: common initial w and s (in units of the filter responses).
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        filters: int,
+        filter_size: int,
+        potential: Potential,
+        boundary: str = "valid",
+        weak_convexity: float = 0.95,
+        weight: float = 0.01,
+        smoothing: float = 0.01,
+    ) -> None:
+        super().__init__()
+        if filter_size % 2 == 0 or filter_size < 3:
+            raise ValueError(f"filter_size must be odd and at least 3, not {filter_size}")
+        self.potential, self.boundary = potential, boundary
+        self.scale = weak_convexity if potential.weak_convexity else 1.0
+        self.raw_filters = nn.Parameter(dct_filters(channels, filters, filter_size))
+        self.log_weights = nn.Parameter(torch.full((filters, 1, 1), weight).log())
+        ratio = smoothing / weight
+        raw = torch.tensor(1 / ratio - 1 if potential.weak_convexity else smoothing).log()
+        self.raw_smoothings = nn.Parameter(raw.repeat(filters, 1, 1))
+
+    def functional(self) -> FieldOfExpertsFunctional:
+        filters = self.raw_filters - self.raw_filters.mean((2, 3), keepdim=True)
+        if self.potential.weak_convexity:
+            ones = filters.new_ones(filters.shape[0])
+            filters = filters / spectral_bound(filters, ones, self.boundary).sqrt()
+        else:
+            filters = filters / filters.square().sum((1, 2, 3), keepdim=True).sqrt()
+        weights = self.log_weights.exp()
+        smoothings = self.potential.smoothing(weights, self.raw_smoothings)
+        return FieldOfExpertsFunctional(filters, weights, smoothings, self.potential, self.boundary, self.scale)

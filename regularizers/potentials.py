@@ -1,0 +1,93 @@
+"""Potentials phi(t; w, s): even functions of a filter response t with weight w > 0 and smoothing s > 0.
+
+Each is one frozen record of pure, elementwise functions. Responses are (B, K, H, W), w and s are (K, 1, 1).
+
+    charbonnier   w (sqrt(t^2 + s^2) - s)            convex,  0 <= phi'' <= w / s
+    huber         w H_s(t)                           convex,  0 <= phi'' <= w / s
+    mcp           w (H_s(t) - H_w(t)),  s < w        weakly convex, -1 <= phi'' <= w / s - 1
+
+with H_a(t) = t^2 / (2 a) for |t| <= a and |t| - a / 2 beyond. `mcp` is the smoothed minimax concave penalty (Zhang,
+Annals of Statistics 2010): quadratic for |t| <= s, curvature exactly -1 up to |t| = w, constant beyond. In the
+parameters of Goujon et al. (arXiv 2308.10542), alpha = 1 / w and beta = w / s.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+Elementwise = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Potential:
+    """phi and what the bilevel problem needs of it; every function takes (t, w, s)."""
+
+    value: Elementwise
+    derivative: Elementwise  # d phi / dt
+    curvature: Elementwise  # d2 phi / dt2
+    derivatives_by_parameters: tuple[Elementwise, Elementwise]  # d2 phi / dt dw, d2 phi / dt ds
+    largest_curvature: Callable[[Tensor, Tensor], Tensor]  # (w, s) -> max_t phi''
+    weak_convexity: float  # -min_t phi'', the same for every w and s
+    smoothing: Callable[[Tensor, Tensor], Tensor]  # (w, unconstrained) -> s in its range
+
+
+def _charbonnier_scale(t: Tensor, s: Tensor) -> Tensor:  # 1 / sqrt(t^2 + s^2)
+    return torch.addcmul(s.square(), t, t).rsqrt_()
+
+
+def _inside(t: Tensor, a: Tensor) -> Tensor:
+    return (t.abs() < a).to(t.dtype)
+
+
+def _clip(t: Tensor, a: Tensor) -> Tensor:  # clip(t / a, -1, 1)
+    return (t / a).clamp_(-1, 1)
+
+
+def _huber(t: Tensor, a: Tensor) -> Tensor:  # H_a(t), exact also in its first derivative
+    clipped = t.clamp(-a, a)
+    return clipped * (t - clipped / 2) / a
+
+
+CHARBONNIER = Potential(
+    # The plain difference sqrt(t^2 + s^2) - s cancels for t << s.
+    value=lambda t, w, s: w * t.square() / ((t.square() + s.square()).sqrt() + s),
+    derivative=lambda t, w, s: w * (t * _charbonnier_scale(t, s)),
+    curvature=lambda t, w, s: w * s.square() * _charbonnier_scale(t, s) ** 3,
+    derivatives_by_parameters=(
+        lambda t, w, s: t * _charbonnier_scale(t, s),
+        lambda t, w, s: -w * s * t * _charbonnier_scale(t, s) ** 3,
+    ),
+    largest_curvature=lambda w, s: w / s,
+    weak_convexity=0.0,
+    smoothing=lambda w, unconstrained: unconstrained.exp(),
+)
+
+HUBER = Potential(
+    value=lambda t, w, s: w * _huber(t, s),
+    derivative=lambda t, w, s: w * _clip(t, s),
+    curvature=lambda t, w, s: (w / s) * _inside(t, s),
+    derivatives_by_parameters=(
+        lambda t, w, s: _clip(t, s),
+        lambda t, w, s: -(w / s.square()) * t * _inside(t, s),
+    ),
+    largest_curvature=lambda w, s: w / s,
+    weak_convexity=0.0,
+    smoothing=lambda w, unconstrained: unconstrained.exp(),
+)
+
+MCP = Potential(
+    value=lambda t, w, s: w * (_huber(t, s) - _huber(t, w)),
+    derivative=lambda t, w, s: w * (_clip(t, s) - _clip(t, w)),
+    curvature=lambda t, w, s: (w / s) * _inside(t, s) - _inside(t, w),
+    derivatives_by_parameters=(
+        lambda t, w, s: _clip(t, s) - t.sign() * (t.abs() >= w),
+        lambda t, w, s: -(w / s.square()) * t * _inside(t, s),
+    ),
+    largest_curvature=lambda w, s: w / s - 1,
+    weak_convexity=1.0,
+    smoothing=lambda w, unconstrained: w / (1 + unconstrained.exp()),
+)
+
+POTENTIALS = {"charbonnier": CHARBONNIER, "huber": HUBER, "mcp": MCP}

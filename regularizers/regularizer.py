@@ -1,0 +1,71 @@
+"""What a regularizer is to the rest of the program.
+
+A `Functional` is R_theta for one fixed theta: a pure function of the image with closed-form derivatives. A
+`Regularizer` owns the parameters: it maps them, unconstrained, to a functional whose natural parameters (filters,
+weights, smoothings) satisfy their constraints, and pulls gradients back through that map.
+"""
+
+from collections.abc import Callable
+from typing import Protocol
+
+import torch
+from deepinv.optim import Prior
+from torch import Tensor
+
+
+class Functional(Protocol):
+    """R(x) >= 0 for images x (B, C, H, W), with -rho <= d2R/dx2 <= L for every x."""
+
+    @property
+    def natural(self) -> tuple[Tensor, ...]:
+        """The parameters R depends on, in the order of `mixed`."""
+        ...
+
+    def value(self, x: Tensor) -> Tensor:  # (B, C, H, W) -> (B,)
+        ...
+
+    def gradient(self, x: Tensor) -> Tensor:  # (B, C, H, W) -> (B, C, H, W)
+        ...
+
+    def hessian(self, x: Tensor) -> Callable[[Tensor], Tensor]:
+        """v -> d2R/dx2(x) v; what depends on x alone is computed once."""
+        ...
+
+    def mixed(self, x: Tensor, q: Tensor) -> tuple[Tensor, ...]:
+        """d/d natural of sum_b <dR/dx(x_b), q_b>."""
+        ...
+
+    def curvature(self) -> tuple[float, float]:
+        """(rho, L), proven bounds for every image and image size."""
+        ...
+
+
+class Regularizer(Prior):
+    """A learned functional as an `nn.Module` and a `deepinv.optim.Prior`, whose names `fn` and `grad` it keeps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.explicit_prior = True
+
+    def functional(self) -> Functional:
+        """R_theta at the present parameters, differentiable in them."""
+        raise NotImplementedError
+
+    def frozen(self) -> Functional:
+        """R_theta at the present parameters, cut from the graph: what a solver iterates on."""
+        with torch.no_grad():
+            return self.functional()
+
+    def fn(self, x: Tensor, *args, **kwargs) -> Tensor:  # (B, C, H, W) -> (B,)
+        return self.functional().value(x)
+
+    def grad(self, x: Tensor, *args, **kwargs) -> Tensor:  # (B, C, H, W) -> (B, C, H, W)
+        return self.functional().gradient(x)
+
+    def mixed(self, x: Tensor, q: Tensor) -> tuple[Tensor, ...]:
+        """J^T q = d/dtheta sum_b <dR/dx(x_b), q_b>, one tensor per parameter, in their order."""
+        with torch.enable_grad():
+            natural = self.functional().natural
+        with torch.no_grad():
+            cotangents = self.frozen().mixed(x, q)
+        return torch.autograd.grad(natural, tuple(self.parameters()), cotangents)

@@ -1,0 +1,101 @@
+"""Smoothed total variation: R(x) = sum_c w_c sum_i (sqrt(|grad x_c,i|^2 + s_c^2) - s_c)  (Rudin, Osher, Fatemi 1992).
+
+Forward differences, zero across the last row and column. Isotropic: |g|^2 = dx^2 + dy^2. Anisotropic: the two
+differences are penalized one by one.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from regularizers.regularizer import Regularizer
+
+
+def differences(x: Tensor) -> Tensor:  # (B, C, H, W) -> (B, 2, C, H, W)
+    """Forward differences along rows and columns, zero where the neighbour is missing."""
+    g = x.new_zeros((x.shape[0], 2, *x.shape[1:]))
+    g[:, 0, :, :-1] = x[:, :, 1:] - x[:, :, :-1]
+    g[:, 1, :, :, :-1] = x[..., 1:] - x[..., :-1]
+    return g
+
+
+def differences_adjoint(g: Tensor) -> Tensor:  # (B, 2, C, H, W) -> (B, C, H, W)
+    x = torch.zeros_like(g[:, 0])
+    down, right = g[:, 0, :, :-1], g[:, 1, :, :, :-1]
+    x[:, :, 1:] += down
+    x[:, :, :-1] -= down
+    x[..., 1:] += right
+    x[..., :-1] -= right
+    return x
+
+
+@dataclass(frozen=True)
+class TotalVariationFunctional:
+    """TV for given weights (C, 1, 1) and smoothings (C, 1, 1).
+
+    With g = D x and r = sqrt(|g|^2 + s^2):  dR/dx = D^T (w g / r),  d2R/dx2 = D^T (w (1 / r - g g^T / r^3)) D.
+    """
+
+    weights: Tensor
+    smoothings: Tensor
+    isotropic: bool
+
+    @property
+    def natural(self) -> tuple[Tensor, ...]:
+        return self.weights, self.smoothings
+
+    def _sum(self, g: Tensor) -> Tensor:
+        """Over the differences that share a root: both (isotropic) or each alone."""
+        return g.sum(1, keepdim=True) if self.isotropic else g
+
+    def _inverse_root(self, g: Tensor) -> Tensor:  # 1 / r
+        return (self._sum(g.square()) + self.smoothings.square()).rsqrt()
+
+    def value(self, x: Tensor) -> Tensor:  # (B, C, H, W) -> (B,)
+        # (r^2 - s^2) / (r + s): the plain difference r - s cancels for |g| << s.
+        squared = self._sum(differences(x).square())
+        root = (squared + self.smoothings.square()).sqrt()
+        return (self.weights * squared / (root + self.smoothings)).sum((1, 2, 3, 4))
+
+    def gradient(self, x: Tensor) -> Tensor:  # (B, C, H, W) -> (B, C, H, W)
+        g = differences(x)
+        return differences_adjoint(self.weights * g * self._inverse_root(g))
+
+    def hessian(self, x: Tensor) -> Callable[[Tensor], Tensor]:
+        g = differences(x)
+        scale = self._inverse_root(g)
+        unit = g * scale
+        scale = self.weights * scale
+
+        def product(v: Tensor) -> Tensor:
+            dv = differences(v)
+            return differences_adjoint(scale * (dv - unit * self._sum(unit * dv)))
+
+        return product
+
+    def mixed(self, x: Tensor, q: Tensor) -> tuple[Tensor, ...]:
+        g = differences(x)
+        scale = self._inverse_root(g)
+        along = g * differences(q)
+        by_weights = (along * scale).sum((0, 1, 3, 4))
+        by_smoothings = -(self.weights * self.smoothings * along * scale**3).sum((0, 1, 3, 4))
+        return by_weights.view_as(self.weights), by_smoothings.view_as(self.smoothings)
+
+    def curvature(self) -> tuple[float, float]:
+        """rho = 0 and L = max_c w_c / s_c ||D||^2, ||D||^2 <= 8."""
+        return 0.0, 8 * float((self.weights / self.smoothings).max())
+
+
+class TotalVariation(Regularizer):
+    """Learned weight and smoothing per channel. channels: 1 or 3."""
+
+    def __init__(self, channels: int, isotropic: bool = True, weight: float = 0.05, smoothing: float = 0.01) -> None:
+        super().__init__()
+        self.isotropic = isotropic
+        self.log_weights = nn.Parameter(torch.full((channels, 1, 1), weight).log())
+        self.log_smoothings = nn.Parameter(torch.full((channels, 1, 1), smoothing).log())
+
+    def functional(self) -> TotalVariationFunctional:
+        return TotalVariationFunctional(self.log_weights.exp(), self.log_smoothings.exp(), self.isotropic)

@@ -1,0 +1,25 @@
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).parent.parent
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+
+@pytest.fixture
+def double():
+    """float64 as the default type, so that module parameters are built in it."""
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+@pytest.fixture(scope="session")
+def data_root() -> Path:
+    """The folder with BSDS500 and kernels; tests that need real data are skipped where there is none."""
+    for folder in (os.environ.get("APP_DATA_ROOT"), ROOT.parent / "shared" / "data", ROOT / "data"):
+        if folder and (Path(folder) / "BSDS500").is_dir():
+            return Path(folder)
+    pytest.skip("BSDS500 is not on this machine (APP_DATA_ROOT)")

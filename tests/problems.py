@@ -1,0 +1,80 @@
+"""Small problems that dense linear algebra can check."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from regularizers import CHARBONNIER, HUBER, MCP, FieldOfExperts, Regularizer, TotalVariation
+
+
+@dataclass(frozen=True)
+class MatrixOperator:
+    """A given as a dense matrix acting on flattened images."""
+
+    matrix: Tensor  # (M, N)
+    image_shape: tuple[int, int, int]
+
+    @property
+    def spectrum(self) -> Tensor:
+        return torch.linalg.eigvalsh(self.matrix.T @ self.matrix)
+
+    @property
+    def norm_squared(self) -> float:
+        return float(self.spectrum[-1])
+
+    @property
+    def lambda_min(self) -> float:
+        return max(0.0, float(self.spectrum[0]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.flatten(1) @ self.matrix.T
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        return (y @ self.matrix).view(-1, *self.image_shape)
+
+    def normal(self, x: Tensor) -> Tensor:
+        return self.adjoint(self.forward(x))
+
+    def take(self, images: Tensor) -> "MatrixOperator":
+        return self
+
+
+def identity(shape: tuple[int, int, int]) -> MatrixOperator:
+    n = shape[0] * shape[1] * shape[2]
+    return MatrixOperator(torch.eye(n, dtype=torch.float64), shape)
+
+
+def perturbed(regularizer: Regularizer, seed: int = 0, size: float = 0.3) -> Regularizer:
+    """Away from the symmetric initial point, where wrong derivatives could cancel."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for p in regularizer.parameters():
+            p += size * torch.randn(p.shape, generator=generator, dtype=p.dtype)
+    return regularizer
+
+
+def regularizers(channels: int) -> dict[str, Regularizer]:
+    """One of each kind, perturbed, with responses on both sides of every kink for images of size about 1."""
+    made: dict[str, Regularizer] = {
+        "tv isotropic": TotalVariation(channels, isotropic=True, weight=0.2, smoothing=0.3),
+        "tv anisotropic": TotalVariation(channels, isotropic=False, weight=0.2, smoothing=0.3),
+    }
+    for name, potential in {"charbonnier": CHARBONNIER, "huber": HUBER, "mcp": MCP}.items():
+        for boundary in ("valid", "circular", "reflect"):
+            made[f"foe {name} {boundary}"] = FieldOfExperts(
+                channels, 5, 3, potential, boundary, weak_convexity=0.8, weight=0.6, smoothing=0.2
+            )
+    return {name: perturbed(r) for name, r in made.items()}
+
+
+NAMES = ["tv isotropic", "tv anisotropic"] + [
+    f"foe {p} {b}" for p in ("charbonnier", "huber", "mcp") for b in ("valid", "circular", "reflect")
+]
+
+
+def dense(product, shape: tuple[int, ...]) -> Tensor:
+    """Matrix of a linear map on images (C, H, W)."""
+    n = int(torch.tensor(shape).prod())
+    basis = torch.eye(n, dtype=torch.float64).view(n, *shape)
+    return product(basis).reshape(n, -1).T
