@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from app.config import Config, ConfigError, load, override
+from app.memory import keep_freed_memory
 
 PRESETS = Path(__file__).parent.parent / "scripts" / "experiments"
 
@@ -14,6 +15,7 @@ PRESETS = Path(__file__).parent.parent / "scripts" / "experiments"
 def main(arguments: list[str] | None = None) -> int:
     """Run one command. A mistake the user can mend ends in one line on stderr and exit code 2."""
     options = _parser().parse_args(arguments)
+    keep_freed_memory()
     try:
         return options.command(options) or 0
     except KeyboardInterrupt:
@@ -21,6 +23,8 @@ def main(arguments: list[str] | None = None) -> int:
         return 130
     except OSError as error:
         print(f"error: {error.strerror or error}: {error.filename or ''}".rstrip(": "), file=sys.stderr)
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
     except (ValueError, ArithmeticError) as error:
         if not _is_users(error):
             raise
@@ -29,8 +33,6 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _is_users(error: Exception) -> bool:
-    if isinstance(error, ConfigError):
-        return True
     from app.commands import USER_ERRORS
 
     return isinstance(error, USER_ERRORS)

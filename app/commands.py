@@ -25,6 +25,7 @@ from app.training.checkpoint import RunError
 from app.training.problem import TrainingProblem
 from app.training.train import Interrupted, Progress, Training
 from app.upper.isgd import NonFiniteError
+from datasets.fetch import FetchError
 from datasets.image_sets import ImageSet, find_images
 from datasets.images import ImageError, read_image, write_image
 from datasets.kernels import KernelError
@@ -33,7 +34,16 @@ from figures import comparison, curves, filters
 from figures.style import save
 from regularizers import FieldOfExperts, Regularizer
 
-USER_ERRORS = (ConfigError, ImageError, KernelError, ModelError, RunError, NotStronglyConvexError, NonFiniteError)
+USER_ERRORS = (
+    ConfigError,
+    FetchError,
+    ImageError,
+    KernelError,
+    ModelError,
+    NonFiniteError,
+    NotStronglyConvexError,
+    RunError,
+)
 
 log = logging.getLogger("app")
 
@@ -134,7 +144,14 @@ def _training(config: Config, folder: Path, data_root: Path) -> Training:
     regularizer = build_regularizer(config.regularizer, data.color).to(device, dtype)
     operators = assemble.operator_factory(problem, config, data_root)
     training_problem = TrainingProblem(
-        regularizer, patches, operators, problem.noise_level, problem.ridge, config.upper.batch_size, device, dtype
+        regularizer,
+        patches,
+        operators,
+        problem.noise_level,
+        problem.ridge,
+        config.upper.batch_size,
+        device,
+        dtype,
     )
     mu, _ = training_problem.batch(0)[0].energy.bounds
     if mu <= 0:

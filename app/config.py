@@ -61,7 +61,7 @@ class RegularizerOptions:
     filters: int = _option(32, "foe: number of filters", at_least=1)
     filter_size: int = _option(7, "foe: side of the filters in pixels", at_least=3, odd=True)
     potential: Literal["charbonnier", "huber", "mcp"] = _option("charbonnier", "foe: potential of the responses")
-    boundary: Literal["valid", "circular", "reflect"] = _option("valid", "foe: how filters meet the border")
+    boundary: Literal["valid", "circular", "reflect"] = _option("circular", "foe: how filters meet the border")
     weak_convexity: float = _option(0.95, "foe with mcp: modulus rho", above=0, below=1)
     weight: float = _option(0.01, "initial weight", above=0)
     smoothing: float = _option(0.01, "initial smoothing; below the weight for mcp", above=0)

@@ -13,7 +13,7 @@ class SquaredError:
     clean: Tensor  # (B, C, H, W)
 
     def value(self, x: Tensor) -> Tensor:  # (B, C, H, W) -> (B,)
-        return 0.5 * (x - self.clean).square().sum((1, 2, 3))
+        return 0.5 * self.gradient(x).square().sum((1, 2, 3))
 
     def gradient(self, x: Tensor) -> Tensor:  # (B, C, H, W) -> (B, C, H, W)
         return x - self.clean

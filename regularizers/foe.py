@@ -44,11 +44,11 @@ class FieldOfExpertsFunctional:
         return self.scale * self.potential.value(u, self.weights, self.smoothings).sum((1, 2, 3))
 
     def gradient(self, x: Tensor) -> Tensor:  # (B, C, H, W) -> (B, C, H, W)
-        padded, scaled = self._pad(x), self.scale * self.filters
+        padded, scaled = self._pad(x), (self.scale * self.weights.unsqueeze(-1)) * self.filters
         g = torch.zeros_like(padded)
         for tile in tiles(padded.shape, scaled):
             u = analysis(padded[tile], self.filters)
-            g[tile] += synthesis(self.potential.derivative(u, self.weights, self.smoothings), scaled)
+            g[tile] += synthesis(self.potential.influence(u, self.weights, self.smoothings), scaled)
         return self._pad_adjoint(g)
 
     def hessian(self, x: Tensor) -> Callable[[Tensor], Tensor]:
@@ -68,7 +68,7 @@ class FieldOfExpertsFunctional:
         for tile in tiles(x.shape, self.filters):
             u, v = analysis(x[tile], self.filters), analysis(q[tile], self.filters)
             gradients[0].add_(filter_gradient(x[tile], self.potential.curvature(u, w, s).mul_(v), size))
-            gradients[0].add_(filter_gradient(q[tile], self.potential.derivative(u, w, s), size))
+            gradients[0].add_(w.unsqueeze(-1) * filter_gradient(q[tile], self.potential.influence(u, w, s), size))
             for sums, derivative in zip(gradients[1:], self.potential.derivatives_by_parameters, strict=True):
                 sums.add_((derivative(u, w, s) * v).sum((0, 2, 3)).view_as(sums))
         return tuple(self.scale * gradient for gradient in gradients)
@@ -106,7 +106,7 @@ class FieldOfExperts(Regularizer):
         filters: int,
         filter_size: int,
         potential: Potential,
-        boundary: str = "valid",
+        boundary: str = "circular",
         weak_convexity: float = 0.95,
         weight: float = 0.01,
         smoothing: float = 0.01,

@@ -25,7 +25,7 @@ class Potential:
     """phi and what the bilevel problem needs of it; every function takes (t, w, s)."""
 
     value: Elementwise
-    derivative: Elementwise  # d phi / dt
+    influence: Elementwise  # (d phi / dt) / w: the weight is cheaper applied to filters than to responses
     curvature: Elementwise  # d2 phi / dt2
     derivatives_by_parameters: tuple[Elementwise, Elementwise]  # d2 phi / dt dw, d2 phi / dt ds
     largest_curvature: Callable[[Tensor, Tensor], Tensor]  # (w, s) -> max_t phi''
@@ -42,10 +42,10 @@ def _inside(t: Tensor, a: Tensor) -> Tensor:
 
 
 def _clip(t: Tensor, a: Tensor) -> Tensor:  # clip(t / a, -1, 1)
-    return (t / a).clamp_(-1, 1)
+    return (t * (1 / a)).clamp_(-1, 1)
 
 
-def _huber(t: Tensor, a: Tensor) -> Tensor:  # H_a(t), exact also in its first derivative
+def _huber(t: Tensor, a: Tensor) -> Tensor:  # H_a(t)
     clipped = t.clamp(-a, a)
     return clipped * (t - clipped / 2) / a
 
@@ -53,8 +53,8 @@ def _huber(t: Tensor, a: Tensor) -> Tensor:  # H_a(t), exact also in its first d
 CHARBONNIER = Potential(
     # The plain difference sqrt(t^2 + s^2) - s cancels for t << s.
     value=lambda t, w, s: w * t.square() / ((t.square() + s.square()).sqrt() + s),
-    derivative=lambda t, w, s: w * (t * _charbonnier_scale(t, s)),
-    curvature=lambda t, w, s: w * s.square() * _charbonnier_scale(t, s) ** 3,
+    influence=lambda t, w, s: t * _charbonnier_scale(t, s),
+    curvature=lambda t, w, s: (w * s.square()) * _charbonnier_scale(t, s).pow(3),
     derivatives_by_parameters=(
         lambda t, w, s: t * _charbonnier_scale(t, s),
         lambda t, w, s: -w * s * t * _charbonnier_scale(t, s) ** 3,
@@ -66,7 +66,7 @@ CHARBONNIER = Potential(
 
 HUBER = Potential(
     value=lambda t, w, s: w * _huber(t, s),
-    derivative=lambda t, w, s: w * _clip(t, s),
+    influence=lambda t, w, s: _clip(t, s),
     curvature=lambda t, w, s: (w / s) * _inside(t, s),
     derivatives_by_parameters=(
         lambda t, w, s: _clip(t, s),
@@ -79,7 +79,7 @@ HUBER = Potential(
 
 MCP = Potential(
     value=lambda t, w, s: w * (_huber(t, s) - _huber(t, w)),
-    derivative=lambda t, w, s: w * (_clip(t, s) - _clip(t, w)),
+    influence=lambda t, w, s: _clip(t, s).sub_(_clip(t, w)),
     curvature=lambda t, w, s: (w / s) * _inside(t, s) - _inside(t, w),
     derivatives_by_parameters=(
         lambda t, w, s: _clip(t, s) - t.sign() * (t.abs() >= w),

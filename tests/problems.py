@@ -40,6 +40,20 @@ class MatrixOperator:
         return self
 
 
+class Identity:
+    """A = I on images."""
+
+    norm_squared = lambda_min = 1.0
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x
+
+    adjoint = normal = forward
+
+    def take(self, images: Tensor) -> "Identity":
+        return self
+
+
 def identity(shape: tuple[int, int, int]) -> MatrixOperator:
     n = shape[0] * shape[1] * shape[2]
     return MatrixOperator(torch.eye(n, dtype=torch.float64), shape)

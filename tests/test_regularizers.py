@@ -63,7 +63,9 @@ def test_curvature_bounds_hold_for_the_dense_hessian(name, channels):
     for scale in (0.0, 0.01, 0.3, 3.0):
         x = scale * images(1, channels)
         h = r.frozen().hessian(x)
-        eigenvalues = torch.linalg.eigvalsh(dense(lambda v, h=h: torch.cat([h(e[None]) for e in v]), tuple(x.shape[1:])))
+        eigenvalues = torch.linalg.eigvalsh(
+            dense(lambda v, h=h: torch.cat([h(e[None]) for e in v]), tuple(x.shape[1:]))
+        )
         assert eigenvalues[0] >= -rho - 1e-10
         assert eigenvalues[-1] <= largest + 1e-10
         tightest = max(tightest, float(eigenvalues[-1]) / largest)
@@ -75,7 +77,9 @@ def test_curvature_bounds_hold_for_the_dense_hessian(name, channels):
 @pytest.mark.parametrize("boundary", ["valid", "circular", "reflect"])
 def test_mcp_keeps_its_weak_convexity_whatever_is_learned(boundary, channels):
     for seed in range(5):
-        r = perturbed(FieldOfExperts(channels, 6, 5, MCP, boundary, weak_convexity=0.7, weight=0.5, smoothing=0.1), seed, 2)
+        r = perturbed(
+            FieldOfExperts(channels, 6, 5, MCP, boundary, weak_convexity=0.7, weight=0.5, smoothing=0.1), seed, 2
+        )
         rho, _ = r.frozen().curvature()
         assert rho == pytest.approx(0.7)
 
@@ -89,7 +93,7 @@ def test_potentials_stay_within_their_curvature_bounds_and_are_even(potential):
     assert curvature.min() >= -phi.weak_convexity - 1e-12
     torch.testing.assert_close(phi.value(t, w, s), phi.value(-t, w, s))
     slopes = torch.gradient(phi.value(t, w, s), spacing=(t,))[0]
-    torch.testing.assert_close(phi.derivative(t, w, s)[1:-1], slopes[1:-1], atol=2e-3, rtol=0)
+    torch.testing.assert_close(w * phi.influence(t, w, s)[1:-1], slopes[1:-1], atol=2e-3, rtol=0)
 
 
 def test_mcp_is_the_published_spline_and_saturates():
@@ -98,8 +102,8 @@ def test_mcp_is_the_published_spline_and_saturates():
     t = torch.linspace(-2, 2, 101)
     alpha, beta = 1 / w, w / s
     expected = ((beta * alpha * t).clamp(-1, 1) - (alpha * t).clamp(-1, 1)) / alpha
-    torch.testing.assert_close(MCP.derivative(t, w, s), expected)
-    assert MCP.derivative(torch.tensor([0.6, 3.0]), w, s).abs().max() == 0
+    torch.testing.assert_close(w * MCP.influence(t, w, s), expected)
+    assert MCP.influence(torch.tensor([0.6, 3.0]), w, s).abs().max() == 0
 
 
 @pytest.mark.parametrize(("name", "channels"), CASES)

@@ -1,0 +1,248 @@
+"""Every mistake through the real command line: one line on stderr, exit code 2, no traceback, nothing overwritten."""
+
+import csv
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from app.cli import main
+from tests.conftest import ROOT
+
+SMALL = [
+    "--set", "data.images=builtin:train", "--set", "data.validation=builtin:test", "--set", "run.steps=3",
+    "--set", "data.patch_size=16", "--set", "upper.batch_size=2", "--set", "regularizer.filters=3",
+    "--set", "regularizer.filter_size=3", "--set", "data.validation_crop=32", "--quiet",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory) -> Path:
+    """A finished run of a tiny field of experts."""
+    folder = tmp_path_factory.mktemp("runs") / "tiny"
+    assert main(["train", "foe-denoise", "--out", str(folder), *SMALL]) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def photograph(tmp_path_factory) -> Path:
+    file = tmp_path_factory.mktemp("images") / "photograph.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 48), dtype=np.uint8)).save(file)
+    return file
+
+
+def refused(capsys, *arguments: str) -> str:
+    """The one line on stderr of a command that must fail."""
+    capsys.readouterr()
+    assert main([str(a) for a in arguments]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1, lines
+    assert lines[0].startswith("error: ")
+    return lines[0]
+
+
+def test_a_run_leaves_what_it_promises(run_folder):
+    names = {p.name for p in run_folder.iterdir()}
+    assert names == {
+        "config.toml", "metrics.csv", "model.safetensors", "checkpoint", "curves.png", "filters.png",
+        "reconstruction.png", "reconstruction.pdf", "log.txt",
+    }  # fmt: skip
+    rows = list(csv.DictReader((run_folder / "metrics.csv").open()))
+    assert [r["step"] for r in rows] == ["1", "2", "3"]
+    assert all(float(r["certified"]) == 1 for r in rows)
+    assert float(rows[-1]["validation_psnr"]) > 15
+
+
+def test_help_and_typing_errors_answer_in_under_a_second():
+    for arguments, code in ((["--help"], 0), (["trian"], 2), (["train", "foe-denois"], 2)):
+        start = time.perf_counter()
+        done = subprocess.run([sys.executable, "-m", "app", *arguments], cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == code
+        assert "Traceback" not in done.stderr
+        # 0.1 s on an idle machine; torch and deepinv alone take 3.
+        assert time.perf_counter() - start < 1.5
+
+
+def test_unknown_names_are_refused(capsys, tmp_path, run_folder, photograph):
+    out = ["--out", str(tmp_path / "new")]
+    assert "tv-denoise" in refused(capsys, "train", "tv-denois", *out)
+    assert "unknown key upper.stepsize" in refused(capsys, "train", "tv-denoise", *out, "--set", "upper.stepsize=1")
+    assert "allowed are" in refused(capsys, "train", "tv-denoise", *out, "--set", "problem.task=sharpen")
+    assert "allowed are tv, foe" in refused(capsys, "train", "tv-denoise", *out, "--set", "regularizer.name=x")
+    assert "unknown image set" in refused(capsys, "train", "tv-denoise", *out, "--set", "data.images=bsds")
+    assert "unknown split" in refused(capsys, "train", "tv-denoise", *out, "--set", "data.images=builtin:x")
+    assert "no model" in refused(capsys, "evaluate", "nothing", "--images", "builtin")
+    assert "allowed are denoise" in refused(capsys, "evaluate", run_folder, "--images", photograph, "--task", "sharpen")
+    assert not (tmp_path / "new").exists()
+
+
+def test_wrong_values_are_refused(capsys, tmp_path, run_folder):
+    out = ["--out", str(tmp_path / "new")]
+    for assignment, message in {
+        "problem.noise_level=-0.1": "must be at least 0",
+        "regularizer.filter_size=4": "must be odd",
+        "run.steps=ten": "must be a whole number",
+        "run.device=tpu": "allowed are auto, cpu, cuda",
+        "data.patch_size=700": "smaller than data.patch_size",
+        "regularizer.filters=5000": "at most",
+    }.items():
+        arguments = ["train", "foe-denoise", *SMALL, *out, "--set", assignment]
+        assert message in refused(capsys, *arguments)
+    toml = tmp_path / "mine.toml"
+    for text, message in {
+        "[run]\nsteps = 'a'": "whole number",
+        "[run": "not valid TOML",
+        "steps = 3": "section",
+    }.items():
+        toml.write_text(text)
+        assert message in refused(capsys, "train", toml, *out)
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")
+def test_cuda_where_there_is_none(capsys, tmp_path, run_folder, photograph):
+    line = refused(capsys, "train", "foe-denoise", *SMALL, "--out", tmp_path / "new", "--set", "run.device=cuda")
+    assert "has 0 CUDA devices" in line
+    assert "CUDA" in refused(capsys, "evaluate", run_folder, "--images", photograph, "--set", "run.device=cuda:1")
+
+
+def test_bad_image_folders(capsys, tmp_path, run_folder, photograph):
+    assert "no image folder" in refused(capsys, "evaluate", run_folder, "--images", tmp_path / "none")
+    (tmp_path / "empty").mkdir()
+    assert "no images in" in refused(capsys, "evaluate", run_folder, "--images", tmp_path / "empty")
+    mixed = tmp_path / "mixed"
+    mixed.mkdir()
+    for i in range(3):
+        shutil.copy(photograph, mixed / f"{i}.png")
+    (mixed / "1.png").write_bytes(photograph.read_bytes()[:500])
+    train = ["train", "foe-denoise", *SMALL, "--out", str(tmp_path / "new"), "--set", f"data.images={mixed}"]
+    assert "1.png is not a readable image" in refused(capsys, *train)
+    csv_file = tmp_path / "rows.csv"
+    csv_file.write_text("precious")
+    assert "1.png" in refused(capsys, "evaluate", run_folder, "--images", mixed, "--csv", csv_file, "--quiet")
+    assert csv_file.read_text() == "precious"
+    assert not (tmp_path / "new").exists()
+
+
+def test_colour_models_refuse_grey_images(capsys, tmp_path, photograph):
+    folder = tmp_path / "colour"
+    colour = [*SMALL, "--set", "data.color=true", "--set", "run.steps=1"]
+    assert main(["train", "foe-denoise", *colour, "--out", str(folder)]) == 0
+    assert "is grey" in refused(capsys, "evaluate", folder, "--images", photograph, "--quiet")
+    assert "is grey" in refused(capsys, "reconstruct", folder, photograph, "--out", tmp_path / "out")
+    grey = [*colour, "--out", str(tmp_path / "new"), "--set", f"data.images={photograph}"]
+    assert "is grey" in refused(capsys, "train", "foe-denoise", *grey)
+
+
+def test_damaged_and_foreign_models(capsys, tmp_path, run_folder, photograph):
+    model = run_folder / "model.safetensors"
+    cut, text, foreign, other = (tmp_path / f"{n}.safetensors" for n in ("cut", "text", "foreign", "other"))
+    cut.write_bytes(model.read_bytes()[:-100])
+    text.write_text("not a model, however long the text may be")
+    save_file({"a": torch.zeros(2)}, foreign)
+    from safetensors import safe_open
+
+    with safe_open(model, framework="pt") as file:
+        metadata = file.metadata()
+    config = json.loads(metadata["config"])
+    config["regularizer"]["filters"] = 4
+    save_file(load_file(model), other, metadata | {"config": json.dumps(config)})
+    for file, message in {
+        cut: "not a whole",
+        text: "not a whole",
+        foreign: "not a model",
+        other: "architecture",
+    }.items():
+        assert message in refused(capsys, "evaluate", file, "--images", photograph, "--quiet")
+        assert message in refused(capsys, "reconstruct", file, photograph, "--out", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_nothing_is_overwritten(capsys, tmp_path, run_folder, photograph):
+    before = {p: p.read_bytes() for p in run_folder.rglob("*") if p.is_file()}
+    assert "already holds a run" in refused(capsys, "train", "foe-denoise", *SMALL, "--out", run_folder)
+    assert {p: p.read_bytes() for p in run_folder.rglob("*") if p.is_file()} == before
+    assert main(["reconstruct", str(run_folder), str(photograph), "--out", str(tmp_path / "out")]) == 0
+    assert "would be overwritten" in refused(capsys, "reconstruct", run_folder, photograph, "--out", tmp_path / "out")
+    twice = refused(capsys, "reconstruct", run_folder, photograph, photograph, "--out", tmp_path / "two")
+    assert "would be overwritten" in twice
+
+
+def test_resume_needs_a_run_with_a_checkpoint(capsys, tmp_path, run_folder):
+    assert "not a run folder" in refused(capsys, "resume", tmp_path)
+    copy = shutil.copytree(run_folder, tmp_path / "copy")
+    shutil.rmtree(copy / "checkpoint")
+    assert "no checkpoint" in refused(capsys, "resume", copy)
+    (copy / "checkpoint").mkdir()
+    (copy / "checkpoint" / "state.safetensors").write_bytes(b"12345678 broken")
+    assert "damaged" in refused(capsys, "resume", copy)
+
+
+def test_folders_that_cannot_be_written(capsys, tmp_path, run_folder, photograph):
+    (tmp_path / "file").write_text("in the way")
+    assert "file" in refused(capsys, "train", "foe-denoise", *SMALL, "--out", tmp_path / "file" / "run")
+    csv_file = tmp_path / "file" / "rows.csv"
+    assert "rows.csv" in refused(capsys, "evaluate", run_folder, "--images", photograph, "--csv", csv_file)
+    sealed = tmp_path / "sealed"
+    sealed.mkdir(mode=0o500)
+    if os.access(sealed, os.W_OK):
+        pytest.skip("this user may write everywhere; the refusal above stands for it")
+    assert "Permission denied" in refused(capsys, "train", "foe-denoise", *SMALL, "--out", sealed / "run")
+
+
+def test_an_energy_without_strong_convexity_is_refused(capsys, tmp_path, run_folder, photograph):
+    mcp = [
+        "--set",
+        "regularizer.potential=mcp",
+        "--set",
+        "regularizer.smoothing=0.001",
+        "--set",
+        "problem.task=inpaint",
+    ]
+    assert "mu = -0.95" in refused(capsys, "train", "foe-denoise", *SMALL, *mcp, "--out", tmp_path / "new")
+    assert "mu = 0" in refused(capsys, "evaluate", run_folder, "--images", photograph, "--task", "inpaint", "--quiet")
+
+
+def test_figures_refuse_what_they_cannot_draw(capsys, tmp_path, run_folder):
+    assert "--images" in refused(capsys, "figure", "comparison", run_folder, "--out", tmp_path / "a.png")
+    assert "suffix" in refused(capsys, "figure", "filters", run_folder, "--out", tmp_path / "a.gif")
+    assert "not a run folder" in refused(capsys, "figure", "curves", tmp_path, "--out", tmp_path / "a.png")
+
+
+def test_evaluate_writes_one_row_per_image_and_the_mean(capsys, tmp_path, run_folder, photograph):
+    for i in range(2):
+        shutil.copy(photograph, tmp_path / f"{i}.png")
+    rows, table = tmp_path / "out" / "rows.csv", tmp_path / "out" / "table.tex"
+    rows.parent.mkdir()
+    arguments = ["evaluate", str(run_folder), "--images", str(tmp_path), "--csv", str(rows), "--latex", str(table)]
+    assert main([*arguments, "--quiet"]) == 0
+    assert "2/2" in capsys.readouterr().out
+    read = list(csv.DictReader(rows.open()))
+    assert [r["image"] for r in read] == ["0", "1", "mean"]
+    columns = "image psnr ssim psnr_degraded error_bound iterations seconds".split()
+    assert set(columns) <= set(read[0])
+    mean = (float(read[0]["psnr"]) + float(read[1]["psnr"])) / 2
+    assert float(read[2]["psnr"]) == pytest.approx(mean)
+    assert float(read[2]["error_bound"]) <= 0.1
+    assert read[0]["psnr_degraded"] != read[1]["psnr_degraded"], "each image has its own noise"
+    assert r"\toprule" in table.read_text()
+
+
+@pytest.mark.parametrize("task", [["denoise"], ["deblur"], ["inpaint"], ["deblur", "--kernel", "KERNEL"]])
+def test_reconstruct_on_every_task(tmp_path, run_folder, photograph, task):
+    np.savez(tmp_path / "k.npz", motion=np.eye(5))
+    task = [a.replace("KERNEL", f"{tmp_path}/k.npz:motion") for a in task]
+    arguments = ["reconstruct", str(run_folder), str(photograph), "--out", str(tmp_path / "out"), "--task", *task]
+    assert main([*arguments, "--degrade", "--set", "problem.ridge=0.01"]) == 0
+    result = Image.open(tmp_path / "out" / "photograph.png")
+    assert result.size == (48, 40)
+    assert (tmp_path / "out" / "photograph_degraded.png").exists()

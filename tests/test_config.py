@@ -1,0 +1,56 @@
+"""Configurations survive TOML, and every mistake names its key, value and what is allowed."""
+
+import tomllib
+
+import pytest
+
+from app.cli import PRESETS
+from app.config import Config, ConfigError, load, override, parse, to_toml
+
+
+def test_toml_round_trip():
+    config = override(Config(), ["problem.noise_level=15/255", "data.images='a \"b\" \\ c'", "run.steps=3"])
+    assert config.problem.noise_level == 15 / 255
+    assert parse(tomllib.loads(to_toml(config))) == config
+
+
+@pytest.mark.parametrize("preset", sorted(PRESETS.glob("*.toml")), ids=lambda p: p.stem)
+def test_presets_are_valid_and_complete_when_saved(preset):
+    config = load(preset)
+    assert config.regularizer.name == preset.stem.split("-")[0]
+    assert preset.stem.endswith(config.problem.task)
+    assert parse(tomllib.loads(to_toml(config))) == config
+
+
+def test_later_assignments_win():
+    assert override(Config(), ["run.steps=3", "run.steps=4"]).run.steps == 4
+
+
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        ("problem.noise_level=-0.1", "problem.noise_level = -0.1 must be at least 0"),
+        ("problem.noise_level=nan", "must be a number"),
+        ("problem.noise_level=25/0", "must be a number"),
+        ("regularizer.filter_size=6", "must be odd"),
+        ("regularizer.name=tvv", "allowed are tv, foe"),
+        ("problem.task=sharpen", "allowed are denoise, deblur, inpaint"),
+        ("run.steps=1.5", "must be a whole number"),
+        ("run.steps=true", "must be a whole number"),
+        ("data.color=1", "must be true or false"),
+        ("data.images=3", "must be a text"),
+        ("run.stepz=3", "unknown key run.stepz"),
+        ("runs.steps=3", "unknown section"),
+        ("run.steps", "--set takes section.key=value"),
+        ("regularizer.weak_convexity=1.0", "must be below 1"),
+    ],
+)
+def test_mistakes_are_named(assignment, message):
+    with pytest.raises(ConfigError) as error:
+        override(Config(), [assignment])
+    assert message in str(error.value)
+
+
+def test_mcp_needs_a_smoothing_below_its_weight():
+    with pytest.raises(ConfigError, match="below weight"):
+        override(Config(), ["regularizer.weight=0.01", "regularizer.smoothing=0.02", "regularizer.potential=mcp"])

@@ -1,0 +1,152 @@
+"""The hypergradient: closed form -> dense linear algebra -> central differences through the whole solve."""
+
+import pytest
+import torch
+
+from app.losses import SquaredError
+from app.lower import agd
+from app.lower.energy import Energy
+from app.physics import deblurring, denoising, inpainting
+from app.upper.hypergradient import hypergradient
+from datasets.kernels import gaussian_kernel
+from regularizers import Regularizer
+from tests.problems import NAMES, Identity, dense, regularizers
+
+pytestmark = pytest.mark.usefixtures("double")
+CPU = torch.device("cpu")
+
+
+class Tikhonov(Regularizer):
+    """R(x) = exp(t) / 2 ||x||^2, so x* = y / (1 + exp(t)) and everything is known."""
+
+    def __init__(self, t: float) -> None:
+        super().__init__()
+        self.t = torch.nn.Parameter(torch.tensor(t))
+
+    def functional(self):
+        return _TikhonovFunctional(self.t.exp())
+
+
+class _TikhonovFunctional:
+    def __init__(self, weight):
+        self.weight = weight
+        self.natural = (weight,)
+
+    def value(self, x):
+        return 0.5 * self.weight * x.square().sum((1, 2, 3))
+
+    def gradient(self, x):
+        return self.weight * x
+
+    def hessian(self, x):
+        return lambda v: self.weight * v
+
+    def mixed(self, x, q):
+        return ((x * q).sum(),)
+
+    def curvature(self):
+        return -float(self.weight), float(self.weight)
+
+
+def run(regularizer, operator, y, clean, accuracy, ridge=0.0):
+    energy = Energy(operator, regularizer.frozen(), y, ridge)
+    start = energy.backprojection
+    return hypergradient(regularizer.mixed, energy, SquaredError(clean), agd.solve, start, None, accuracy)
+
+
+def test_closed_form():
+    """f(t) = mean_b 1/2 ||y_b / (1 + e^t) - clean_b||^2;  f' = -mean_b <x_b - clean_b, y_b> e^t / (1 + e^t)^2."""
+    y, clean = torch.randn(3, 1, 4, 4), torch.randn(3, 1, 4, 4)
+    t = torch.tensor(0.4)
+    x = y / (1 + t.exp())
+    expected = -((x - clean) * y).sum((1, 2, 3)).mean() * t.exp() / (1 + t.exp()) ** 2
+    z = run(Tikhonov(0.4), Identity(), y, clean, 1e-10)
+    torch.testing.assert_close(z.gradient[0], expected)
+    torch.testing.assert_close(z.loss, 0.5 * (x - clean).square().sum((1, 2, 3)))
+
+
+PROBLEMS = {
+    "denoise": (lambda: denoising(CPU), 0.0),
+    "blur": (lambda: deblurring(gaussian_kernel(3, 0.8), CPU, torch.float64), 0.9),
+    "inpaint": (lambda: inpainting(0.6, 0, CPU, torch.float64), 0.9),
+}
+
+
+def problem(name: str, channels: int):
+    make, ridge = PROBLEMS[name]
+    generator = torch.Generator().manual_seed(5)
+    clean = torch.randn(2, channels, 8, 8, generator=generator)
+    operator = make()(clean.shape[1:], (0, 1))
+    y = operator.measure(clean, 0.3 * torch.randn(clean.shape, generator=generator))
+    return operator, y, clean, ridge
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("task", PROBLEMS)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_dense_linear_algebra(name, task, channels):
+    """-J^T H^-1 (x - clean) with H and J assembled entry by entry from autograd."""
+    operator, y, clean, ridge = problem(task, channels)
+    r = regularizers(channels)[name]
+    z = run(r, operator, y, clean, 1e-10, ridge)
+    x = agd.solve(Energy(operator, r.frozen(), y, ridge), y, 1e-10).x
+    parameters = tuple(r.parameters())
+    expected = [torch.zeros_like(p) for p in parameters]
+    for b in range(len(x)):
+        part = operator.take(torch.tensor([b]))
+        h = part.normal
+        matrix = dense(lambda v, h=h, part=part: torch.cat([h(e[None]) for e in v]), tuple(x.shape[1:]))
+        point = x[b : b + 1].clone().requires_grad_()
+        (g,) = torch.autograd.grad(r.fn(point).sum(), point, create_graph=True)
+        rows = [torch.autograd.grad(e, point, retain_graph=True)[0].flatten() for e in g.flatten()]
+        matrix = matrix + torch.stack(rows) + ridge * torch.eye(len(matrix))
+        q = torch.linalg.solve(matrix, (x[b] - clean[b]).flatten())
+        jtq = torch.autograd.grad((g.flatten() * q).sum(), parameters)
+        for e, j in zip(expected, jtq, strict=True):
+            e -= j / len(x)
+    for a, e in zip(z.gradient, expected, strict=True):
+        torch.testing.assert_close(a, e, atol=1e-7, rtol=1e-6)
+
+
+# Charbonnier and tv are smooth; the spline potentials have kinks in phi'', where central differences need care.
+@pytest.mark.parametrize("name", ["tv isotropic", "tv anisotropic", "foe charbonnier valid", "foe mcp valid"])
+@pytest.mark.parametrize("task", PROBLEMS)
+def test_central_differences_through_the_whole_solve(name, task):
+    operator, y, clean, ridge = problem(task, 1)
+    r = regularizers(1)[name]
+    z = run(r, operator, y, clean, 1e-11, ridge)
+    parameters = list(r.parameters())
+    generator = torch.Generator().manual_seed(3)
+    direction = [torch.randn(p.shape, generator=generator) for p in parameters]
+    expected = sum((g * d).sum() for g, d in zip(z.gradient, direction, strict=True))
+    step, values = 1e-5, []
+    for sign in (1, -1):
+        with torch.no_grad():
+            for p, d in zip(parameters, direction, strict=True):
+                p += sign * step * d
+        values.append(run(r, operator, y, clean, 1e-11, ridge).loss.mean())
+        with torch.no_grad():
+            for p, d in zip(parameters, direction, strict=True):
+                p -= sign * step * d
+    torch.testing.assert_close((values[0] - values[1]) / (2 * step), expected, rtol=2e-4, atol=1e-8)
+
+
+def test_the_error_shrinks_with_the_accuracy():
+    operator, y, clean, ridge = problem("denoise", 1)
+    r = regularizers(1)["foe charbonnier valid"]
+    exact = torch.cat([g.flatten() for g in run(r, operator, y, clean, 1e-11, ridge).gradient])
+    errors = []
+    for accuracy in (1e-1, 1e-2, 1e-3, 1e-4):
+        z = run(r, operator, y, clean, accuracy, ridge)
+        errors.append(float((torch.cat([g.flatten() for g in z.gradient]) - exact).norm()))
+    assert all(later < earlier for earlier, later in zip(errors, errors[1:], strict=False))
+    assert errors[-1] < 1e-2 * errors[0]
+
+
+def test_the_batch_gradient_is_the_mean_of_the_images_gradients():
+    operator, y, clean, _ = problem("denoise", 1)
+    r = regularizers(1)["foe charbonnier valid"]
+    together = run(r, operator, y, clean, 1e-10)
+    alone = [run(r, operator, y[b : b + 1], clean[b : b + 1], 1e-10) for b in range(2)]
+    for a, *parts in zip(together.gradient, *(z.gradient for z in alone), strict=True):
+        torch.testing.assert_close(a, sum(parts) / 2)

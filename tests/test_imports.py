@@ -1,0 +1,64 @@
+"""Imports point one way, so that each part can be read and tested alone."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+OURS = {"app", "regularizers", "datasets", "figures", "tests"}
+
+# part -> prefixes of our own modules it may import; and outside packages it must not.
+RULES: dict[str, tuple[set[str], set[str]]] = {
+    "regularizers": ({"regularizers"}, {"numpy", "skimage", "matplotlib"}),
+    "datasets": ({"datasets"}, {"deepinv"}),
+    "figures": ({"figures"}, {"deepinv"}),
+    "app/lower": ({"app.lower"}, {"deepinv", "numpy"}),
+    "app/upper": ({"app.lower", "app.upper"}, {"deepinv", "numpy"}),
+    "app/losses.py": (set(), {"deepinv"}),
+    "app/config.py": (set(), {"torch", "deepinv", "numpy"}),
+    "app/physics.py": ({"datasets"}, set()),
+    "app/training": (
+        {"app.lower", "app.upper", "app.training", "app.config", "app.files", "app.losses", "app.models", "app.physics"}
+        | {"datasets", "regularizers"},
+        {"deepinv"},
+    ),
+}
+
+
+def imported(file: Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}: relative import"
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def matches(name: str, prefixes: set[str]) -> bool:
+    return any(name == p or name.startswith(p + ".") for p in prefixes)
+
+
+@pytest.mark.parametrize("part", RULES)
+def test_imports_point_one_way(part):
+    allowed, forbidden = RULES[part]
+    path = ROOT / part
+    for file in [path] if path.is_file() else path.rglob("*.py"):
+        for name in imported(file):
+            if name.split(".")[0] in OURS:
+                assert matches(name, allowed), f"{file} imports {name}"
+            assert not matches(name, forbidden), f"{file} imports {name}"
+
+
+def test_only_physics_imports_deepinv_physics():
+    users = [f for f in (ROOT / "app").rglob("*.py") if any("deepinv.physics" in n for n in imported(f))]
+    assert [f.name for f in users] == ["physics.py"]
+
+
+def test_help_needs_no_torch():
+    code = "import sys, app.cli; app.cli._parser(); sys.exit('torch' in sys.modules or 'deepinv' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
