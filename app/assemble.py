@@ -5,13 +5,16 @@ from pathlib import Path
 
 import torch
 
-from app.config import Config, ConfigError, Problem
+from app.config import Config, ConfigError, Problem, override
+from app.evaluate import Reconstructor
 from app.lower import agd
+from app.models import load_model
 from app.physics import OperatorFactory, deblurring, denoising, inpainting
 from app.upper import schedules
 from app.upper.hypergradient import Solver
 from app.upper.isgd import Isgd
 from datasets.kernels import gaussian_kernel, read_kernel
+from regularizers import Regularizer
 
 
 def device_of(config: Config) -> torch.device:
@@ -64,3 +67,27 @@ def optimizer(config: Config, parameters: list[torch.nn.Parameter]) -> torch.opt
     """Plain or Adam-preconditioned steps; the schedule sets the step size before each."""
     kinds = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}
     return kinds[config.upper.optimizer](parameters, lr=config.upper.step_size)
+
+
+def load(model: str, settings: list[str]) -> tuple[Regularizer, Config]:
+    """A model and its configuration with the user's settings, on any device but the precision of its training."""
+    regularizer, trained = load_model(model)
+    config = override(trained, ["run.device=auto", *settings])
+    if config.regularizer != trained.regularizer or config.data.color != trained.data.color:
+        raise ConfigError(f"the architecture and colour of {model} are fixed; only the problem can be set")
+    return regularizer.to(device_of(config), dtype_of(config)), config
+
+
+def reconstructor(config: Config, regularizer: Regularizer, data_root: Path) -> Reconstructor:
+    problem = config.problem
+    return Reconstructor(
+        regularizer.frozen(),
+        operator_factory(problem, config, data_root),
+        lower_solver(config),
+        config.lower.final_accuracy,
+        problem.noise_level,
+        problem.ridge,
+        config.run.seed,
+        device_of(config),
+        dtype_of(config),
+    )

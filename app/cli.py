@@ -33,7 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _is_users(error: Exception) -> bool:
-    from app.commands import USER_ERRORS
+    from app.commands.errors import USER_ERRORS
 
     return isinstance(error, USER_ERRORS)
 
@@ -54,9 +54,9 @@ def _train(options: argparse.Namespace) -> int:
     folder = options.out or Path("runs") / name
     if (folder / "config.toml").exists():
         raise ConfigError(f"{folder} already holds a run: continue it with `resume {folder}`, or choose another --out")
-    from app import commands
+    from app.commands.train import train
 
-    return commands.train(config, folder, options.data_root, options.quiet)
+    return train(config, folder, options.data_root, options.quiet)
 
 
 def _resume(options: argparse.Namespace) -> int:
@@ -64,45 +64,52 @@ def _resume(options: argparse.Namespace) -> int:
     if not config_file.is_file():
         raise ConfigError(f"{options.run} is not a run folder (no config.toml)")
     config = override(load(config_file), options.set)
-    from app import commands
+    from app.commands.train import resume
 
-    return commands.resume(config, options.run, options.data_root, options.quiet)
+    return resume(config, options.run, options.data_root, options.quiet)
 
 
 def _evaluate(options: argparse.Namespace) -> int:
-    from app import commands
+    from app.commands.evaluate import evaluate
 
-    return commands.evaluate(
-        options.model, options.images, _settings(options), options.data_root, options.csv, options.latex, options.quiet
+    return evaluate(
+        options.models, options.images, _settings(options), options.data_root, options.csv, options.latex, options.quiet
     )
 
 
 def _reconstruct(options: argparse.Namespace) -> int:
-    from app import commands
+    from app.commands.reconstruct import reconstruct
 
-    return commands.reconstruct(
+    return reconstruct(
         options.model, options.images, _settings(options), options.data_root, options.out, options.degrade
     )
 
 
 def _figure(options: argparse.Namespace) -> int:
-    from app import commands
+    from app.commands.figure import figure
 
-    return commands.figure(
-        options.kind, options.sources, options.images, options.crop, _settings(options), options.data_root, options.out
+    return figure(
+        options.kind,
+        options.sources,
+        options.images,
+        options.crop,
+        _settings(options),
+        options.data_root,
+        options.out,
+        options.dpi,
     )
 
 
 def _data(options: argparse.Namespace) -> int:
-    from app import data_commands
+    from app.commands import data
 
     if options.action == "list":
-        return data_commands.list_sets(options.data_root)
+        return data.list_sets(options.data_root)
     if options.name is None:
         raise ConfigError(f"data {options.action} needs the name of a set: bsds500")
     if options.action == "fetch":
-        return data_commands.fetch(options.name, options.data_root, options.quiet)
-    return data_commands.check(options.name, options.data_root)
+        return data.fetch(options.name, options.data_root, options.quiet)
+    return data.check(options.name, options.data_root)
 
 
 def _settings(options: argparse.Namespace) -> list[str]:
@@ -151,7 +158,7 @@ def _parser() -> argparse.ArgumentParser:
     settings(resume)
 
     evaluate = command("evaluate", _evaluate, "PSNR, SSIM and certificates on a set of images")
-    evaluate.add_argument("model", help="a run folder or a .safetensors file")
+    evaluate.add_argument("models", nargs="+", metavar="MODEL", help="run folders or .safetensors files")
     evaluate.add_argument("--images", required=True, metavar="SET", help="SET, SET:SPLIT+SPLIT, a folder or an image")
     evaluate.add_argument("--csv", type=Path, metavar="FILE", help="one row per image, and their mean")
     evaluate.add_argument("--latex", type=Path, metavar="FILE", help="the means as a LaTeX table")
@@ -172,6 +179,7 @@ def _parser() -> argparse.ArgumentParser:
         "--crop", type=int, default=64, metavar="PIXELS", help="comparison: side of the inset (default: 64)"
     )
     figure.add_argument("--out", type=Path, required=True, metavar="FILE", help=".pdf, .png or .svg")
+    figure.add_argument("--dpi", type=int, default=300, help="resolution of a PNG (default: 300)")
     problem(figure)
 
     data = command("data", _data, "list, fetch or check image sets")

@@ -1,8 +1,10 @@
 """Experiments as frozen dataclasses <-> TOML. Imports nothing heavy: a wrong key must be answered at once."""
 
+import operator
 import tomllib
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import Field, dataclass, field, fields, replace
+from dataclasses import Field, asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -11,18 +13,18 @@ class ConfigError(ValueError):
     """A key, value or file of a configuration is wrong; the message names it and what is allowed."""
 
 
-def _option(default: Any, about: str, *, above: float | None = None, at_least: float | None = None,
-            below: float | None = None, at_most: float | None = None, odd: bool = False) -> Any:  # fmt: skip
-    limits = [
-        (above, "above", lambda v, m: v > m),
-        (at_least, "at least", lambda v, m: v >= m),
-        (below, "below", lambda v, m: v < m),
-        (at_most, "at most", lambda v, m: v <= m),
-    ]
-    checks = [(f"{text} {m:g}", lambda v, m=m, ok=ok: ok(v, m)) for m, text, ok in limits if m is not None]
-    if odd:
-        checks.append(("odd", lambda v: v % 2 == 1))
-    return field(default=default, metadata={"about": about, "checks": checks})
+_COMPARISONS: dict[str, Callable[[float, float], bool]] = {
+    "above": operator.gt,
+    "at least": operator.ge,
+    "below": operator.lt,
+    "at most": operator.le,
+}
+
+
+def _option(default: Any, about: str, *, odd: bool = False, **limits: float) -> Any:
+    """A field with its explanation and the limits (above, at_least, below, at_most) of its value."""
+    named = {name.replace("_", " "): limit for name, limit in limits.items()}
+    return field(default=default, metadata={"about": about, "limits": named, "odd": odd})
 
 
 @dataclass(frozen=True)
@@ -160,8 +162,7 @@ def load(path: Path) -> Config:
 
 
 def as_dict(config: Config) -> dict[str, dict[str, Any]]:
-    return {s.name: {f.name: getattr(getattr(config, s.name), f.name) for f in fields(getattr(config, s.name))}
-            for s in fields(config)}  # fmt: skip
+    return asdict(config)
 
 
 def to_toml(config: Config) -> str:
@@ -198,9 +199,11 @@ def _checked(path: str, value: Any, hint: Any, option: Field) -> Any:
         value = _as_float(path, value)
     elif isinstance(value, bool) != (hint is bool) or not isinstance(value, hint):
         raise ConfigError(f"{path} = {value!r} must be {_NAMES[hint]}")
-    for text, holds in option.metadata["checks"]:
-        if not holds(value):
-            raise ConfigError(f"{path} = {value!r} must be {text}")
+    for comparison, limit in option.metadata["limits"].items():
+        if not _COMPARISONS[comparison](value, limit):
+            raise ConfigError(f"{path} = {value!r} must be {comparison} {limit:g}")
+    if option.metadata["odd"] and value % 2 == 0:
+        raise ConfigError(f"{path} = {value!r} must be odd")
     return value
 
 

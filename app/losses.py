@@ -29,7 +29,7 @@ def ssim(x: Tensor, clean: Tensor) -> Tensor:  # (B, C, H, W), (B, C, H, W) -> (
     from skimage.metrics import structural_similarity
 
     def one(a: Tensor, b: Tensor) -> float:
-        return structural_similarity(
+        value = structural_similarity(
             a.clamp(0, 1).double().cpu().numpy(),
             b.double().cpu().numpy(),
             channel_axis=0,
@@ -38,5 +38,6 @@ def ssim(x: Tensor, clean: Tensor) -> Tensor:  # (B, C, H, W), (B, C, H, W) -> (
             sigma=1.5,
             use_sample_covariance=False,
         )
+        return float(value)  # type: ignore[arg-type]
 
     return torch.tensor([one(a, b) for a, b in zip(x, clean, strict=True)])

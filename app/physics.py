@@ -90,5 +90,5 @@ def inpainting(keep: float, seed: int, device: torch.device, dtype: torch.dtype)
 
 def inpainting_operator(mask: Tensor) -> MaskOperator:  # (B, 1, H, W)
     lowest, highest = float(mask.min()), float(mask.max())
-    physics = Inpainting(tuple(mask.shape[1:]), mask=mask, device=mask.device)
+    physics = Inpainting(tuple(mask.shape[1:]), mask=mask, device=mask.device)  # type: ignore[arg-type]
     return MaskOperator(physics, highest**2, lowest**2, mask)

@@ -1,5 +1,7 @@
-"""Evaluations as text: one line per method."""
+"""Evaluations as text: one line per method, or one per image."""
 
+import csv
+import io
 from statistics import fmean
 
 from app.evaluate import Evaluation
@@ -8,9 +10,8 @@ from app.evaluate import Evaluation
 def summary_table(methods: dict[str, list[Evaluation]]) -> str:
     """Means over the images, the degraded measurements first."""
     width = max(len("degraded"), *(len(name) for name in methods))
-    lines = [
-        f"{'':{width}}  {'PSNR':>6}  {'SSIM':>6}  {'certified':>9}  {'max bound':>9}  {'iterations':>10}  {'s/image':>7}"
-    ]
+    heads = f"{'PSNR':>6}  {'SSIM':>6}  {'certified':>9}  {'max bound':>9}  {'iterations':>10}  {'s/image':>7}"
+    lines = [f"{'':{width}}  {heads}"]
     first = next(iter(methods.values()))
     degraded = fmean(e.psnr_degraded for e in first), fmean(e.ssim_degraded for e in first)
     lines.append(f"{'degraded':{width}}  {degraded[0]:6.2f}  {degraded[1]:6.4f}")
@@ -22,6 +23,19 @@ def summary_table(methods: dict[str, list[Evaluation]]) -> str:
             f"{fmean(e.seconds for e in rows):7.2f}"
         )
     return "\n".join(lines)
+
+
+COLUMNS = ("psnr", "ssim", "psnr_degraded", "error_bound", "iterations", "seconds")
+
+
+def csv_table(rows: list[Evaluation]) -> str:
+    """One row per image and a last row `mean`."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(["image", *COLUMNS])
+    writer.writerows([row.image, *(getattr(row, c) for c in COLUMNS)] for row in rows)
+    writer.writerow(["mean", *(fmean(getattr(row, c) for row in rows) for c in COLUMNS)])
+    return out.getvalue()
 
 
 def latex_table(methods: dict[str, list[Evaluation]]) -> str:

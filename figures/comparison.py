@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
-from figures.style import TEXT_WIDTH, new_figure, style
+from figures.style import TEXT_WIDTH, style
 
 FRAME = "#E69F00"
 
@@ -20,22 +20,32 @@ class Panel:
     ssim: float | None = None
 
 
+GAP, LABEL = 0.04, 0.2  # inches between panels, and for a line of text
+
+
 def draw(rows: list[dict[str, Panel]], crop: int) -> Figure:
     """rows[i][method] -> figure. Each row shows the whole images and, below, the crop x crop region where the methods
     differ most. Grey values are never rescaled: 0 is black, 1 is white."""
     columns = list(rows[0])
-    width = TEXT_WIDTH / len(columns)
-    heights = [h for row in rows for h in _relative_heights(row)]
+    width = (TEXT_WIDTH + GAP) / len(columns) - GAP
+    heights = [width * _aspect(row) for row in rows]
+    total = LABEL + sum(heights) + len(rows) * (width + 2 * GAP + LABEL)
     with style():
-        figure = new_figure(TEXT_WIDTH, width * sum(heights) + 0.32 * len(rows) + 0.2)
-        axes = figure.subplots(2 * len(rows), len(columns), height_ratios=heights, squeeze=False)
-        figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0.01, hspace=0.01)  # type: ignore[union-attr]
-        for i, row in enumerate(rows):
+        figure = Figure(figsize=(TEXT_WIDTH, total))
+
+        def place(column: int, top: float, height: float) -> Axes:
+            left = column * (width + GAP)
+            return figure.add_axes((left / TEXT_WIDTH, 1 - (top + height) / total, width / TEXT_WIDTH, height / total))
+
+        top = LABEL
+        for i, (row, height) in enumerate(zip(rows, heights, strict=True)):
             corner = most_different_region(list(row.values()), crop)
             for j, name in enumerate(columns):
-                _draw_panel(axes[2 * i, j], axes[2 * i + 1, j], row[name], corner, crop)
+                whole, inset = place(j, top, height), place(j, top + height + GAP, width)
+                _draw_panel(whole, inset, row[name], corner, crop)
                 if i == 0:
-                    axes[0, j].set_title(name)
+                    whole.set_title(name, pad=3)
+            top += height + width + 2 * GAP + LABEL
     return figure
 
 
@@ -58,10 +68,9 @@ def most_different_region(panels: list[Panel], crop: int) -> tuple[int, int]:
     return place // means.shape[1], place % means.shape[1]
 
 
-def _relative_heights(row: dict[str, Panel]) -> tuple[float, float]:
-    """Of the image row and of the square insets, in column widths."""
+def _aspect(row: dict[str, Panel]) -> float:
     h, w = next(iter(row.values())).image.shape[1:]
-    return h / w, 1.0
+    return h / w
 
 
 def _draw_panel(whole: Axes, inset: Axes, panel: Panel, corner: tuple[int, int], crop: int) -> None:
@@ -71,10 +80,8 @@ def _draw_panel(whole: Axes, inset: Axes, panel: Panel, corner: tuple[int, int],
     _show(inset, panel.image[:, row : row + crop, column : column + crop])
     for spine in inset.spines.values():
         spine.set(visible=True, color=FRAME, linewidth=1)
-    if panel.psnr is not None:
-        inset.set_xlabel(f"{panel.psnr:.2f} dB / {panel.ssim:.3f}")
-    else:
-        inset.set_xlabel("PSNR / SSIM")
+    label = "PSNR / SSIM" if panel.psnr is None else f"{panel.psnr:.2f} dB / {panel.ssim:.3f}"
+    inset.set_xlabel(label, labelpad=2)
 
 
 def _show(axes: Axes, image: Tensor) -> None:

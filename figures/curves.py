@@ -10,7 +10,8 @@ Columns = dict[str, list[float]]  # a metrics.csv
 
 
 def draw(runs: dict[str, Columns]) -> Figure:
-    """Loss, PSNR, accuracy and step size, and cost against the total number of computations."""
+    """Loss, PSNR, accuracy and step size, and cost against the total computations: gradients of h and Hessian products,
+    summed over images."""
     with style():
         figure = new_figure(TEXT_WIDTH, 4.2)
         (loss, psnr), (schedule, cost) = figure.subplots(2, 2)
@@ -36,8 +37,9 @@ def draw(runs: dict[str, Columns]) -> Figure:
             axes.grid(True, linewidth=0.3, alpha=0.6)
             axes.legend(frameon=False)
             axes.spines[["top", "right"]].set_visible(False)
-        for axes in (schedule, cost):
-            axes.set_xlabel("total computations (gradients of $h$ + Hessian products)")
+        for axes in (loss, psnr, schedule, cost):
+            axes.set_xlabel("total computations")
+            axes.ticklabel_format(axis="x", scilimits=(0, 0))
     return figure
 
 

@@ -2,14 +2,15 @@
 
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import matplotlib
-from matplotlib import pyplot as plt
+from cycler import cycler
 from matplotlib.figure import Figure
 
 TEXT_WIDTH = 6.9  # inches, two columns of the common journals
 
-SETTINGS = {
+SETTINGS: dict[Any, Any] = {
     "font.size": 8,
     "axes.titlesize": 8,
     "axes.labelsize": 8,
@@ -22,7 +23,7 @@ SETTINGS = {
     "svg.hashsalt": "figure",
     "figure.dpi": 100,
     # Okabe and Ito's palette: distinct for the colour-blind.
-    "axes.prop_cycle": plt.cycler(color=["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000"]),
+    "axes.prop_cycle": cycler(color=["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000"]),
 }
 
 

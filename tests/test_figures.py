@@ -23,11 +23,16 @@ def rows(channels: int, sizes=((40, 60), (60, 40))) -> list[dict[str, Panel]]:
     return made
 
 
+def grid(figure) -> np.ndarray:
+    """Axes of two rows of four methods: [2 i] the images, [2 i + 1] their insets."""
+    return np.array(figure.axes).reshape(2, 4, 2).swapaxes(1, 2).reshape(4, 4)
+
+
 @pytest.mark.parametrize("channels", [1, 3])
 def test_comparison_panels_are_the_images_on_the_true_grey_scale(channels):
     data = rows(channels)
     figure = comparison.draw(data, crop=10)
-    axes = np.array(figure.axes).reshape(4, 4)
+    axes = grid(figure)
     for i, row in enumerate(data):
         for j, panel in enumerate(row.values()):
             shown = axes[2 * i, j].images[0]
@@ -42,7 +47,7 @@ def test_comparison_panels_are_the_images_on_the_true_grey_scale(channels):
 def test_insets_magnify_the_framed_region_where_methods_differ_most():
     data = rows(1)
     assert comparison.most_different_region(list(data[0].values()), 10) == (10, 12)
-    axes = np.array(comparison.draw(data, crop=10).axes).reshape(4, 4)
+    axes = grid(comparison.draw(data, crop=10))
     for column, panel in zip(range(4), data[0].values(), strict=True):
         frame = axes[0, column].patches[0]
         assert frame.get_xy() == (11.5, 9.5)
@@ -66,7 +71,7 @@ def test_filters_are_sorted_by_strength_in_a_symmetric_range(channels):
 
 def columns(n: int = 50) -> dict[str, list[float]]:
     ramp = [float(i + 1) for i in range(n)]
-    names = "step loss psnr accuracy step_size lower_iterations linear_iterations computations".split()
+    names = ["step", "loss", "psnr", "accuracy", "step_size", "lower_iterations", "linear_iterations", "computations"]
     return dict.fromkeys(names, ramp) | {"validation_psnr": [float("nan")] * (n - 1) + [28.0]}
 
 

@@ -139,7 +139,7 @@ def test_the_error_shrinks_with_the_accuracy():
     for accuracy in (1e-1, 1e-2, 1e-3, 1e-4):
         z = run(r, operator, y, clean, accuracy, ridge)
         errors.append(float((torch.cat([g.flatten() for g in z.gradient]) - exact).norm()))
-    assert all(later < earlier for earlier, later in zip(errors, errors[1:], strict=False))
+    assert errors == sorted(errors, reverse=True)
     assert errors[-1] < 1e-2 * errors[0]
 
 

@@ -13,8 +13,11 @@ from torch import Tensor
 class Operator(Protocol):
     """A linear A on a batch of images, with lambda_min <= A^T A <= norm_squared (proven, not estimated)."""
 
-    norm_squared: float
-    lambda_min: float
+    @property
+    def norm_squared(self) -> float: ...
+
+    @property
+    def lambda_min(self) -> float: ...
 
     def forward(self, x: Tensor) -> Tensor: ...
 

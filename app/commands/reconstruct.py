@@ -1,0 +1,31 @@
+"""`reconstruct`."""
+
+from pathlib import Path
+
+from app import assemble
+from app.losses import psnr
+from app.training.checkpoint import RunError
+from datasets.image_sets import find_images
+from datasets.images import read_image, write_image
+
+
+def reconstruct(model: str, images: list[str], settings: list[str], data_root: Path, out: Path, degrade: bool) -> int:
+    regularizer, config = assemble.load(model, settings)
+    paths = [p for spec in images for p in find_images(spec, data_root, config.data.color).paths]
+    targets = [out / f"{path.stem}.png" for path in paths]
+    for target in targets:
+        if target.exists() or targets.count(target) > 1:
+            raise RunError(f"{target} would be overwritten: choose another --out, or rename the images")
+    reconstruct = assemble.reconstructor(config, regularizer, data_root)
+    out.mkdir(parents=True, exist_ok=True)
+    for i, (path, target) in enumerate(zip(paths, targets, strict=True)):
+        image = reconstruct.to_device(read_image(path, config.data.color)[None])
+        y = reconstruct.measure(image, (i,)) if degrade else image
+        solution = reconstruct(y, (i,))
+        write_image(target, solution.x[0])
+        quality = f"PSNR {float(psnr(solution.x, image)):.2f} dB, " if degrade else ""
+        cost = f"{int(solution.iterations)} iterations" + ("" if solution.converged else " (accuracy not reached)")
+        print(f"{target}: {quality}||x - argmin h|| <= {float(solution.error_bound):.3g}, {cost}")
+        if degrade:
+            write_image(target.with_stem(f"{target.stem}_degraded"), y[0])
+    return 0

@@ -1,0 +1,140 @@
+"""`train` and `resume`."""
+
+import logging
+import sys
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from app import assemble
+from app.commands.figure import draw_comparison, draw_curves, draw_filters
+from app.config import Config, ConfigError
+from app.losses import psnr
+from app.lower.solution import NotStronglyConvexError
+from app.models import build_regularizer
+from app.training import train as training_loop
+from app.training.problem import TrainingProblem
+from app.training.train import Interrupted, Progress, Training
+from app.upper.isgd import NonFiniteError
+from datasets.image_sets import ImageSet, find_images
+from datasets.images import read_image
+from datasets.patches import Patches, centre_crop
+from figures.style import save
+from regularizers import FieldOfExperts, Regularizer
+
+log = logging.getLogger("app")
+
+
+def train(config: Config, folder: Path, data_root: Path, quiet: bool) -> int:
+    training = _training(config, folder, data_root)
+    return _run(training, training_loop.begin(training), data_root, quiet)
+
+
+def resume(config: Config, folder: Path, data_root: Path, quiet: bool) -> int:
+    training = _training(config, folder, data_root)
+    return _run(training, training_loop.restore(training), data_root, quiet)
+
+
+def _training(config: Config, folder: Path, data_root: Path) -> Training:
+    """Read and check everything a run needs, before anything is written."""
+    device, dtype = assemble.device_of(config), assemble.dtype_of(config)
+    data, problem = config.data, config.problem
+    if data.patch_size < config.regularizer.filter_size:
+        raise ConfigError(f"data.patch_size = {data.patch_size} is smaller than the filters")
+    patches = Patches(
+        find_images(data.images, data_root, data.color),
+        data.color,
+        data.patch_size,
+        config.run.seed,
+        data.noise == "fixed",
+        data.augment,
+    )
+    patches.load()
+    held_out = find_images(data.validation, data_root, data.color)
+    regularizer = build_regularizer(config.regularizer, data.color).to(device, dtype)
+    operators = assemble.operator_factory(problem, config, data_root)
+    training_problem = TrainingProblem(
+        regularizer,
+        patches,
+        operators,
+        problem.noise_level,
+        problem.ridge,
+        config.upper.batch_size,
+        device,
+        dtype,
+    )
+    mu, _ = training_problem.batch(0)[0].energy.bounds
+    if mu <= 0:
+        raise NotStronglyConvexError(mu)
+    optimizer = assemble.optimizer(config, list(regularizer.parameters()))
+    validate = partial(_validate, config, regularizer, held_out, data_root)
+    return Training(folder, config, training_problem, assemble.isgd(config), optimizer, validate)
+
+
+def _run(training: Training, progress: Progress, data_root: Path, quiet: bool) -> int:
+    _log_to(training.folder / "log.txt")
+    problem = training.problem
+    mu, largest = problem.batch(0)[0].energy.bounds
+    log.info(
+        "%s: %d training images, %d parameters, mu = %.3g, L = %.3g at step %d",
+        training.folder, len(problem.patches), sum(p.numel() for p in problem.regularizer.parameters()),
+        mu, largest, progress.step,
+    )  # fmt: skip
+    try:
+        progress = training_loop.train(training, progress, quiet)
+    except Interrupted:
+        log.info("stopped after a whole step; continue with: python -m app resume %s", training.folder)
+        return 130
+    except NonFiniteError as error:
+        raise NonFiniteError(f"{error}; the state before it is saved in {training.folder}") from None
+    mu, largest = problem.batch(0)[0].energy.bounds
+    log.info(
+        "done: %d steps, %.0f s, %d computations, mu = %.3g, L = %.3g",
+        progress.step, progress.seconds, progress.computations, mu, largest,
+    )  # fmt: skip
+    for name in _draw_run(training, data_root):
+        log.info("%s", training.folder / name)
+    return 0
+
+
+def _log_to(file: Path) -> None:
+    """Say what happens on stdout and in the run's log; one run at a time."""
+    log.setLevel(logging.INFO)
+    for handler in list(log.handlers):
+        log.removeHandler(handler)
+        handler.close()
+    for handler in (logging.FileHandler(file), logging.StreamHandler(sys.stdout)):
+        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+        log.addHandler(handler)
+
+
+def _draw_run(training: Training, data_root: Path) -> list[str]:
+    folder, regularizer = training.folder, training.problem.regularizer
+    save(draw_curves([folder]), folder / "curves.png")
+    names = ["model.safetensors", "curves.png"]
+    if isinstance(regularizer, FieldOfExperts):
+        save(draw_filters(regularizer, folder.name), folder / "filters.png")
+        names.append("filters.png")
+    held_out = find_images(training.config.data.validation, data_root, training.config.data.color)
+    for suffix in ("png", "pdf"):
+        drawn = draw_comparison([str(folder)], str(held_out.paths[0]), 64, [], data_root)
+        save(drawn, folder / f"reconstruction.{suffix}")
+        names.append(f"reconstruction.{suffix}")
+    return names
+
+
+def _validate(config: Config, regularizer: Regularizer, held_out: ImageSet, data_root: Path) -> float:
+    """Mean PSNR on centre crops of the held-out images, solved from scratch to the final accuracy."""
+    reconstruct = assemble.reconstructor(config, regularizer, data_root)
+    groups: dict[torch.Size, list[tuple[int, torch.Tensor]]] = {}
+    for i, path in enumerate(held_out.paths):
+        crop = centre_crop(read_image(path, config.data.color), config.data.validation_crop)
+        groups.setdefault(crop.shape, []).append((i, crop))
+    values = []
+    for group in groups.values():
+        for part in (group[n : n + 8] for n in range(0, len(group), 8)):
+            images = tuple(i for i, _ in part)
+            clean = reconstruct.to_device(torch.stack([crop for _, crop in part]))
+            values.append(psnr(reconstruct(reconstruct.measure(clean, images), images).x, clean))
+    return float(torch.cat(values).mean())
