@@ -4,7 +4,7 @@ import operator
 import tomllib
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import Field, asdict, dataclass, field, fields, replace
+from dataclasses import Field, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -159,10 +159,6 @@ def load(path: Path) -> Config:
         raise ConfigError(f"cannot read {path}: {error}") from None
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
-
-
-def as_dict(config: Config) -> dict[str, dict[str, Any]]:
-    return asdict(config)
 
 
 def to_toml(config: Config) -> str:

@@ -1,6 +1,7 @@
 """Regularizers <-> safetensors files that say how they were made."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import safetensors.torch
 import torch
 from safetensors import SafetensorError, safe_open
 
-from app.config import Config, ConfigError, RegularizerOptions, as_dict, parse
+from app.config import Config, ConfigError, RegularizerOptions, parse
 from app.files import write_atomically
 from regularizers import POTENTIALS, FieldOfExperts, Regularizer, TotalVariation
 
@@ -40,7 +41,7 @@ def build_regularizer(options: RegularizerOptions, color: bool) -> Regularizer:
 def save_model(path: Path, regularizer: Regularizer, config: Config, facts: dict[str, Any]) -> None:
     """Weights, with the configuration they were trained with, versions and `facts` as metadata."""
     versions = {"torch": torch.__version__, "deepinv": deepinv.__version__}
-    metadata = {"format": FORMAT, "config": json.dumps(as_dict(config))}
+    metadata = {"format": FORMAT, "config": json.dumps(asdict(config))}
     metadata["facts"] = json.dumps({**facts, "versions": versions})
     tensors = {name: p.detach().cpu().contiguous() for name, p in regularizer.named_parameters()}
     write_atomically(path, safetensors.torch.save(tensors, metadata))

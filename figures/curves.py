@@ -10,43 +10,41 @@ Columns = dict[str, list[float]]  # a metrics.csv
 
 
 def draw(runs: dict[str, Columns]) -> Figure:
-    """Loss, PSNR, accuracy and step size, and cost against the total computations: gradients of h and Hessian products,
-    summed over images."""
+    """Loss, PSNR, schedules and cost against the total computations: gradients of h and Hessian products, summed over
+    images. One colour per run; the title of each panel says what its line styles mean."""
     with style():
         figure = new_figure(TEXT_WIDTH, 4.2)
         (loss, psnr), (schedule, cost) = figure.subplots(2, 2)
-        for i, (name, run) in enumerate(runs.items()):
-            color = f"C{i}"
-            x = np.array(run["computations"])
-            window = max(1, len(x) // 40)
-            _smooth(loss, x, run["loss"], window, color, name)
-            _smooth(psnr, x, run["psnr"], window, color, f"{name}, training")
+        for i, run in enumerate(runs.values()):
+            color, x = f"C{i}", np.array(run["computations"])
+            _smooth(loss, x, run["loss"], color)
+            _smooth(psnr, x, run["psnr"], color)
             held_out = np.array(run["validation_psnr"])
             seen = np.isfinite(held_out)
-            if seen.any():
-                psnr.plot(x[seen], held_out[seen], "o--", color=color, markersize=3, label=f"{name}, held out")
-            schedule.plot(x, run["accuracy"], color=color, label=f"{name}, accuracy $\\epsilon_k$")
-            schedule.plot(x, run["step_size"], ":", color=color, label=f"{name}, step $\\alpha_k$")
-            _smooth(cost, x, run["lower_iterations"], window, color, f"{name}, gradients of $h$")
-            _smooth(cost, x, run["linear_iterations"], window, color, f"{name}, Hessian products", "--")
-        loss.set(ylabel=r"loss $\frac{1}{2}\|x - x^\star\|^2$", yscale="log")
-        psnr.set(ylabel="PSNR (dB)")
-        schedule.set(ylabel="schedules", yscale="log")
-        cost.set(ylabel="computations per image", ylim=(0, None))
+            psnr.plot(x[seen], held_out[seen], "o--", color=color, markersize=3)
+            schedule.plot(x, run["accuracy"], color=color)
+            schedule.plot(x, run["step_size"], ":", color=color)
+            _smooth(cost, x, run["lower_iterations"], color)
+            _smooth(cost, x, run["linear_iterations"], color, "--")
+        loss.set(title="loss of the batch", ylabel=r"$\frac{1}{2}\|x - x^\star\|^2$", yscale="log")
+        psnr.set(title="PSNR: training (solid), held out (dashed)", ylabel="dB")
+        schedule.set(title=r"accuracy $\epsilon_k$ (solid), step $\alpha_k$ (dotted)", yscale="log")
+        cost.set(title="gradients of $h$ (solid), Hessian products (dashed)", ylabel="per image", ylim=(0, None))
         for axes in (loss, psnr, schedule, cost):
+            axes.ticklabel_format(axis="x", scilimits=(0, 0), useMathText=True)
             axes.grid(True, linewidth=0.3, alpha=0.6)
-            axes.legend(frameon=False)
             axes.spines[["top", "right"]].set_visible(False)
-        for axes in (loss, psnr, schedule, cost):
+        for axes in (schedule, cost):
             axes.set_xlabel("total computations")
-            axes.ticklabel_format(axis="x", scilimits=(0, 0))
+        handles = [loss.plot([], [], color=f"C{i}", label=name)[0] for i, name in enumerate(runs)]
+        figure.legend(handles=handles, loc="outside upper center", ncols=min(4, len(runs)), frameon=False)
     return figure
 
 
-def _smooth(axes: Axes, x: np.ndarray, y: list[float], window: int, color: str, label: str, line: str = "-") -> None:
-    """Running mean over `window` steps; the steps themselves stay visible behind it."""
-    values = np.array(y)
+def _smooth(axes: Axes, x: np.ndarray, y: list[float], color: str, line: str = "-") -> None:
+    """Running mean over a fortieth of the steps; the steps themselves stay visible behind it."""
+    values, window = np.array(y), max(1, len(y) // 40)
     mean = np.convolve(values, np.ones(window) / window, mode="valid")
     if window > 1:
         axes.plot(x, values, line, color=color, alpha=0.15, linewidth=0.5)
-    axes.plot(x[window - 1 :], mean, line, color=color, label=label)
+    axes.plot(x[window - 1 :], mean, line, color=color)

@@ -78,12 +78,13 @@ def columns(n: int = 50) -> dict[str, list[float]]:
 def test_curves_have_one_line_per_run_and_labelled_axes():
     figure = curves.draw({"a": columns(), "b": columns()})
     assert len(figure.axes) == 4
+    assert [t.get_text() for t in figure.legends[0].get_texts()] == ["a", "b"]
     for axes in figure.axes:
-        assert axes.get_ylabel()
-        labels = [t.get_text() for t in axes.get_legend().get_texts()]
-        assert any(label.startswith("a") for label in labels)
-        assert any(label.startswith("b") for label in labels)
-    assert figure.axes[2].get_xlabel().startswith("total computations")
+        assert axes.get_title()
+        assert {line.get_color() for line in axes.lines} == {"C0", "C1"}
+    held_out = [line for line in figure.axes[1].lines if line.get_marker() == "o"]
+    assert [line.get_ydata().tolist() for line in held_out] == [[28.0], [28.0]]
+    assert figure.axes[2].get_xlabel() == "total computations"
 
 
 def test_curves_of_a_single_step_can_be_drawn(tmp_path):
