@@ -136,7 +136,8 @@ def parse(values: dict[str, Any], base: Config | None = None) -> Config:
 
 
 def override(config: Config, assignments: list[str]) -> Config:
-    """Apply `section.key=value` strings, value in TOML syntax (a bare word is a string)."""
+    """Apply `section.key=value` strings together, value in TOML syntax (a bare word is a string); later ones win."""
+    values: dict[str, dict[str, Any]] = {}
     for assignment in assignments:
         path, equals, text = assignment.partition("=")
         section, dot, key = path.strip().partition(".")
@@ -146,8 +147,8 @@ def override(config: Config, assignments: list[str]) -> Config:
             value = tomllib.loads(f"value = {text}")["value"]
         except tomllib.TOMLDecodeError:
             value = text.strip()
-        config = parse({section: {key: value}}, config)
-    return config
+        values.setdefault(section, {})[key] = value
+    return parse(values, config)
 
 
 def load(path: Path) -> Config:

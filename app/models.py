@@ -22,20 +22,23 @@ class ModelError(ValueError):
 
 
 def build_regularizer(options: RegularizerOptions, color: bool) -> Regularizer:
-    """An untrained regularizer of this architecture."""
+    """An untrained regularizer of this architecture. Raises ConfigError if it cannot be built."""
     channels = 3 if color else 1
-    if options.name == "tv":
-        return TotalVariation(channels, options.isotropic, options.weight, options.smoothing)
-    return FieldOfExperts(
-        channels,
-        options.filters,
-        options.filter_size,
-        POTENTIALS[options.potential],
-        options.boundary,
-        options.weak_convexity,
-        options.weight,
-        options.smoothing,
-    )
+    try:
+        if options.name == "tv":
+            return TotalVariation(channels, options.isotropic, options.weight, options.smoothing)
+        return FieldOfExperts(
+            channels,
+            options.filters,
+            options.filter_size,
+            POTENTIALS[options.potential],
+            options.boundary,
+            options.weak_convexity,
+            options.weight,
+            options.smoothing,
+        )
+    except ValueError as error:
+        raise ConfigError(f"[regularizer] {error}") from None
 
 
 def save_model(path: Path, regularizer: Regularizer, config: Config, facts: dict[str, Any]) -> None:

@@ -9,6 +9,7 @@ import torch
 from deepinv.physics import BlurFFT, Denoising, Inpainting, LinearPhysics
 from torch import Tensor
 
+from datasets.kernels import KernelError
 from datasets.random import MASKS, generator
 
 
@@ -67,7 +68,7 @@ def deblurring(kernel: Tensor, device: torch.device, dtype: torch.dtype) -> Oper
 
     def build(shape: torch.Size, images: tuple[int, ...]) -> DeepinvOperator:
         if kernel.shape[0] > shape[1] or kernel.shape[1] > shape[2]:
-            raise ValueError(f"the {tuple(kernel.shape)} kernel is larger than the image, {tuple(shape[1:])}")
+            raise KernelError(f"the {tuple(kernel.shape)} kernel is larger than the image, {tuple(shape[1:])}")
         if shape not in operators:
             power = torch.fft.fft2(kernel.double(), s=tuple(shape[1:])).abs().square()
             # BlurFFT built from a filter of the final dtype: its `.to(float64)` would corrupt the operator.
