@@ -114,11 +114,10 @@ def test_isgd_descends_to_the_best_total_variation(kind, step_size):
     regularizer, batch = toy_problem()
     method = Isgd(agd.solve, schedules.polynomial(step_size, 0.1), schedules.constant(1e-3))
     optimizer = kind(regularizer.parameters(), lr=1.0)
-    losses, weights = [], []
-    for k in range(60):
+    losses = []
+    for k in range(40):
         batch = Batch(Energy(Identity(), regularizer.frozen(), batch.energy.y), batch.loss, batch.start, None)
         losses.append(float(method.step(k, regularizer, optimizer, batch).loss.mean()))
-        weights.append(float(regularizer.log_weights.exp()))
     best = min(float(_loss_at(w, regularizer, batch)) for w in torch.logspace(-2.5, 0, 26).tolist())
     assert losses[-1] < 0.5 * losses[0]
     assert losses[-1] < 1.03 * best
@@ -158,7 +157,9 @@ def test_a_run_that_diverges_ends_with_its_last_good_state(tmp_path, capsys):
     assert "not finite" in capsys.readouterr().err
     tensors, facts = checkpoint.load(tmp_path / "run" / "checkpoint" / "state.safetensors")
     assert facts["step"] == len(metrics(tmp_path / "run"))
-    assert tensors
+    assert all(t.abs().max() < 100 for n, t in tensors.items() if n.startswith("parameter")), "a step of 1e30 is gone"
+    assert main(["resume", str(tmp_path / "run"), "--quiet", "--set", "upper.step_size=1e-3"]) == 0
+    assert len(metrics(tmp_path / "run")) == 50
 
 
 def test_warm_starts_are_used_with_fixed_noise_only(tmp_path):
@@ -170,7 +171,7 @@ def test_warm_starts_are_used_with_fixed_noise_only(tmp_path):
         more = [*small_steps, "--set", f"data.noise={noise}", "--set", "data.patch_size=32"]
         assert main(["train", "foe-denoise", "--out", str(out), *ARGUMENTS, *more]) == 0
         iterations[noise] = [float(r["lower_iterations"]) for r in metrics(out)]
-    assert iterations["fixed"][-1] < 0.3 * iterations["fixed"][0]
+    assert iterations["fixed"][-1] < 0.5 * iterations["fixed"][0]
     assert iterations["fresh"][-1] > 0.6 * iterations["fresh"][0]
 
 

@@ -87,7 +87,7 @@ def _run(training: Training, progress: Progress, data_root: Path, quiet: bool) -
         log.info("stopped after a whole step; continue with: python -m app resume %s", training.folder)
         return 130
     except NonFiniteError as error:
-        raise NonFiniteError(f"{error}; the state before it is saved in {training.folder}") from None
+        raise NonFiniteError(f"{error}; the last good state is saved in {training.folder}") from None
     mu, largest = problem.batch(0)[0].energy.bounds
     log.info(
         "done: %d steps, %.0f s, %d computations, mu = %.3g, L = %.3g",

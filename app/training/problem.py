@@ -29,6 +29,8 @@ class WarmStarts:
         return {f"warm.{kind}.{i}": t for kind in ("x", "q") for i, t in getattr(self, kind).items()}
 
     def restore(self, tensors: dict[str, Tensor]) -> None:
+        self.x.clear()
+        self.q.clear()
         for name, tensor in tensors.items():
             if name.startswith("warm."):
                 _, kind, i = name.split(".")

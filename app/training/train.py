@@ -6,7 +6,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -66,45 +66,56 @@ def begin(training: Training) -> Progress:
 
 
 def restore(training: Training) -> Progress:
-    """Load the checkpoint of the run folder: parameters, optimizer, warm starts."""
+    """Load the checkpoint of the run folder: parameters, optimizer, warm starts. Raises RunError."""
     tensors, facts = checkpoint.load(training.checkpoint_path)
-    regularizer = training.problem.regularizer
-    prefix = "parameter."
-    parameters = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
     try:
-        regularizer.load_state_dict(parameters)
+        _set_state(training, tensors)
     except RuntimeError as error:
         reason = " ".join(str(error).split())
         raise RunError(f"{training.checkpoint_path} does not fit {training.folder}/config.toml: {reason}") from None
-    checkpoint.restore_optimizer(training.optimizer, tensors)
-    training.problem.warm.restore(tensors)
     return Progress(**facts)
 
 
 def save(training: Training, progress: Progress) -> None:
-    regularizer = training.problem.regularizer
-    tensors: dict[str, Tensor] = {f"parameter.{n}": p for n, p in regularizer.named_parameters()}
-    tensors |= checkpoint.optimizer_tensors(training.optimizer) | training.problem.warm.tensors()
-    facts = {"step": progress.step, "computations": progress.computations, "seconds": progress.seconds}
-    checkpoint.save(training.checkpoint_path, tensors, facts)
-    save_model(training.folder / "model.safetensors", regularizer, training.config, facts)
+    facts = asdict(progress)
+    checkpoint.save(training.checkpoint_path, _state(training), facts)
+    save_model(training.folder / "model.safetensors", training.problem.regularizer, training.config, facts)
+
+
+def _state(training: Training) -> dict[str, Tensor]:
+    """Everything a step changes, as copies."""
+    parameters = {f"parameter.{n}": p.detach() for n, p in training.problem.regularizer.named_parameters()}
+    state = parameters | checkpoint.optimizer_tensors(training.optimizer)
+    # Warm starts are replaced, never changed in place: no copy needed.
+    return {name: t.clone() for name, t in state.items()} | training.problem.warm.tensors()
+
+
+def _set_state(training: Training, tensors: dict[str, Tensor]) -> None:
+    prefix = "parameter."
+    parameters = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
+    training.problem.regularizer.load_state_dict(parameters)
+    checkpoint.restore_optimizer(training.optimizer, tensors)
+    training.problem.warm.restore(tensors)
 
 
 def train(training: Training, progress: Progress, quiet: bool) -> Progress:
     """Run to `run.steps`; returns the final progress. Raises Interrupted or NonFiniteError with the state saved."""
     config, problem = training.config, training.problem
     metrics = training.folder / "metrics.csv"
+    good: tuple[dict[str, Tensor], Progress] | None = None  # the last state whose loss was finite
     records.begin(metrics, progress.step)
     bar = tqdm(total=config.run.steps, initial=progress.step, disable=quiet, unit="step", dynamic_ncols=True)
     with bar, _stop_requests() as stop_requested, metrics.open("a", encoding="utf-8") as rows:
         for k in range(progress.step, config.run.steps):
-            start = time.perf_counter()
+            start, before = time.perf_counter(), (_state(training), progress)
+            batch, patches = problem.batch(k)
             try:
-                batch, patches = problem.batch(k)
                 z = training.method.step(k, problem.regularizer, training.optimizer, batch)
             except NonFiniteError:
-                save(training, progress)
+                if good is not None:
+                    _go_back(training, *good)
                 raise
+            good = before
             problem.remember(patches.images, z)
             progress = Progress(
                 k + 1,
@@ -123,6 +134,13 @@ def train(training: Training, progress: Progress, quiet: bool) -> Progress:
             if stop_requested() and not last:
                 raise Interrupted
     return progress
+
+
+def _go_back(training: Training, state: dict[str, Tensor], progress: Progress) -> None:
+    """Save an earlier state as if the run had ended there."""
+    _set_state(training, state)
+    save(training, progress)
+    records.begin(training.folder / "metrics.csv", progress.step)
 
 
 def _record(

@@ -5,6 +5,7 @@
 plain, or with z_k preconditioned by Adam (arXiv 2511.06774).
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
@@ -48,6 +49,8 @@ class Isgd:
 
     def step(self, k: int, regularizer: Learned, optimizer: torch.optim.Optimizer, batch: Batch) -> Hypergradient:
         """theta_k -> theta_{k+1}, in place. Raises NonFiniteError with theta_k untouched."""
+        if not all(math.isfinite(bound) for bound in batch.energy.bounds):
+            raise NonFiniteError(f"the curvature of the energy is not finite at step {k}")
         z = hypergradient(
             regularizer.mixed,
             batch.energy,
