@@ -18,6 +18,8 @@ from regularizers import Regularizer
 
 
 def device_of(config: Config) -> torch.device:
+    """The device of run.device. On CUDA, float32 then means float32: TF32 would spoil the certificates."""
+    torch.backends.cudnn.allow_tf32 = False
     name = config.run.device
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"

@@ -52,8 +52,6 @@ def resolve_experiment(name: str, assignments: list[str]) -> tuple[str, Config]:
 def _train(options: argparse.Namespace) -> int:
     name, config = resolve_experiment(options.experiment, options.set)
     folder = options.out or Path("runs") / name
-    if (folder / "config.toml").exists():
-        raise ConfigError(f"{folder} already holds a run: continue it with `resume {folder}`, or choose another --out")
     from app.commands.train import train
 
     return train(config, folder, options.data_root, options.quiet)

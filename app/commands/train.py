@@ -33,7 +33,9 @@ def train(config: Config, folder: Path, data_root: Path, quiet: bool) -> int:
 
 def resume(config: Config, folder: Path, data_root: Path, quiet: bool) -> int:
     training = _training(config, folder, data_root)
-    return _run(training, training_loop.restore(training), data_root, quiet)
+    progress = training_loop.restore(training)
+    training_loop.write_config(training)
+    return _run(training, progress, data_root, quiet)
 
 
 def _training(config: Config, folder: Path, data_root: Path) -> Training:

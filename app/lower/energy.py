@@ -33,7 +33,7 @@ class Operator(Protocol):
 
 
 class Functional(Protocol):
-    """R(x) (B, C, H, W) -> (B,) with -rho <= d2R/dx2 <= L, curvature() = (rho, L)."""
+    """What a solver needs of R: one value per image, and curvature() = (rho, L) with -rho <= d2R/dx2 <= L."""
 
     def value(self, x: Tensor) -> Tensor: ...
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from app.config import Config, to_toml
+from app.files import write_atomically
 from app.losses import psnr
 from app.models import save_model
 from app.training import checkpoint, records
@@ -56,13 +57,20 @@ class Interrupted(Exception):
 
 
 def begin(training: Training) -> Progress:
-    """Claim the run folder. Raises RunError if it holds a run already."""
+    """Claim the run folder, with a checkpoint of step 0. Raises RunError if it holds a run already."""
     folder = training.folder
     if (folder / "config.toml").exists():
         raise RunError(f"{folder} already holds a run: continue it with `resume {folder}`, or choose another --out")
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.toml").write_text(to_toml(training.config), encoding="utf-8")
+    # The configuration last: a folder that has one can always be resumed.
+    save(training, Progress())
+    write_config(training)
     return Progress()
+
+
+def write_config(training: Training) -> None:
+    """The complete configuration; a resumed run may have changed settings."""
+    write_atomically(training.folder / "config.toml", to_toml(training.config).encode())
 
 
 def restore(training: Training) -> Progress:
