@@ -48,6 +48,7 @@ def fetch_bsds500(
     if target.exists():
         raise FetchError(f"{target} exists already: verify it with `data check bsds500`, or remove it first")
     data_root.mkdir(parents=True, exist_ok=True)
+    pooch.get_logger().setLevel("WARNING")  # the progress bar says enough
     with tempfile.TemporaryDirectory(dir=data_root, prefix=".fetch-") as temporary:
         try:
             archive = pooch.retrieve(url, known_hash=None, path=temporary, fname="archive.zip", progressbar=not quiet)
