@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from app import assemble
+from app.config import ConfigError
 from app.losses import psnr
 from app.training.checkpoint import RunError
 from datasets.image_sets import find_images
@@ -11,6 +12,8 @@ from datasets.images import read_image, write_image
 
 def reconstruct(model: str, images: list[str], settings: list[str], data_root: Path, out: Path, degrade: bool) -> int:
     regularizer, config = assemble.load(model, settings)
+    if config.problem.task == "inpaint" and not degrade:
+        raise ConfigError("which pixels of a measured image are missing is not known: inpainting needs --degrade")
     paths = [p for spec in images for p in find_images(spec, data_root, config.data.color).paths]
     targets = [out / f"{path.stem}.png" for path in paths]
     for target in targets:
