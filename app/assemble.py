@@ -1,11 +1,12 @@
 """From a configuration to the objects it names."""
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import torch
 
-from app.config import Config, ConfigError, Problem, override
+from app.config import Config, ConfigError, override
 from app.evaluate import Reconstructor
 from app.lower import agd
 from app.models import load_model
@@ -38,8 +39,8 @@ def dtype_of(config: Config) -> torch.dtype:
     return getattr(torch, config.run.precision)
 
 
-def operator_factory(problem: Problem, config: Config, data_root: Path) -> OperatorFactory:
-    device, dtype = device_of(config), dtype_of(config)
+def operator_factory(config: Config, data_root: Path) -> OperatorFactory:
+    problem, device, dtype = config.problem, device_of(config), dtype_of(config)
     if problem.task == "denoise":
         return denoising(device)
     if problem.task == "inpaint":
@@ -80,11 +81,21 @@ def load(model: str, settings: list[str]) -> tuple[Regularizer, Config]:
     return regularizer.to(device_of(config), dtype_of(config)), config
 
 
+def load_comparable(models: list[str], settings: list[str]) -> dict[str, tuple[Regularizer, Config]]:
+    """Models by the name they were given, all reconstructing from the same measurements. Raises ConfigError."""
+    loaded = {model: load(model, settings) for model in models}
+    # The ridge belongs to the reconstruction, the rest of the problem to the measurement.
+    kinds = {(replace(c.problem, ridge=0.0), c.data.color, c.run.seed) for _, c in loaded.values()}
+    if len(kinds) > 1:
+        raise ConfigError("these models were trained for different measurements: set the same task, noise level, ...")
+    return loaded
+
+
 def reconstructor(config: Config, regularizer: Regularizer, data_root: Path) -> Reconstructor:
     problem = config.problem
     return Reconstructor(
         regularizer.frozen(),
-        operator_factory(problem, config, data_root),
+        operator_factory(config, data_root),
         lower_solver(config),
         config.lower.final_accuracy,
         problem.noise_level,

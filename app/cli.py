@@ -110,6 +110,13 @@ def _data(options: argparse.Namespace) -> int:
     return data.check(options.name, options.data_root)
 
 
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("must be at least 1")
+    return number
+
+
 def _settings(options: argparse.Namespace) -> list[str]:
     """--task, --noise-level and --kernel are short for --set problem.*; a later --set wins."""
     short = {"task": options.task, "noise_level": options.noise_level, "kernel": options.kernel}
@@ -174,10 +181,10 @@ def _parser() -> argparse.ArgumentParser:
     figure.add_argument("sources", nargs="+", metavar="MODEL_OR_RUN", help="models to compare or draw, or runs")
     figure.add_argument("--images", metavar="SET", help="comparison: clean images, one row each")
     figure.add_argument(
-        "--crop", type=int, default=64, metavar="PIXELS", help="comparison: side of the inset (default: 64)"
+        "--crop", type=_positive, default=64, metavar="PIXELS", help="comparison: side of the inset (default: 64)"
     )
     figure.add_argument("--out", type=Path, required=True, metavar="FILE", help=".pdf, .png or .svg")
-    figure.add_argument("--dpi", type=int, default=300, help="resolution of a PNG (default: 300)")
+    figure.add_argument("--dpi", type=_positive, default=300, help="resolution of a PNG (default: 300)")
     problem(figure)
 
     data = command("data", _data, "list, fetch or check image sets")

@@ -1,7 +1,7 @@
 """Keep freed memory in the process.
 
 A solver allocates and frees the same megabytes thousands of times. By default glibc hands such blocks back to the
-system each time, and every fresh page costs a fault, as long as the arithmetic done on it.
+system each time, and every fresh page costs a fault.
 """
 
 import ctypes

@@ -69,7 +69,7 @@ def load_model(spec: str) -> tuple[Regularizer, Config]:
         config = parse(json.loads(metadata["config"]))
         regularizer = build_regularizer(config.regularizer, config.data.color)
         regularizer.load_state_dict(tensors)
-    except (KeyError, json.JSONDecodeError, ConfigError, RuntimeError) as error:
+    except (KeyError, TypeError, AttributeError, json.JSONDecodeError, ConfigError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         raise ModelError(f"{path} does not hold the weights of the architecture it names: {reason}") from None
     return regularizer, config

@@ -1,17 +1,20 @@
 """Learned regularizers with closed-form derivatives and proven curvature bounds."""
 
+from regularizers.filter_bank import BOUNDARIES, ImageTooSmallError
 from regularizers.foe import FieldOfExperts
 from regularizers.potentials import CHARBONNIER, HUBER, MCP, POTENTIALS, Potential
 from regularizers.regularizer import Functional, Regularizer
 from regularizers.tv import TotalVariation
 
 __all__ = [
+    "BOUNDARIES",
     "CHARBONNIER",
     "HUBER",
     "MCP",
     "POTENTIALS",
     "FieldOfExperts",
     "Functional",
+    "ImageTooSmallError",
     "Potential",
     "Regularizer",
     "TotalVariation",

@@ -3,7 +3,7 @@
 Correlation convention: u[k, i, j] = sum_{c, p, q} filters[k, c, p, q] x[c, i + p, j + q] (no flip), as in
 `torch.nn.functional.conv2d`.
 
-A direct convolution with few input channels reaches a tenth of a CPU's matrix-product rate. Here the s shifts
+A direct convolution with few input channels reaches a fraction of a CPU's matrix-product rate. Here the s shifts
 along the width become channels (a strided view, no arithmetic), and one (s x 1) convolution over C s channels in
 `channels_last` does the rest; the adjoint runs the same two steps backwards.
 
@@ -27,6 +27,10 @@ BOUNDARIES = ("valid", "circular", "reflect")
 # Responses held at a time: bounds the working set of a large image, and blocks of this size (8 MB in float32) stay in a
 # CPU's cache, where larger ones are read from memory once per elementwise pass.
 TILE = 2_000_000
+
+
+class ImageTooSmallError(ValueError):
+    """An image is smaller than the filters."""
 
 
 def analysis(x: Tensor, filters: Tensor) -> Tensor:  # (B, C, H, W) -> (B, K, H - s + 1, W - s + 1)
@@ -109,7 +113,12 @@ def _channels_last(x: Tensor) -> Tensor:
 
 
 def pad(x: Tensor, size: int, boundary: str) -> Tensor:
-    """P x for filters of this size: (B, C, H, W) -> (B, C, H + s - 1, W + s - 1), or x itself for `valid`."""
+    """P x for filters of this size: (B, C, H, W) -> (B, C, H + s - 1, W + s - 1), or x itself for `valid`.
+
+    Raises ImageTooSmallError where a filter does not fit into the image.
+    """
+    if min(x.shape[2:]) < size:
+        raise ImageTooSmallError(f"images of {x.shape[3]} x {x.shape[2]} are too small for {size} x {size} filters")
     if boundary == "valid":
         return x
     return F.pad(x, (size // 2,) * 4, mode=boundary)

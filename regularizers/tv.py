@@ -91,7 +91,7 @@ class TotalVariationFunctional:
 class TotalVariation(Regularizer):
     """Learned weight and smoothing per channel. channels: 1 or 3."""
 
-    def __init__(self, channels: int, isotropic: bool = True, weight: float = 0.05, smoothing: float = 0.01) -> None:
+    def __init__(self, channels: int, isotropic: bool = True, weight: float = 0.01, smoothing: float = 0.01) -> None:
         super().__init__()
         self.isotropic = isotropic
         self.log_weights = nn.Parameter(torch.full((channels, 1, 1), weight).log())

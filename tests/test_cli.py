@@ -248,6 +248,21 @@ def test_inpainting_without_a_mask_is_refused(capsys, tmp_path, run_folder, phot
     assert not (tmp_path / "out").exists()
 
 
+def test_models_of_different_measurements_share_no_table(capsys, tmp_path, run_folder, photograph):
+    other = tmp_path / "other"
+    assert main(["train", "foe-denoise", "--out", str(other), *SMALL, "--set", "problem.noise_level=0.2"]) == 0
+    both = [run_folder, other, "--images", photograph]
+    assert "different measurements" in refused(capsys, "evaluate", *both, "--quiet")
+    assert "different measurements" in refused(capsys, "figure", "comparison", *both, "--out", tmp_path / "a.png")
+    assert main(["evaluate", *map(str, both), "--noise-level", "0.1", "--quiet"]) == 0
+
+
+def test_images_smaller_than_the_filters_are_refused(capsys, tmp_path, run_folder):
+    Image.fromarray(np.zeros((2, 9), np.uint8)).save(tmp_path / "small.png")
+    line = refused(capsys, "reconstruct", run_folder, tmp_path / "small.png", "--out", tmp_path / "out")
+    assert "9 x 2 are too small for 3 x 3 filters" in line
+
+
 def test_figures_refuse_what_they_cannot_draw(capsys, tmp_path, run_folder):
     assert "--images" in refused(capsys, "figure", "comparison", run_folder, "--out", tmp_path / "a.png")
     assert "suffix" in refused(capsys, "figure", "filters", run_folder, "--out", tmp_path / "a.gif")

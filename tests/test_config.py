@@ -1,11 +1,14 @@
 """Configurations survive TOML, and every mistake names its key, value and what is allowed."""
 
+import inspect
 import tomllib
+from typing import get_args, get_type_hints
 
 import pytest
 
 from app.cli import PRESETS
-from app.config import Config, ConfigError, load, override, parse, to_toml
+from app.config import Config, ConfigError, RegularizerOptions, load, override, parse, to_toml
+from regularizers import BOUNDARIES, POTENTIALS, FieldOfExperts, TotalVariation
 
 
 def test_toml_round_trip():
@@ -49,6 +52,16 @@ def test_mistakes_are_named(assignment, message):
     with pytest.raises(ConfigError) as error:
         override(Config(), [assignment])
     assert message in str(error.value)
+
+
+def test_the_defaults_and_choices_are_those_of_the_regularizers():
+    for constructor in (TotalVariation, FieldOfExperts):
+        for name, parameter in inspect.signature(constructor).parameters.items():
+            if parameter.default is not parameter.empty:
+                assert getattr(RegularizerOptions(), name) == parameter.default
+    hints = get_type_hints(RegularizerOptions)
+    assert set(get_args(hints["potential"])) == set(POTENTIALS)
+    assert get_args(hints["boundary"]) == BOUNDARIES
 
 
 def test_mcp_needs_a_smoothing_below_its_weight():

@@ -27,7 +27,7 @@ def evaluate(
     for file in filter(None, (csv_file, latex)):
         _check_writable(file)
     evaluations: dict[str, list[Evaluation]] = {}
-    for model, (regularizer, config) in {m: assemble.load(m, settings) for m in models}.items():
+    for model, (regularizer, config) in assemble.load_comparable(models, settings).items():
         paths = find_images(images, data_root, config.data.color).paths
         rows = evaluate_images(assemble.reconstructor(config, regularizer, data_root), paths, config.data.color)
         evaluations[model] = list(tqdm(rows, model, len(paths), disable=quiet, unit="image", dynamic_ncols=True))

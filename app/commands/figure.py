@@ -50,7 +50,8 @@ def draw_curves(runs: list[Path]) -> Figure:
     for run in runs:
         if not (run / "metrics.csv").is_file():
             raise RunError(f"{run} is not a run folder (no metrics.csv)")
-    return curves.draw({run.name: records.read(run / "metrics.csv") for run in runs})
+    labels = _labels([str(run) for run in runs])
+    return curves.draw({label: records.read(run / "metrics.csv") for label, run in zip(labels, runs, strict=True)})
 
 
 def draw_filters(regularizer: Regularizer, name: str) -> Figure:
@@ -63,21 +64,23 @@ def draw_filters(regularizer: Regularizer, name: str) -> Figure:
 
 def draw_comparison(models: list[str], images: str, crop: int, settings: list[str], data_root: Path) -> Figure:
     rows: list[dict[str, comparison.Panel]] = []
-    for model in models:
-        regularizer, config = assemble.load(model, settings)
+    loaded = assemble.load_comparable(models, settings)
+    for label, (regularizer, config) in zip(_labels(list(loaded)), loaded.values(), strict=True):
         reconstruct = assemble.reconstructor(config, regularizer, data_root)
         for i, path in enumerate(find_images(images, data_root, config.data.color).paths):
             clean = reconstruct.to_device(read_image(path, config.data.color)[None])
             y = reconstruct.measure(clean, (i,))
             if len(rows) <= i:
                 rows.append({"clean": comparison.Panel(clean[0].cpu()), "degraded": _panel(y, clean)})
-            rows[i][_short_name(model)] = _panel(reconstruct(y, (i,)).x, clean)
+            rows[i][label] = _panel(reconstruct(y, (i,)).x, clean)
     return comparison.draw(rows, crop)
 
 
-def _short_name(model: str) -> str:
-    path = Path(model)
-    return path.stem if path.suffix == ".safetensors" else path.resolve().name
+def _labels(sources: list[str]) -> list[str]:
+    """Short names of models or runs; the sources as they were given where short names would coincide."""
+    paths = [Path(source) for source in sources]
+    names = [path.stem if path.suffix == ".safetensors" else path.resolve().name for path in paths]
+    return names if len(set(names)) == len(names) else sources
 
 
 def _panel(x: torch.Tensor, clean: torch.Tensor) -> comparison.Panel:

@@ -55,7 +55,7 @@ def _training(config: Config, folder: Path, data_root: Path) -> Training:
     patches.load()
     held_out = find_images(data.validation, data_root, data.color)
     regularizer = build_regularizer(config.regularizer, data.color).to(device, dtype)
-    operators = assemble.operator_factory(problem, config, data_root)
+    operators = assemble.operator_factory(config, data_root)
     training_problem = TrainingProblem(
         regularizer,
         patches,

@@ -78,10 +78,10 @@ def restore(training: Training) -> Progress:
     tensors, facts = checkpoint.load(training.checkpoint_path)
     try:
         _set_state(training, tensors)
-    except RuntimeError as error:
+        return Progress(**facts)
+    except (RuntimeError, TypeError, ValueError, KeyError) as error:
         reason = " ".join(str(error).split())
         raise RunError(f"{training.checkpoint_path} does not fit {training.folder}/config.toml: {reason}") from None
-    return Progress(**facts)
 
 
 def save(training: Training, progress: Progress) -> None:
