@@ -16,6 +16,7 @@ from regularizers.filter_bank import (
     tiles,
 )
 from regularizers.initial_filters import dct_filters
+from regularizers.kernels.choice import Kernel, fastest
 from regularizers.potentials import Potential
 from regularizers.regularizer import Regularizer
 
@@ -40,30 +41,51 @@ class FieldOfExpertsFunctional:
         return self.filters, self.weights, self.smoothings
 
     def value(self, x: Tensor) -> Tensor:  # (B, C, H, W) -> (B,)
-        u = analysis(self._pad(x), self.filters)
-        return self.scale * self.potential.value(u, self.weights, self.smoothings).sum((1, 2, 3))
+        padded, w, s = self._pad(x), self.weights, self.smoothings
+        sums = torch.zeros_like(x[:, 0, 0, 0])
+        for tile in tiles(padded.shape, self.filters):
+            values = self.potential.value(analysis(padded[tile], self.filters), w, s)
+            sums = sums.index_add(0, torch.arange(len(x), device=x.device)[tile[0]], values.sum((1, 2, 3)))
+        return self.scale * sums
 
     def gradient(self, x: Tensor) -> Tensor:  # (B, C, H, W) -> (B, C, H, W)
-        padded, scaled = self._pad(x), (self.scale * self.weights.unsqueeze(-1)) * self.filters
-        g = torch.zeros_like(padded)
+        padded = self._pad(x)
+        kernel = self._kernel(padded)
+        if kernel:
+            return self._pad_adjoint(kernel.gradient(self, padded))
+        g, scaled = torch.zeros_like(padded), (self.scale * self.weights.unsqueeze(-1)) * self.filters
         for tile in tiles(padded.shape, scaled):
             u = analysis(padded[tile], self.filters)
             g[tile] += synthesis(self.potential.influence(u, self.weights, self.smoothings), scaled)
         return self._pad_adjoint(g)
 
     def hessian(self, x: Tensor) -> Callable[[Tensor], Tensor]:
-        u = analysis(self._pad(x), self.filters)
-        curvature = self.potential.curvature(u, self.weights, self.smoothings)
+        padded = self._pad(x)
+        kernel = self._kernel(padded)
+        if kernel:
+            fused = kernel.hessian(self, padded)
+            return lambda v: self._pad_adjoint(fused(self._pad(v)))
         scaled = self.scale * self.filters
+        parts = [
+            (tile, self.potential.curvature(analysis(padded[tile], self.filters), self.weights, self.smoothings))
+            for tile in tiles(padded.shape, self.filters)
+        ]
 
         def product(v: Tensor) -> Tensor:
-            return self._pad_adjoint(synthesis(analysis(self._pad(v), self.filters).mul_(curvature), scaled))
+            v = self._pad(v)
+            h = torch.zeros_like(v)
+            for tile, curvature in parts:
+                h[tile] += synthesis(analysis(v[tile], self.filters).mul_(curvature), scaled)
+            return self._pad_adjoint(h)
 
         return product
 
     def mixed(self, x: Tensor, q: Tensor) -> tuple[Tensor, ...]:
         size, w, s = self.filters.shape[-1], self.weights, self.smoothings
         x, q = self._pad(x), self._pad(q)
+        kernel = self._kernel(x)
+        if kernel:
+            return kernel.mixed(self, x, q)
         gradients = torch.zeros_like(self.filters), torch.zeros_like(w), torch.zeros_like(s)
         for tile in tiles(x.shape, self.filters):
             u, v = analysis(x[tile], self.filters), analysis(q[tile], self.filters)
@@ -72,6 +94,12 @@ class FieldOfExpertsFunctional:
             for sums, derivative in zip(gradients[1:], self.potential.derivatives_by_parameters, strict=True):
                 sums.add_((derivative(u, w, s) * v).sum((0, 2, 3)).view_as(sums))
         return tuple(self.scale * gradient for gradient in gradients)
+
+    def _kernel(self, x: Tensor) -> Kernel | None:
+        """What computes faster than torch here, where nothing is to be differentiated."""
+        if torch.is_grad_enabled() and any(t.requires_grad for t in (x, *self.natural)):
+            return None
+        return fastest(x, self.filters.shape[-1], self.potential.name)
 
     def _pad(self, x: Tensor) -> Tensor:
         return pad(x, self.filters.shape[-1], self.boundary)

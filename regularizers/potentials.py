@@ -24,6 +24,7 @@ Elementwise = Callable[[Tensor, Tensor, Tensor], Tensor]
 class Potential:
     """phi and what the bilevel problem needs of it; every function takes (t, w, s)."""
 
+    name: str
     value: Elementwise
     influence: Elementwise  # (d phi / dt) / w: the weight is cheaper applied to filters than to responses
     curvature: Elementwise  # d2 phi / dt2
@@ -51,6 +52,7 @@ def _huber(t: Tensor, a: Tensor) -> Tensor:  # H_a(t)
 
 
 CHARBONNIER = Potential(
+    name="charbonnier",
     # The plain difference sqrt(t^2 + s^2) - s cancels for t << s.
     value=lambda t, w, s: w * t.square() / ((t.square() + s.square()).sqrt() + s),
     influence=lambda t, w, s: t * _charbonnier_scale(t, s),
@@ -65,6 +67,7 @@ CHARBONNIER = Potential(
 )
 
 HUBER = Potential(
+    name="huber",
     value=lambda t, w, s: w * _huber(t, s),
     influence=lambda t, w, s: _clip(t, s),
     curvature=lambda t, w, s: (w / s) * _inside(t, s),
@@ -78,6 +81,7 @@ HUBER = Potential(
 )
 
 MCP = Potential(
+    name="mcp",
     value=lambda t, w, s: w * (_huber(t, s) - _huber(t, w)),
     influence=lambda t, w, s: _clip(t, s).sub_(_clip(t, w)),
     curvature=lambda t, w, s: (w / s) * _inside(t, s) - _inside(t, w),
@@ -90,4 +94,4 @@ MCP = Potential(
     smoothing=lambda w, unconstrained: w / (1 + unconstrained.exp()),
 )
 
-POTENTIALS = {"charbonnier": CHARBONNIER, "huber": HUBER, "mcp": MCP}
+POTENTIALS = {potential.name: potential for potential in (CHARBONNIER, HUBER, MCP)}

@@ -1,0 +1,22 @@
+"""What a kernel needs to know of a field of experts."""
+
+from typing import Protocol
+
+from torch import Tensor
+
+
+class Bank(Protocol):
+    @property
+    def filters(self) -> Tensor:  # (K, C, s, s)
+        ...
+
+    @property
+    def weights(self) -> Tensor:  # (K, 1, 1)
+        ...
+
+    @property
+    def smoothings(self) -> Tensor:  # (K, 1, 1)
+        ...
+
+    @property
+    def scale(self) -> float: ...

@@ -1,0 +1,26 @@
+"""Which kernel computes a field of experts on which device."""
+
+from collections.abc import Callable
+from typing import Protocol
+
+from torch import Tensor
+
+from regularizers.kernels import cpu
+from regularizers.kernels.bank import Bank
+
+
+class Kernel(Protocol):
+    """Images (B, C, H, W) come with their padding; the formulas are those of `regularizers.foe`."""
+
+    def gradient(self, bank: Bank, x: Tensor) -> Tensor: ...
+
+    def hessian(self, bank: Bank, x: Tensor) -> Callable[[Tensor], Tensor]: ...
+
+    def mixed(self, bank: Bank, x: Tensor, q: Tensor) -> tuple[Tensor, ...]: ...
+
+
+def fastest(x: Tensor, filter_size: int, potential: str) -> Kernel | None:
+    """For images like x; None where torch alone must do."""
+    if x.device.type == "cpu" and x.dtype in cpu.REALS:
+        return cpu.kernel(x.dtype, filter_size, potential)
+    return None

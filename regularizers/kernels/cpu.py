@@ -1,0 +1,147 @@
+"""foe.cpp, compiled at first use for this machine, one filter size, scalar type and potential, and kept in a cache.
+
+Only a C++ compiler is needed ($CXX, or c++). Without one there is a warning, and the caller computes with torch alone.
+"""
+
+import ctypes
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from regularizers.kernels.bank import Bank
+
+SOURCE = Path(__file__).with_name("foe.cpp")
+FLAGS = ("-O3", "-march=native", "-std=c++17", "-shared", "-fPIC", "-fopenmp")
+REALS = {torch.float32: "float", torch.float64: "double"}
+GRADIENT, REMEMBER, PRODUCT, PRODUCT_AT_X = range(4)  # foe.cpp's modes
+
+# Curvatures that a Hessian may keep for its products; beyond, each product computes them again (1.3 times slower).
+REMEMBERED_BYTES = 1 << 30
+
+
+class _Shape(ctypes.Structure):
+    _fields_ = tuple((name, ctypes.c_int) for name in ("batch", "channels", "height", "width"))
+
+
+@dataclass(frozen=True)
+class CpuKernel:
+    """The compiled functions, for images (B, C, H, W) that have their padding."""
+
+    library: ctypes.CDLL
+
+    def gradient(self, bank: Bank, x: Tensor) -> Tensor:
+        """scale C^T phi'(C x)."""
+        g = torch.zeros_like(x, memory_format=torch.contiguous_format)
+        self._apply(GRADIENT, bank, x.contiguous(), None, g, None)
+        return g
+
+    def hessian(self, bank: Bank, x: Tensor) -> Callable[[Tensor], Tensor]:
+        """v -> scale C^T phi''(C x) C v."""
+        x = x.contiguous()
+        length = self.library.foe_memory(ctypes.byref(_Shape(*x.shape)), len(bank.filters))
+        mode, curvature = PRODUCT_AT_X, None
+        if length * x.element_size() <= REMEMBERED_BYTES:
+            mode, curvature = PRODUCT, x.new_empty(length)
+            self._apply(REMEMBER, bank, x, None, None, curvature)
+
+        def product(v: Tensor) -> Tensor:
+            g = torch.zeros_like(x)
+            self._apply(mode, bank, x, v.contiguous(), g, curvature)
+            return g
+
+        return product
+
+    def mixed(self, bank: Bank, x: Tensor, q: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """d/d(filters, weights, smoothings) of <scale C^T phi'(C x), q>, summed over the batch."""
+        x, q, experts = x.contiguous(), q.contiguous(), len(bank.filters)
+        sums = x.new_zeros(bank.filters.numel() + 2 * experts, dtype=torch.float64)
+        self._call(self.library.foe_mixed, (), bank, x, q, sums)
+        parts = sums.to(x.dtype).split([bank.filters.numel(), experts, experts])
+        natural = (bank.filters, bank.weights, bank.smoothings)
+        by_filters, by_weights, by_smoothings = (p.view(t.shape) for p, t in zip(parts, natural, strict=True))
+        return by_filters, by_weights, by_smoothings
+
+    def _apply(self, mode: int, bank: Bank, x: Tensor, *others: Tensor | None) -> None:
+        self._call(self.library.foe_apply, (ctypes.c_int(mode),), bank, x, *others)
+
+    def _call(self, function, head: tuple, bank: Bank, x: Tensor, *others: Tensor | None) -> None:
+        natural = [t.contiguous() for t in (bank.filters, bank.weights, bank.smoothings)]  # alive during the call
+        function(
+            *head,
+            ctypes.byref(_Shape(*x.shape)),
+            *map(_address, natural),
+            ctypes.c_double(bank.scale),
+            ctypes.c_int(len(bank.filters)),
+            *map(_address, (x, *others)),
+        )
+
+
+def _address(t: Tensor | None) -> ctypes.c_void_p:
+    return ctypes.c_void_p(None if t is None else t.data_ptr())
+
+
+@cache
+def kernel(dtype: torch.dtype, filter_size: int, potential: str) -> CpuKernel | None:
+    """The kernel, compiled if it is not in the cache; None, after a warning, where it cannot be compiled."""
+    compiler = os.environ.get("CXX") or "c++"
+    defines = (f"-DREAL={REALS[dtype]}", f"-DSIZE={filter_size}", f"-DPOTENTIAL={potential.capitalize()}")
+    try:
+        library = ctypes.CDLL(str(_compiled(compiler, defines)))
+    except (OSError, subprocess.CalledProcessError) as error:
+        reason = getattr(error, "stderr", None) or str(error)
+        warnings.warn(
+            f"no compiled kernel, so fields of experts run two to three times slower on this CPU: {compiler} failed: "
+            f"{reason.strip().splitlines()[0]}",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        return None
+    library.foe_memory.restype = ctypes.c_long
+    library.foe_apply.restype = library.foe_mixed.restype = None
+    return CpuKernel(library)
+
+
+def _compiled(compiler: str, defines: tuple[str, ...]) -> Path:
+    """Path of the shared library. Its name holds all it depends on, the processor included (-march=native)."""
+    key = "\n".join((SOURCE.read_text(), compiler, *FLAGS, *defines, _processor()))
+    path = _cache_folder() / f"foe-{hashlib.sha256(key.encode()).hexdigest()[:16]}.so"
+    if not path.exists():
+        if shutil.which(compiler) is None:
+            raise OSError("no such program")
+        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+            made = Path(folder) / path.name
+            command = [compiler, *FLAGS, *defines, str(SOURCE), "-o", str(made)]
+            subprocess.run(command, check=True, capture_output=True, text=True)
+            made.replace(path)  # at once: another process may be doing the same
+    return path
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    return next((line for line in lines if line.startswith(("flags", "Features"))), platform.machine())
+
+
+def _cache_folder() -> Path:
+    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    for folder in (base / "bilevel-regularizers", Path(tempfile.gettempdir()) / f"bilevel-regularizers-{os.getuid()}"):
+        try:
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError:
+            continue
+        if os.access(folder, os.W_OK):
+            return folder
+    raise OSError("no folder for the compiled kernel is writable")

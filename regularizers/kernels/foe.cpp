@@ -1,0 +1,398 @@
+// Field of experts R(x) = scale sum_k sum_i phi((c_k * x)_i; w_k, s_k) on a CPU: gradient, Hessian-vector product and
+// parameter derivatives, each in one pass over the image. See regularizers/foe.py for the formulas.
+//
+// Responses live in a tile of ROWS x COLUMNS that stays in the cache; nothing of size K x H x W is written to memory.
+// Vectors run along image rows. Filtering keeps a block of experts in registers while one tap after the other is
+// broadcast; its adjoint keeps the SIZE rows that one row of responses touches.
+//
+// Compiled for one scalar type, filter size and potential: -DREAL=float|double -DSIZE=s -DPOTENTIAL=Charbonnier|Huber|Mcp.
+
+#include <algorithm>
+#include <cmath>
+#include <type_traits>
+#include <vector>
+
+#if defined(__AVX512F__)
+#include <immintrin.h>
+constexpr int VECTOR_BYTES = 64, REGISTERS = 24;  // accumulators; the rest of the 32 hold operands
+#elif defined(__AVX__)
+constexpr int VECTOR_BYTES = 32, REGISTERS = 12;
+#else
+constexpr int VECTOR_BYTES = 16, REGISTERS = 12;
+#endif
+
+typedef REAL real;
+typedef real vec __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(REAL)), may_alias));  // at any address
+
+constexpr int LANES = VECTOR_BYTES / sizeof(real);
+constexpr int HALO = SIZE - 1;
+constexpr int up(int n, int multiple) { return (n + multiple - 1) / multiple * multiple; }
+
+constexpr int SPAN = std::max(192, 4 * up(HALO, LANES));  // image columns of a tile
+constexpr int COLUMNS = SPAN - HALO;                      // responses across a tile
+constexpr int ROWS = std::max(16, HALO);                  // responses down a tile; HALO at least: see over_bands
+constexpr int TILE_ROWS = ROWS + HALO;
+constexpr int STRIDE = up(SPAN + HALO + LANES, LANES);  // of an image row in the tile, with room for the last vector
+constexpr int MARGIN = up(HALO, LANES);                 // zeros before a row of responses
+constexpr int RESPONSES = MARGIN + SPAN;                // stride of a row of responses
+constexpr int EXPERTS = REGISTERS / 3;                  // experts filtered together, three vectors each
+constexpr int WIDTH = std::max(1, REGISTERS / SIZE);    // vectors per row in the adjoint, experts per filter derivative
+
+inline vec load(const real* p) { return *reinterpret_cast<const vec*>(p); }
+inline void store(real* p, vec v) { *reinterpret_cast<vec*>(p) = v; }
+inline void add(real* p, vec v) { store(p, load(p) + v); }
+inline vec absolute(vec t) { return t < 0 ? -t : t; }
+inline vec clip(vec t) { t = t < 1 ? t : vec{} + 1; return t > -1 ? t : vec{} - 1; }
+
+inline vec inverse_root(vec t) {
+#if defined(__AVX512F__)
+    if constexpr (sizeof(real) == 4) {  // 14 bits from the table, twice as many from a Newton step
+        vec r = (vec)_mm512_rsqrt14_ps((__m512)t);
+        return r * ((real)1.5 - (real)0.5 * t * r * r);
+    }
+#endif
+    vec r;
+    for (int i = 0; i < LANES; i++) r[i] = 1 / std::sqrt(t[i]);
+    return r;
+}
+
+// Potentials, as in regularizers/potentials.py.
+struct Expert { real w, s, inverse_w, inverse_s; };
+
+struct Charbonnier {
+    static vec influence(vec t, const Expert& e) { return e.w * t * inverse_root(t * t + e.s * e.s); }
+    static vec curvature(vec t, const Expert& e) {
+        vec r = inverse_root(t * t + e.s * e.s);
+        return (e.w * e.s * e.s) * (r * r * r);
+    }
+    static vec by_weight(vec t, const Expert& e) { return t * inverse_root(t * t + e.s * e.s); }
+    static vec by_smoothing(vec t, const Expert& e) {
+        vec r = inverse_root(t * t + e.s * e.s);
+        return (-e.w * e.s) * t * (r * r * r);
+    }
+};
+
+struct Huber {
+    static vec influence(vec t, const Expert& e) { return e.w * clip(t * e.inverse_s); }
+    static vec curvature(vec t, const Expert& e) { return absolute(t) < e.s ? vec{} + e.w * e.inverse_s : vec{}; }
+    static vec by_weight(vec t, const Expert& e) { return clip(t * e.inverse_s); }
+    static vec by_smoothing(vec t, const Expert& e) {
+        return absolute(t) < e.s ? (-e.w * e.inverse_s * e.inverse_s) * t : vec{};
+    }
+};
+
+struct Mcp {
+    static vec influence(vec t, const Expert& e) { return e.w * (clip(t * e.inverse_s) - clip(t * e.inverse_w)); }
+    static vec curvature(vec t, const Expert& e) {
+        return Huber::curvature(t, e) - (absolute(t) < e.w ? vec{} + 1 : vec{});
+    }
+    static vec by_weight(vec t, const Expert& e) {
+        vec sign = t < 0 ? vec{} - 1 : vec{} + 1;
+        return clip(t * e.inverse_s) - (absolute(t) < e.w ? vec{} : sign);
+    }
+    static vec by_smoothing(vec t, const Expert& e) { return Huber::by_smoothing(t, e); }
+};
+
+// The bank: filters (K, C, s, s) in the two orders in which taps are broadcast, K rounded up to a multiple of EXPERTS
+// by experts that are zero.
+struct Bank {
+    int experts, channels;
+    std::vector<real> analysis;   // [block of experts][c][p][q][expert in block]
+    std::vector<real> synthesis;  // [k][c][q][p], times scale
+    std::vector<Expert> expert;
+
+    Bank(const real* filters, const real* weights, const real* smoothings, real scale, int k_, int channels_)
+        : experts(up(k_, EXPERTS)), channels(channels_), analysis(experts * channels * SIZE * SIZE),
+          synthesis(analysis.size()), expert(experts, Expert{1, (real)0.5, 1, 2}) {
+        for (int k = 0; k < k_; k++) {
+            expert[k] = {weights[k], smoothings[k], 1 / weights[k], 1 / smoothings[k]};
+            for (int c = 0; c < channels; c++)
+                for (int p = 0; p < SIZE; p++)
+                    for (int q = 0; q < SIZE; q++) {
+                        real tap = filters[((k * channels + c) * SIZE + p) * SIZE + q];
+                        int position = (((k / EXPERTS) * channels + c) * SIZE + p) * SIZE + q;
+                        analysis[position * EXPERTS + k % EXPERTS] = tap;
+                        synthesis[((k * channels + c) * SIZE + q) * SIZE + p] = scale * tap;
+                    }
+        }
+    }
+};
+
+struct Shape {
+    int batch, channels, height, width;
+    long size() const { return (long)channels * height * width; }
+    int bands() const { return (height - HALO + ROWS - 1) / ROWS; }
+};
+
+// A part of an image (C, TILE_ROWS, STRIDE), zero beyond its border.
+struct Tile {
+    std::vector<real> data;
+    explicit Tile(int channels) : data(channels * TILE_ROWS * STRIDE) {}
+    real* row(int c, int i) { return data.data() + (c * TILE_ROWS + i) * STRIDE; }
+
+    void read(const real* image, const Shape& n, int i0, int rows, int j0, int columns) {
+        std::fill(data.begin(), data.end(), (real)0);
+        for (int c = 0; c < n.channels; c++)
+            for (int i = 0; i < rows + HALO; i++) {
+                const real* from = image + ((long)c * n.height + i0 + i) * n.width + j0;
+                std::copy(from, from + columns + HALO, row(c, i));
+            }
+    }
+    void clear() { std::fill(data.begin(), data.end(), (real)0); }
+    void add_to(real* image, const Shape& n, int i0, int rows, int j0, int columns) {
+        for (int c = 0; c < n.channels; c++)
+            for (int i = 0; i < rows + HALO; i++) {
+                real* to = image + ((long)c * n.height + i0 + i) * n.width + j0;
+                const real* from = row(c, i);
+                for (int j = 0; j < columns + HALO; j++) to[j] += from[j];
+            }
+    }
+};
+
+// u[e][m] = responses of a block of experts to M vectors of row i from column j on.
+template <int M>
+inline void respond(Tile& x, const Bank& bank, int block, int i, int j, vec u[EXPERTS][M]) {
+    const real* taps = bank.analysis.data() + (long)block * bank.channels * SIZE * SIZE * EXPERTS;
+    vec sum[EXPERTS][M] = {};
+    for (int c = 0; c < bank.channels; c++)
+        for (int p = 0; p < SIZE; p++) {
+            const real* row = x.row(c, i + p) + j;
+#pragma GCC unroll 1
+            for (int q = 0; q < SIZE; q++, taps += EXPERTS) {
+                vec shifted[M];
+#pragma GCC unroll 8
+                for (int m = 0; m < M; m++) shifted[m] = load(row + q + m * LANES);
+#pragma GCC unroll 8
+                for (int e = 0; e < EXPERTS; e++)
+#pragma GCC unroll 8
+                    for (int m = 0; m < M; m++) sum[e][m] += taps[e] * shifted[m];
+            }
+        }
+    for (int e = 0; e < EXPERTS; e++)
+        for (int m = 0; m < M; m++) u[e][m] = sum[e][m];
+}
+
+// Calls f(block, first column, integral_constant M) so that the vectors of a row are taken by threes.
+template <class F>
+inline void over_row(int blocks, int columns, F f) {
+    int vectors = up(columns, LANES) / LANES;
+    for (int block = 0; block < blocks; block++)
+        for (int v = 0; v < vectors;) {
+            if (vectors - v >= 3) { f(block, v * LANES, std::integral_constant<int, 3>()); v += 3; }
+            else if (vectors - v == 2) { f(block, v * LANES, std::integral_constant<int, 2>()); v += 2; }
+            else { f(block, v * LANES, std::integral_constant<int, 1>()); v += 1; }
+        }
+}
+
+// Rows of responses of all experts, zero outside the columns they are trimmed to.
+struct Responses {
+    int rows;
+    std::vector<real> data;
+    explicit Responses(int experts, int rows = 1) : rows(rows), data((long)experts * rows * RESPONSES) {}
+    real* row(int k, int i = 0) { return data.data() + ((long)k * rows + i) * RESPONSES + MARGIN; }
+    void trim(int k, int i, int columns) { std::fill(row(k, i) + columns, row(k, i) + SPAN, (real)0); }
+};
+
+// M vectors from column v on of g[i + p] += sum_k sum_q z[k][. - q] c_k[p, q], for one row i of responses.
+template <int M>
+inline void synthesize(Tile& g, const Bank& bank, Responses& z, int c, int i, int v) {
+    vec sum[SIZE][M] = {};
+    for (int k = 0; k < bank.experts; k++) {
+        const real* taps = bank.synthesis.data() + (long)(k * bank.channels + c) * SIZE * SIZE;
+        const real* row = z.row(k) + v;
+#pragma GCC unroll 1
+        for (int q = 0; q < SIZE; q++, taps += SIZE) {
+            vec shifted[M];
+#pragma GCC unroll 8
+            for (int m = 0; m < M; m++) shifted[m] = load(row - q + m * LANES);
+#pragma GCC unroll 32
+            for (int p = 0; p < SIZE; p++)
+#pragma GCC unroll 8
+                for (int m = 0; m < M; m++) sum[p][m] += taps[p] * shifted[m];
+        }
+    }
+    for (int p = 0; p < SIZE; p++)
+        for (int m = 0; m < M; m++) add(g.row(c, i + p) + v + m * LANES, sum[p][m]);
+}
+
+inline void synthesize(Tile& g, const Bank& bank, Responses& z, int i, int columns) {
+    int end = up(columns + HALO, LANES), v;
+    for (int c = 0; c < bank.channels; c++) {
+        for (v = 0; v + WIDTH * LANES <= end; v += WIDTH * LANES) synthesize<WIDTH>(g, bank, z, c, i, v);
+        for (; v < end; v += LANES) synthesize<1>(g, bank, z, c, i, v);
+    }
+}
+
+// f(image, band, first row, rows) for every band of ROWS rows of responses. Bands of one parity run in parallel: a band
+// reaches SIZE - 1 rows into the next one only, so no two threads meet and every sum has one order.
+template <class F>
+void over_bands(const Shape& n, F f) {
+    int bands = n.bands();
+    for (int parity = 0; parity < 2; parity++) {
+        int half = (bands + 1 - parity) / 2;
+#pragma omp parallel for schedule(dynamic)
+        for (int task = 0; task < n.batch * half; task++) {
+            int band = 2 * (task % half) + parity;
+            f(task / half, band, band * ROWS, std::min(ROWS, n.height - HALO - band * ROWS));
+        }
+    }
+}
+
+// What `apply` does with the responses u = C x of a tile.
+enum Mode {
+    GRADIENT,     // g += scale C^T phi'(u)
+    REMEMBER,     // curvature = phi''(u), in the order of the tiles
+    PRODUCT,      // g += scale C^T curvature C v, with the curvature of REMEMBER
+    PRODUCT_AT_X  // g += scale C^T phi''(C x) C v, for images whose curvature would fill the memory
+};
+
+// Where REMEMBER keeps the curvature of one row of a tile.
+long place(const Shape& n, int experts, int image, int row, int column) {
+    long tiles = (n.width - HALO + COLUMNS - 1) / COLUMNS;
+    return (((long)image * n.bands() * ROWS + row) * tiles + column / COLUMNS) * experts * SPAN;
+}
+
+template <Mode mode>
+void apply(const real* x, const real* v, real* g, real* curvature, const Shape& n, const Bank& bank) {
+    using P = POTENTIAL;
+    over_bands(n, [&](int b, int, int first, int rows) {
+        Tile at(n.channels), along(n.channels), sum(n.channels);
+        Responses z(bank.experts);
+        for (int j0 = 0; j0 < n.width - HALO; j0 += COLUMNS) {
+            int columns = std::min(COLUMNS, n.width - HALO - j0);
+            if (mode != PRODUCT) at.read(x + b * n.size(), n, first, rows, j0, columns);
+            if (mode >= PRODUCT) along.read(v + b * n.size(), n, first, rows, j0, columns);
+            sum.clear();
+            for (int i = 0; i < rows; i++) {
+                real* remembered = curvature + (mode == GRADIENT ? 0 : place(n, bank.experts, b, first + i, j0));
+                over_row(bank.experts / EXPERTS, columns, [&](int block, int j, auto vectors) {
+                    constexpr int M = vectors;
+                    vec u[EXPERTS][M], w[EXPERTS][M];
+                    if (mode != PRODUCT) respond<M>(at, bank, block, i, j, u);
+                    if (mode >= PRODUCT) respond<M>(along, bank, block, i, j, w);
+                    for (int e = 0; e < EXPERTS; e++) {
+                        int k = block * EXPERTS + e;
+                        const Expert& expert = bank.expert[k];
+                        for (int m = 0; m < M; m++) {
+                            real* to = z.row(k) + j + m * LANES;
+                            real* d = remembered + (long)k * SPAN + j + m * LANES;
+                            if (mode == GRADIENT) store(to, P::influence(u[e][m], expert));
+                            if (mode == REMEMBER) store(d, P::curvature(u[e][m], expert));
+                            if (mode == PRODUCT) store(to, load(d) * w[e][m]);
+                            if (mode == PRODUCT_AT_X) store(to, P::curvature(u[e][m], expert) * w[e][m]);
+                        }
+                    }
+                });
+                if (mode == REMEMBER) continue;
+                for (int k = 0; k < bank.experts; k++) z.trim(k, 0, columns);
+                synthesize(sum, bank, z, i, columns);
+            }
+            if (mode != REMEMBER) sum.add_to(g + b * n.size(), n, first, rows, j0, columns);
+        }
+    });
+}
+
+inline double sum_of(vec v) {
+    double sum = 0;
+    for (int i = 0; i < LANES; i++) sum += v[i];
+    return sum;
+}
+
+// total[k][c][p][q] += sum over rows and columns of z[k] x[. + p, . + q].
+inline void correlate(Tile& x, Responses& z, const Bank& bank, int rows, int columns, double* total) {
+    int vectors = up(columns, LANES) / LANES;
+    for (int k = 0; k < bank.experts; k += WIDTH)
+        for (int c = 0; c < bank.channels; c++)
+            for (int p = 0; p < SIZE; p++) {
+                vec sum[WIDTH][SIZE] = {};
+                for (int i = 0; i < rows; i++)
+                    for (int v = 0; v < vectors; v++) {
+                        const real* row = x.row(c, i + p) + v * LANES;
+#pragma GCC unroll 8
+                        for (int e = 0; e < WIDTH; e++) {
+                            vec response = load(z.row(std::min(k + e, bank.experts - 1), i) + v * LANES);
+#pragma GCC unroll 32
+                            for (int q = 0; q < SIZE; q++) sum[e][q] += response * load(row + q);
+                        }
+                    }
+                for (int e = 0; e < std::min(WIDTH, bank.experts - k); e++)
+                    for (int q = 0; q < SIZE; q++)
+                        total[(((long)(k + e) * bank.channels + c) * SIZE + p) * SIZE + q] += sum_of(sum[e][q]);
+            }
+}
+
+// Per band: derivatives of scale^-1 <dR/dx, q> by the filters, then by weights and by smoothings.
+void mixed(const real* x, const real* q, double* totals, const Shape& n, const Bank& bank) {
+    using P = POTENTIAL;
+    long taps = (long)bank.experts * bank.channels * SIZE * SIZE, stride = taps + 2 * bank.experts;
+    over_bands(n, [&](int b, int band, int first, int rows) {
+        double* total = totals + ((long)b * n.bands() + band) * stride;
+        Tile at(n.channels), along(n.channels);
+        Responses by_x(bank.experts, ROWS), by_q(bank.experts, ROWS);
+        std::vector<real> by_weight(bank.experts * LANES), by_smoothing(bank.experts * LANES);
+        for (int j0 = 0; j0 < n.width - HALO; j0 += COLUMNS) {
+            int columns = std::min(COLUMNS, n.width - HALO - j0);
+            at.read(x + b * n.size(), n, first, rows, j0, columns);
+            along.read(q + b * n.size(), n, first, rows, j0, columns);
+            for (int i = 0; i < rows; i++) {
+                over_row(bank.experts / EXPERTS, columns, [&](int block, int j, auto vectors) {
+                    constexpr int M = vectors;
+                    vec u[EXPERTS][M], w[EXPERTS][M];
+                    respond<M>(at, bank, block, i, j, u);
+                    respond<M>(along, bank, block, i, j, w);
+                    for (int e = 0; e < EXPERTS; e++) {
+                        int k = block * EXPERTS + e;
+                        const Expert& expert = bank.expert[k];
+                        for (int m = 0; m < M; m++) {
+                            for (int l = 0; l < LANES; l++)
+                                if (j + m * LANES + l >= columns) w[e][m][l] = 0;
+                            store(by_x.row(k, i) + j + m * LANES, P::curvature(u[e][m], expert) * w[e][m]);
+                            store(by_q.row(k, i) + j + m * LANES, P::influence(u[e][m], expert));
+                            add(&by_weight[k * LANES], P::by_weight(u[e][m], expert) * w[e][m]);
+                            add(&by_smoothing[k * LANES], P::by_smoothing(u[e][m], expert) * w[e][m]);
+                        }
+                    }
+                });
+                for (int k = 0; k < bank.experts; k++) by_q.trim(k, i, columns);
+            }
+            correlate(at, by_x, bank, rows, columns, total);
+            correlate(along, by_q, bank, rows, columns, total);
+        }
+        for (int k = 0; k < bank.experts; k++) {
+            total[taps + k] = sum_of(load(&by_weight[k * LANES]));
+            total[taps + bank.experts + k] = sum_of(load(&by_smoothing[k * LANES]));
+        }
+    });
+}
+
+// Values of scale-free curvature that REMEMBER writes for a batch.
+extern "C" long foe_memory(const Shape* n, int experts) { return place(*n, up(experts, EXPERTS), n->batch, 0, 0); }
+
+// filters (K, C, s, s), weights (K), smoothings (K); x, v, g (B, C, H, W), v and g where the mode has them.
+extern "C" void foe_apply(int mode, const Shape* n, const real* filters, const real* weights, const real* smoothings,
+                          double scale, int experts, const real* x, const real* v, real* g, real* curvature) {
+    Bank bank(filters, weights, smoothings, (real)scale, experts, n->channels);
+    if (mode == GRADIENT) apply<GRADIENT>(x, v, g, curvature, *n, bank);
+    if (mode == REMEMBER) apply<REMEMBER>(x, v, g, curvature, *n, bank);
+    if (mode == PRODUCT) apply<PRODUCT>(x, v, g, curvature, *n, bank);
+    if (mode == PRODUCT_AT_X) apply<PRODUCT_AT_X>(x, v, g, curvature, *n, bank);
+}
+
+// derivatives (K C s s + 2 K): of <dR/dx, q>, summed over the batch, by filters, weights and smoothings.
+extern "C" void foe_mixed(const Shape* n, const real* filters, const real* weights, const real* smoothings,
+                          double scale, int experts, const real* x, const real* q, double* derivatives) {
+    Bank bank(filters, weights, smoothings, (real)scale, experts, n->channels);
+    long per_expert = (long)n->channels * SIZE * SIZE, stride = bank.experts * (per_expert + 2);
+    long parts = (long)n->batch * n->bands();
+    std::vector<double> totals(parts * stride);
+    mixed(x, q, totals.data(), *n, bank);
+    // A fixed order of summation: the result does not depend on the number of threads.
+    for (long part = 0; part < parts; part++) {
+        const double* total = totals.data() + part * stride;
+        for (long i = 0; i < experts * per_expert; i++) derivatives[i] += scale * total[i];
+        for (int group = 0; group < 2; group++)
+            for (int k = 0; k < experts; k++)
+                derivatives[experts * (per_expert + group) + k] +=
+                    scale * total[bank.experts * (per_expert + group) + k];
+    }
+}

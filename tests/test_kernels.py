@@ -1,0 +1,129 @@
+"""The fused kernels against the same formulas in torch, tile borders and fall-backs included."""
+
+import warnings
+from dataclasses import replace
+
+import pytest
+import torch
+
+from regularizers import POTENTIALS, FieldOfExperts
+from regularizers.foe import FieldOfExpertsFunctional
+from regularizers.kernels import choice, cpu
+from tests.problems import perturbed
+
+needs_compiler = pytest.mark.skipif(cpu.kernel(torch.float32, 3, "huber") is None, reason="no C++ compiler")
+
+
+def field(channels: int, filters: int, size: int, potential: str, boundary: str, dtype) -> FieldOfExpertsFunctional:
+    r = FieldOfExperts(channels, filters, size, POTENTIALS[potential], boundary, weight=0.6, smoothing=0.2)
+    return perturbed(r.to(dtype)).frozen()
+
+
+def everything(functional: FieldOfExpertsFunctional, x: torch.Tensor, v: torch.Tensor) -> list[torch.Tensor]:
+    return [functional.gradient(x), functional.hessian(x)(v), *functional.mixed(x, v)]
+
+
+def in_torch(functional: FieldOfExpertsFunctional, x: torch.Tensor, v: torch.Tensor, monkeypatch) -> list[torch.Tensor]:
+    with monkeypatch.context() as patch:
+        patch.setattr("regularizers.foe.fastest", lambda *_: None)
+        return everything(functional, x, v)
+
+
+CASES = [
+    (potential, boundary, channels, filters, size)
+    for potential in POTENTIALS
+    for boundary, channels, filters, size in [("valid", 1, 48, 7), ("circular", 3, 5, 3), ("reflect", 1, 9, 11)]
+]
+
+
+# Sizes on both sides of a tile's border in each direction, and the smallest image there can be.
+@needs_compiler
+@pytest.mark.parametrize("shape", [(2, 11, 11), (1, 40, 230), (3, 17, 64)])
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_kernel_computes_what_torch_computes(case, shape, dtype, monkeypatch):
+    potential, boundary, channels, filters, size = case
+    functional = field(channels, filters, size, potential, boundary, dtype)
+    generator = torch.Generator().manual_seed(0)
+    x, v = torch.randn((2, shape[0], channels, *shape[1:]), generator=generator, dtype=torch.float64).to(dtype)
+    tolerance = {torch.float32: 2e-4, torch.float64: 1e-10}[dtype]
+    for a, b in zip(everything(functional, x, v), in_torch(functional, x, v, monkeypatch), strict=True):
+        torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance * float(b.abs().max()))
+
+
+@needs_compiler
+def test_a_hessian_too_large_to_remember_is_the_same_hessian(monkeypatch):
+    functional = field(1, 7, 5, "charbonnier", "reflect", torch.float64)
+    x, v = torch.randn(2, 2, 1, 40, 30, dtype=torch.float64)
+    remembered = functional.hessian(x)(v)
+    monkeypatch.setattr(cpu, "REMEMBERED_BYTES", 0)
+    torch.testing.assert_close(functional.hessian(x)(v), remembered)
+
+
+@needs_compiler
+def test_results_do_not_depend_on_the_number_of_threads():
+    functional = field(1, 8, 7, "mcp", "circular", torch.float32)
+    x, v = torch.randn(2, 2, 1, 150, 40)
+    threads = torch.get_num_threads()
+    try:
+        results = []
+        for n in (1, 2, 4):
+            torch.set_num_threads(n)
+            results.append(everything(functional, x, v))
+    finally:
+        torch.set_num_threads(threads)
+    for a, b, c in zip(*results, strict=True):
+        assert torch.equal(a, b)
+        assert torch.equal(a, c)
+
+
+@needs_compiler
+def test_views_are_read_correctly(monkeypatch):
+    functional = field(1, 4, 3, "huber", "valid", torch.float32)
+    x, v = torch.randn(2, 2, 1, 20, 30).transpose(-1, -2), torch.randn(2, 1, 60, 20)[:, :, ::2]
+    x = x[0]
+    transposed = replace(functional, filters=functional.filters.transpose(2, 3))
+    for a, b in zip(everything(transposed, x, v), in_torch(transposed, x, v, monkeypatch), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_without_a_compiler_there_is_one_warning_and_the_same_result(monkeypatch, tmp_path):
+    functional = field(1, 4, 3, "huber", "valid", torch.float64)
+    x, v = torch.randn(2, 2, 1, 12, 12, dtype=torch.float64)
+    expected = everything(functional, x, v)
+    monkeypatch.setenv("CXX", str(tmp_path / "no-compiler"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    cpu.kernel.cache_clear()
+    try:
+        with pytest.warns(RuntimeWarning, match=r"no compiled kernel.*no-compiler failed: no such program"):
+            result = everything(functional, x, v)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            everything(functional, x, v)
+    finally:
+        cpu.kernel.cache_clear()
+    for a, b in zip(result, expected, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_a_compiler_that_fails_is_quoted(monkeypatch, tmp_path):
+    compiler = tmp_path / "broken"
+    compiler.write_text("#!/bin/sh\necho unknown option >&2\nexit 1\n")
+    compiler.chmod(0o755)
+    monkeypatch.setenv("CXX", str(compiler))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    cpu.kernel.cache_clear()
+    try:
+        with pytest.warns(RuntimeWarning, match="broken failed: unknown option"):
+            assert cpu.kernel(torch.float32, 3, "huber") is None
+    finally:
+        cpu.kernel.cache_clear()
+    assert not list(tmp_path.rglob("*.so"))
+
+
+def test_what_is_to_be_differentiated_is_left_to_torch():
+    r = FieldOfExperts(1, 4, 3, POTENTIALS["huber"])
+    x = torch.randn(1, 1, 9, 9, requires_grad=True)
+    assert r.functional()._kernel(x) is None
+    with torch.no_grad():
+        assert (r.functional()._kernel(x) is None) == (choice.fastest(x, 3, "huber") is None)
