@@ -8,7 +8,7 @@ import torch
 
 from app.config import Config, ConfigError, override
 from app.evaluate import Reconstructor
-from app.lower import agd
+from app.lower import agd, lbfgs
 from app.models import load_model
 from app.physics import OperatorFactory, deblurring, denoising, inpainting
 from app.upper import schedules
@@ -53,7 +53,8 @@ def operator_factory(config: Config, data_root: Path) -> OperatorFactory:
 
 
 def lower_solver(config: Config) -> Solver:
-    return partial(agd.solve, max_iterations=config.lower.max_iterations)
+    solvers = {"lbfgs": lbfgs.solve, "agd": agd.solve}
+    return partial(solvers[config.lower.solver], max_iterations=config.lower.max_iterations)
 
 
 def isgd(config: Config) -> Isgd:

@@ -71,6 +71,7 @@ class RegularizerOptions:
 
 @dataclass(frozen=True)
 class Lower:
+    solver: Literal["lbfgs", "agd"] = _option("lbfgs", "preconditioned L-BFGS or accelerated gradient")
     final_accuracy: float = _option(0.1, "certified ||x - argmin h|| of validation and evaluation", above=0)
     max_iterations: int = _option(20_000, "gradients after which an image stops uncertified", at_least=1)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from deepinv.physics import BlurFFT, Denoising, Inpainting, LinearPhysics
@@ -20,6 +20,8 @@ class DeepinvOperator:
     physics: LinearPhysics
     norm_squared: float
     lambda_min: float
+    symbol: Tensor | float = 1.0  # of A^T A on the frequencies of rfft2 (H, W // 2 + 1)
+    diagonal: float = 1.0  # of A^T A
 
     def forward(self, x: Tensor) -> Tensor:
         return self.physics.A(x)
@@ -29,6 +31,11 @@ class DeepinvOperator:
 
     def normal(self, x: Tensor) -> Tensor:
         return self.physics.A_adjoint_A(x)
+
+    @property
+    def normal_model(self) -> tuple[Tensor | float, Tensor | float]:
+        """(symbol, diagonal) of A^T A, which is a circulant."""
+        return self.symbol, self.diagonal
 
     def measure(self, clean: Tensor, noise: Tensor) -> Tensor:
         """y = A clean + noise; noise (B, C, H, W) already at its level."""
@@ -42,7 +49,13 @@ class DeepinvOperator:
 class MaskOperator(DeepinvOperator):
     """Inpainting with one mask per image."""
 
-    mask: Tensor  # (B, 1, H, W), 1 where measured
+    mask: Tensor = field(kw_only=True)  # (B, 1, H, W), 1 where measured
+
+    @property
+    def normal_model(self) -> tuple[Tensor, Tensor]:
+        """A^T A = diag(mask^2), and the circulant nearest to it."""
+        squared = self.mask.square()
+        return squared.mean((2, 3), keepdim=True).unsqueeze(1), squared
 
     def measure(self, clean: Tensor, noise: Tensor) -> Tensor:
         """Noise reaches measured pixels only."""
@@ -73,7 +86,10 @@ def deblurring(kernel: Tensor, device: torch.device, dtype: torch.dtype) -> Oper
             power = torch.fft.fft2(kernel.double(), s=tuple(shape[1:])).abs().square()
             # BlurFFT built from a filter of the final dtype: its `.to(float64)` would corrupt the operator.
             physics = BlurFFT(tuple(shape), filter=kernel.to(device, dtype)[None, None], device=device)
-            operators[shape] = DeepinvOperator(physics, float(power.max()), float(power.min()))
+            symbol = power[:, : shape[2] // 2 + 1].to(device, dtype)
+            operators[shape] = DeepinvOperator(
+                physics, float(power.max()), float(power.min()), symbol, float(power.mean())
+            )
         return operators[shape]
 
     return build
@@ -92,4 +108,4 @@ def inpainting(keep: float, seed: int, device: torch.device, dtype: torch.dtype)
 def inpainting_operator(mask: Tensor) -> MaskOperator:  # (B, 1, H, W)
     lowest, highest = float(mask.min()), float(mask.max())
     physics = Inpainting(tuple(mask.shape[1:]), mask=mask, device=mask.device)  # type: ignore[arg-type]
-    return MaskOperator(physics, highest**2, lowest**2, mask)
+    return MaskOperator(physics, highest**2, lowest**2, mask=mask)

@@ -97,6 +97,15 @@ def spectral_bound(filters: Tensor, weights: Tensor, boundary: str) -> Tensor:
     return boundary_factor(boundary) * power.max() / math.cos(math.pi * degree / grid) ** 2
 
 
+def autocorrelation(filters: Tensor) -> Tensor:  # (K, C, s, s) -> (K, C, C, 2 s - 1, 2 s - 1)
+    """a_k[c, d, l] = sum_j c_k[c, j] c_k[d, j + l], lag l = 0 in the middle: the stencil of C_k^T C_k."""
+    experts, channels, size = filters.shape[:3]
+    padded = F.pad(filters, (size - 1,) * 4).reshape(1, experts * channels, 3 * size - 2, 3 * size - 2)
+    taps = filters.repeat_interleave(channels, 0)
+    correlated = F.conv2d(padded, taps.reshape(-1, 1, size, size), groups=experts * channels)
+    return correlated.reshape(experts, channels, channels, 2 * size - 1, 2 * size - 1).transpose(1, 2)
+
+
 def _shifts(x: Tensor, size: int) -> Tensor:  # (B, C, H, W) -> (B, C s, H, W - s + 1), channels_last
     windows = x.permute(0, 2, 3, 1).unfold(2, size, 1)
     return _channels_last(windows.flatten(3).permute(0, 3, 1, 2))

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from regularizers.filter_bank import (
     analysis,
+    autocorrelation,
     filter_gradient,
     pad,
     pad_adjoint,
@@ -79,6 +80,23 @@ class FieldOfExpertsFunctional:
             return self._pad_adjoint(h)
 
         return product
+
+    def curvature_model(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """With d_k = |phi''(C_k x)|: the stencil of sum_k mean(d_k) C_k^T C_k, the diagonal of sum_k C_k^T d_k C_k."""
+        padded, size = self._pad(x), self.filters.shape[-1]
+        kernel = self._kernel(padded)
+        if kernel:
+            sums, diagonal = kernel.summary(self, padded)
+        else:
+            diagonal, sums = torch.zeros_like(padded), x.new_zeros(len(x), len(self.filters))
+            for tile in tiles(padded.shape, self.filters):
+                u = analysis(padded[tile], self.filters)
+                d = self.potential.curvature(u, self.weights, self.smoothings).abs()
+                diagonal[tile] += synthesis(d, self.scale * self.filters.square())
+                sums[tile[0]] += d.sum((2, 3))
+        means = self.scale * sums / ((padded.shape[2] - size + 1) * (padded.shape[3] - size + 1))
+        stencil = torch.einsum("bk,kcdij->bcdij", means, autocorrelation(self.filters))
+        return stencil, self._pad_adjoint(diagonal)
 
     def mixed(self, x: Tensor, q: Tensor) -> tuple[Tensor, ...]:
         size, w, s = self.filters.shape[-1], self.weights, self.smoothings

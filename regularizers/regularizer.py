@@ -35,6 +35,11 @@ class Functional(Protocol):
         """d/d natural of sum_b <dR/dx(x_b), q_b>."""
         ...
 
+    def curvature_model(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """What preconditioners know of d2R/dx2(x): a stencil (B, C, C, 2 r + 1, 2 r + 1), lag 0 in the middle, whose
+        convolution resembles it and is >= 0, and its diagonal (B, C, H, W), >= 0."""
+        ...
+
     def curvature(self) -> tuple[float, float]:
         """(rho, L), proven bounds for every image and image size."""
         ...

@@ -75,6 +75,24 @@ class TotalVariationFunctional:
 
         return product
 
+    def curvature_model(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The stencil of D^T mean(d) D and the diagonal of D^T d D, d = w (1 / r - g^2 / r^3)."""
+        g = differences(x)
+        scale = self._inverse_root(g)
+        d = self.weights * (scale - g.square() * scale**3)
+        means = d.mean((3, 4))  # (B, 2, C)
+        stencil = x.new_zeros(*x.shape[:2], 3, 3)
+        stencil[:, :, 1, 1] = 2 * means.sum(1)
+        stencil[:, :, 0, 1] = stencil[:, :, 2, 1] = -means[:, 0]
+        stencil[:, :, 1, 0] = stencil[:, :, 1, 2] = -means[:, 1]
+        diagonal = torch.zeros_like(x)
+        down, right = d[:, 0, :, :-1], d[:, 1, :, :, :-1]
+        diagonal[:, :, 1:] += down
+        diagonal[:, :, :-1] += down
+        diagonal[..., 1:] += right
+        diagonal[..., :-1] += right
+        return torch.diag_embed(stencil.movedim(1, -1)).movedim((-2, -1), (1, 2)), diagonal
+
     def mixed(self, x: Tensor, q: Tensor) -> tuple[Tensor, ...]:
         g = differences(x)
         scale = self._inverse_root(g)

@@ -36,6 +36,10 @@ class MatrixOperator:
     def normal(self, x: Tensor) -> Tensor:
         return self.adjoint(self.forward(x))
 
+    @property
+    def normal_model(self) -> tuple[float, float]:
+        return (self.norm_squared, self.norm_squared)
+
     def take(self, images: Tensor) -> "MatrixOperator":
         return self
 
@@ -49,6 +53,7 @@ class Identity:
         return x
 
     adjoint = normal = forward
+    normal_model = (1.0, 1.0)
 
     def take(self, images: Tensor) -> "Identity":
         return self

@@ -5,7 +5,16 @@ import torch
 import torch.nn.functional as F
 
 from regularizers import filter_bank
-from regularizers.filter_bank import analysis, filter_gradient, pad, pad_adjoint, spectral_bound, synthesis, tiles
+from regularizers.filter_bank import (
+    analysis,
+    autocorrelation,
+    filter_gradient,
+    pad,
+    pad_adjoint,
+    spectral_bound,
+    synthesis,
+    tiles,
+)
 
 pytestmark = pytest.mark.usefixtures("double")
 
@@ -48,6 +57,16 @@ def test_tiles_partition_the_responses_without_seams(monkeypatch):
         count += 1
     assert count > 6
     torch.testing.assert_close(summed, whole)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_autocorrelation_is_the_stencil_of_synthesis_after_analysis(channels):
+    c, delta = bank(channels, 5), torch.zeros(channels, channels, 17, 17)
+    for d in range(channels):
+        delta[d, d, 8, 8] = 1
+    for k in range(len(c)):
+        kernel = synthesis(analysis(delta, c[k : k + 1]), c[k : k + 1])[:, :, 4:13, 4:13]  # [d, c, -lag]
+        torch.testing.assert_close(autocorrelation(c)[k].transpose(0, 1).flip(2, 3), kernel)
 
 
 @pytest.mark.parametrize("channels", [1, 3])

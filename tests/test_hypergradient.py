@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from app.losses import SquaredError
-from app.lower import agd
+from app.lower import agd, lbfgs
 from app.lower.energy import Energy
 from app.physics import deblurring, denoising, inpainting
 from app.upper.hypergradient import hypergradient
@@ -41,6 +41,9 @@ class _TikhonovFunctional:
     def hessian(self, x):
         return lambda v: self.weight * v
 
+    def curvature_model(self, x):
+        return x.new_zeros(len(x), 1, 1, 1, 1), torch.zeros_like(x)
+
     def mixed(self, x, q):
         return ((x * q).sum(),)
 
@@ -51,7 +54,7 @@ class _TikhonovFunctional:
 def run(regularizer, operator, y, clean, accuracy, ridge=0.0):
     energy = Energy(operator, regularizer.frozen(), y, ridge)
     start = energy.backprojection
-    return hypergradient(regularizer.mixed, energy, SquaredError(clean), agd.solve, start, None, accuracy)
+    return hypergradient(regularizer.mixed, energy, SquaredError(clean), lbfgs.solve, start, None, accuracy)
 
 
 def test_closed_form():

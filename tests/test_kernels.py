@@ -20,7 +20,7 @@ def field(channels: int, filters: int, size: int, potential: str, boundary: str,
 
 
 def everything(functional: FieldOfExpertsFunctional, x: torch.Tensor, v: torch.Tensor) -> list[torch.Tensor]:
-    return [functional.gradient(x), functional.hessian(x)(v), *functional.mixed(x, v)]
+    return [functional.gradient(x), functional.hessian(x)(v), *functional.mixed(x, v), *functional.curvature_model(x)]
 
 
 def in_torch(functional: FieldOfExpertsFunctional, x: torch.Tensor, v: torch.Tensor, monkeypatch) -> list[torch.Tensor]:

@@ -1,5 +1,7 @@
 """Conjugate gradients against dense solves, and the cases that break other implementations."""
 
+from dataclasses import dataclass
+
 import pytest
 import torch
 
@@ -15,8 +17,15 @@ def spd(condition: float, batch: int, n: int = 16) -> torch.Tensor:
     return q @ torch.diag(torch.logspace(0, torch.tensor(condition).log10(), n)) @ q.mT
 
 
-def product(matrices: torch.Tensor):
-    return lambda v: (matrices @ v.flatten(1).unsqueeze(-1)).view_as(v)
+@dataclass(frozen=True)
+class product:
+    matrices: torch.Tensor  # (B, N, N)
+
+    def __call__(self, v):
+        return (self.matrices @ v.flatten(1).unsqueeze(-1)).view_as(v)
+
+    def take(self, images):
+        return product(self.matrices[images])
 
 
 @pytest.mark.parametrize("condition", [1.4, 35.0, 1e4])

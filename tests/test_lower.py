@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from app.lower import agd
+from app.lower import agd, lbfgs
 from app.lower.energy import Energy
 from app.lower.solution import NotStronglyConvexError, norm
 from regularizers import CHARBONNIER, MCP, FieldOfExperts, TotalVariation
@@ -11,6 +11,7 @@ from tests.problems import NAMES, Identity, MatrixOperator, dense, identity, reg
 
 pytestmark = pytest.mark.usefixtures("double")
 SHAPE = (1, 8, 8)
+SOLVERS = pytest.mark.parametrize("solver", [agd.solve, lbfgs.solve], ids=["agd", "lbfgs"])
 
 
 class Quadratic:
@@ -28,6 +29,10 @@ class Quadratic:
     def hessian(self, x):
         return lambda v: self.weights * v
 
+    def curvature_model(self, x):
+        stencil = self.weights.mean((2, 3)).view(1, 1, 1, 1, 1).expand(len(x), -1, -1, -1, -1)
+        return stencil, self.weights.expand_as(x)
+
     def curvature(self):
         return -float(self.weights.min()), float(self.weights.max())
 
@@ -37,21 +42,23 @@ def random_operator(seed: int = 0, shape=SHAPE) -> MatrixOperator:
     return MatrixOperator(torch.randn(n + 5, n, generator=torch.Generator().manual_seed(seed)) / n**0.5, shape)
 
 
-def test_quadratic_energy_is_minimised_in_closed_form():
+@SOLVERS
+def test_quadratic_energy_is_minimised_in_closed_form(solver):
     weights = torch.linspace(0.1, 30, 64).view(1, 1, 8, 8)
     y = torch.randn(3, 1, 8, 8)
     energy = Energy(identity(SHAPE), Quadratic(weights), y.flatten(1), ridge=0.2)
-    solution = agd.solve(energy, torch.zeros(3, 1, 8, 8), 1e-9)
+    solution = solver(energy, torch.zeros(3, 1, 8, 8), 1e-9)
     torch.testing.assert_close(solution.x, y / (1.2 + weights), atol=1e-9, rtol=0)
     assert solution.converged.all()
 
 
-def test_least_squares_agrees_with_dense_linear_algebra():
+@SOLVERS
+def test_least_squares_agrees_with_dense_linear_algebra(solver):
     operator, y = random_operator(), torch.randn(2, 69)
     energy = Energy(operator, Quadratic(torch.zeros(1, 1, 8, 8)), y, ridge=0.1)
     a = operator.matrix
     expected = torch.linalg.solve(a.T @ a + 0.1 * torch.eye(64), a.T @ y.T).T.view(2, 1, 8, 8)
-    torch.testing.assert_close(agd.solve(energy, torch.zeros(2, 1, 8, 8), 1e-9).x, expected, atol=1e-8, rtol=0)
+    torch.testing.assert_close(solver(energy, torch.zeros(2, 1, 8, 8), 1e-9).x, expected, atol=1e-8, rtol=0)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -74,13 +81,14 @@ def test_mu_and_L_bound_the_dense_hessian_of_the_energy(name):
     assert eigenvalues[-1] <= largest + 1e-10
 
 
+@SOLVERS
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("accuracy", [1.0, 1e-2, 1e-5])
-def test_the_certificate_is_at_least_the_true_error(name, accuracy):
+def test_the_certificate_is_at_least_the_true_error(name, accuracy, solver):
     y = torch.randn(4, 1, 8, 8)
     energy = Energy(identity(SHAPE), regularizers(1)[name].frozen(), y.flatten(1))
     exact = agd.solve(energy, y, 1e-11).x
-    solution = agd.solve(energy, torch.zeros_like(y), accuracy)
+    solution = solver(energy, torch.zeros_like(y), accuracy)
     error = norm(solution.x - exact)
     assert solution.converged.all()
     assert (error <= solution.error_bound + 1e-11).all()
@@ -89,14 +97,15 @@ def test_the_certificate_is_at_least_the_true_error(name, accuracy):
     torch.testing.assert_close(solution.error_bound, norm(energy.gradient(solution.x)) / mu, atol=1e-12, rtol=1e-9)
 
 
-def test_a_batch_changes_no_image():
+@SOLVERS
+def test_a_batch_changes_no_image(solver):
     """Images of very different difficulty, one of which starts converged."""
     y = torch.randn(5, 1, 8, 8) * torch.tensor([1e-3, 0.1, 1.0, 10.0, 0.0])[:, None, None, None]
     functional = regularizers(1)["foe mcp valid"].frozen()
-    together = agd.solve(Energy(identity(SHAPE), functional, y.flatten(1)), y, 1e-4)
+    together = solver(Energy(identity(SHAPE), functional, y.flatten(1)), y, 1e-4)
     assert len(set(together.iterations.tolist())) > 1
     for i in range(5):
-        alone = agd.solve(Energy(identity(SHAPE), functional, y[i : i + 1].flatten(1)), y[i : i + 1], 1e-4)
+        alone = solver(Energy(identity(SHAPE), functional, y[i : i + 1].flatten(1)), y[i : i + 1], 1e-4)
         assert alone.iterations[0] == together.iterations[i]
         torch.testing.assert_close(alone.x[0], together.x[i], atol=1e-10, rtol=0)
 
@@ -110,26 +119,29 @@ def test_momentum_reaches_the_rate_of_strongly_convex_acceleration():
     assert solution.iterations.max() < 800
 
 
-def test_accuracy_beyond_the_floating_point_type_ends_unconverged_with_an_honest_bound():
+@SOLVERS
+def test_accuracy_beyond_the_floating_point_type_ends_unconverged_with_an_honest_bound(solver):
     y = torch.rand(1, 1, 64, 64).float()
     regularizer = FieldOfExperts(1, 4, 3, CHARBONNIER, weight=0.05, smoothing=0.01).float()
     energy = Energy(Identity(), regularizer.frozen(), y)
-    solution = agd.solve(energy, y, 1e-12)
+    solution = solver(energy, y, 1e-12)
     assert not solution.converged.any()
     assert 1e-12 < solution.error_bound[0] < 1e-3
     assert solution.iterations[0] < 5000
 
 
-def test_an_energy_without_strong_convexity_is_refused():
+@SOLVERS
+def test_an_energy_without_strong_convexity_is_refused(solver):
     regularizer = FieldOfExperts(1, 4, 3, MCP, weak_convexity=0.5, weight=0.5, smoothing=0.1)
     operator = MatrixOperator(torch.zeros(64, 64), SHAPE)
     energy = Energy(operator, regularizer.frozen(), torch.zeros(1, 64))
     with pytest.raises(NotStronglyConvexError, match=r"ridge above 0\.5"):
-        agd.solve(energy, torch.zeros(1, 1, 8, 8), 0.1)
+        solver(energy, torch.zeros(1, 1, 8, 8), 0.1)
 
 
-def test_the_same_point_is_found_from_any_start():
+@SOLVERS
+def test_the_same_point_is_found_from_any_start(solver):
     y = torch.randn(1, 1, 8, 8)
     energy = Energy(identity(SHAPE), TotalVariation(1, weight=0.3, smoothing=0.01).frozen(), y.flatten(1))
-    a, b = agd.solve(energy, y, 1e-8).x, agd.solve(energy, 100 * torch.randn(1, 1, 8, 8), 1e-8).x
+    a, b = solver(energy, y, 1e-8).x, solver(energy, 100 * torch.randn(1, 1, 8, 8), 1e-8).x
     torch.testing.assert_close(a, b, atol=2e-8, rtol=0)

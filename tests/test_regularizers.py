@@ -73,6 +73,30 @@ def test_curvature_bounds_hold_for_the_dense_hessian(name, channels):
         assert tightest > 0.5, "the bound is far from what it bounds"
 
 
+@pytest.mark.parametrize(("name", "channels"), [c for c in CASES if not c[0].startswith(("foe mcp", "tv iso"))])
+def test_the_curvature_model_has_the_diagonal_of_the_hessian(name, channels):
+    """Where phi'' is positive and differences do not share a root."""
+    f, x = regularizers(channels)[name].frozen(), images(1, channels)
+    matrix = dense(lambda v: torch.cat([f.hessian(x)(e[None]) for e in v]), tuple(x.shape[1:]))
+    if "reflect" in name:  # one pixel may stand at two places of a filter; the interior has the diagonal itself
+        inner = torch.zeros_like(x, dtype=torch.bool)
+        inner[..., 3:-3, 3:-3] = True
+    else:
+        inner = torch.ones_like(x, dtype=torch.bool)
+    torch.testing.assert_close(f.curvature_model(x)[1][inner], matrix.diag().view_as(x)[inner])
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("name", ["foe huber circular", "foe charbonnier circular"])
+def test_the_curvature_models_stencil_is_the_hessian_where_curvature_is_constant(name, channels):
+    """At x = 0 the curvature is w / s everywhere."""
+    f, x = regularizers(channels)[name].frozen(), torch.zeros(1, channels, 8, 8)
+    v = torch.zeros_like(x)
+    v[0, 0, 4, 4] = 1
+    column = f.hessian(x)(v)[0, :, 2:7, 2:7].flip(1, 2)  # [d, lag of the pixel from the row]
+    torch.testing.assert_close(f.curvature_model(x)[0][0, :, 0], column)
+
+
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("boundary", ["valid", "circular", "reflect"])
 def test_mcp_keeps_its_weak_convexity_whatever_is_learned(boundary, channels):

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from app.cli import main
 from app.config import load
 from app.losses import SquaredError
-from app.lower import agd
+from app.lower import agd, lbfgs
 from app.lower.energy import Energy
 from app.training import checkpoint
 from app.upper import schedules
@@ -114,7 +114,7 @@ def toy_problem(seed: int = 0) -> tuple[TotalVariation, Batch]:
 @pytest.mark.parametrize(("kind", "step_size"), [(torch.optim.SGD, 0.1), (torch.optim.Adam, 0.2)])
 def test_isgd_descends_to_the_best_total_variation(kind, step_size):
     regularizer, batch = toy_problem()
-    method = Isgd(agd.solve, schedules.polynomial(step_size, 0.1), schedules.constant(1e-3))
+    method = Isgd(lbfgs.solve, schedules.polynomial(step_size, 0.1), schedules.constant(1e-3))
     optimizer = kind(regularizer.parameters(), lr=1.0)
     losses = []
     for k in range(40):
@@ -135,7 +135,7 @@ def test_sgd_takes_the_step_of_the_paper():
     """theta - alpha_k z_k, to the bit."""
     regularizer, batch = toy_problem()
     before = [p.detach().clone() for p in regularizer.parameters()]
-    method = Isgd(agd.solve, schedules.polynomial(0.3, 0.5), schedules.constant(1e-2))
+    method = Isgd(lbfgs.solve, schedules.polynomial(0.3, 0.5), schedules.constant(1e-2))
     z = method.step(3, regularizer, torch.optim.SGD(regularizer.parameters(), lr=7.0), batch)
     for p, b, g in zip(regularizer.parameters(), before, z.gradient, strict=True):
         torch.testing.assert_close(p.detach(), b - 0.3 * 4**-0.5 * g)
@@ -145,7 +145,7 @@ def test_a_non_finite_loss_stops_before_the_parameters_move():
     regularizer, batch = toy_problem()
     before = [p.detach().clone() for p in regularizer.parameters()]
     clean = torch.full_like(batch.start, torch.nan)
-    method = Isgd(agd.solve, schedules.constant(1.0), schedules.constant(1e-2))
+    method = Isgd(lbfgs.solve, schedules.constant(1.0), schedules.constant(1e-2))
     broken = Batch(batch.energy, SquaredError(clean), batch.start, None)
     with pytest.raises(NonFiniteError):
         method.step(0, regularizer, torch.optim.Adam(regularizer.parameters()), broken)

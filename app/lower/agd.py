@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from app.lower.energy import Energy
-from app.lower.solution import LowerSolution, NotStronglyConvexError, dot, norm, per_image
+from app.lower.solution import LowerSolution, NotStronglyConvexError, check_every, dot, norm, per_image
 
 START = 0.1  # first local L, as a share of the proven bound
 FORGET = 0.98  # per iteration; regions of high curvature are left behind as x converges
@@ -40,39 +40,44 @@ def solve(
     patience = PATIENCE * (1 + int((largest / mu) ** 0.5))
 
     best = start.clone()
-    batch = len(start)
+    batch, device = len(start), start.device
     bound = start.new_full((batch,), torch.inf)
-    iterations = torch.zeros(batch, dtype=torch.long, device=start.device)
+    iterations = torch.zeros(batch, dtype=torch.long, device=device)
 
-    active = torch.arange(batch, device=start.device)
-    x, z = start, start
+    active = torch.arange(batch, device=device)
+    x, z, x_best, x_bound, count = start, start, start, bound, iterations
     z_before, g_before = start, torch.zeros_like(start)
     local = start.new_full((batch,), max(mu, START * largest))
     since_restart = start.new_zeros(batch)
     milestone = start.new_full((batch,), torch.inf)
     stalled = start.new_zeros(batch)
 
-    for k in range(max_iterations):
+    for k in range(1, max_iterations + 1):
         g = energy.gradient(z)
         error = norm(g) / mu
-        improved = error < bound[active]
-        best[active[improved]] = z[improved]
-        bound[active] = torch.where(improved, error, bound[active])
-        iterations[active] += 1
+        open_ = x_bound > accuracy  # what is accurate already stays as it is, however late it is looked at
+        improved = open_ & (error < x_bound)
+        x_best = torch.where(per_image(improved), z, x_best)
+        x_bound = torch.where(improved, error, x_bound)
+        count = count + open_
         halved = error <= milestone / 2
         milestone = torch.where(halved, error, milestone)
         stalled = torch.where(halved, 0, stalled + 1)
 
-        keep = (error > accuracy) & (stalled < patience) & error.isfinite()
-        if not keep.all():
-            kept = keep.nonzero()[:, 0]
-            if len(kept) == 0:
-                break
-            energy, active = energy.take(kept), active[kept]
-            x, z, g, z_before, g_before = (t[kept] for t in (x, z, g, z_before, g_before))
-            local, since_restart, milestone, stalled = (t[kept] for t in (local, since_restart, milestone, stalled))
+        if (k - 1) % check_every(device) == 0 or k == max_iterations:
+            keep = (x_bound > accuracy) & (stalled < patience) & error.isfinite() & (k < max_iterations)
+            gone, kept = (~keep).nonzero()[:, 0], keep.nonzero()[:, 0]
+            if len(gone):
+                best[active[gone]], bound[active[gone]] = x_best[gone], x_bound[gone]
+                iterations[active[gone]] = count[gone]
+                if len(kept) == 0:
+                    break
+                energy, active = energy.take(kept), active[kept]
+                x, z, g, z_before, g_before, x_best = (t[kept] for t in (x, z, g, z_before, g_before, x_best))
+                local, since_restart, milestone, stalled = (t[kept] for t in (local, since_restart, milestone, stalled))
+                x_bound, count = x_bound[kept], count[kept]
 
-        if k > 0:
+        if k > 1:
             local = torch.maximum(FORGET * local, _curvature(z - z_before, g - g_before).clamp(max=largest))
             local = local.clamp(min=mu)
         z_before, g_before = z, g

@@ -27,19 +27,31 @@ class Operator(Protocol):
         """A^T A x."""
         ...
 
+    @property
+    def normal_model(self) -> tuple[Tensor | float, Tensor | float]:
+        """What preconditioners know of A^T A: the symbol >= 0 of a circulant that resembles it, on the frequencies of
+        rfft2 (broadcast to (B, 1, 1, H, W // 2 + 1)), and its diagonal (broadcast to (B, C, H, W))."""
+        ...
+
     def take(self, images: Tensor) -> Operator:
         """The operator of these images of the batch."""
         ...
 
 
 class Functional(Protocol):
-    """What a solver needs of R: one value per image, and curvature() = (rho, L) with -rho <= d2R/dx2 <= L."""
+    """What a solver needs of R: one value per image, and curvature() = (rho, L) with -rho <= d2R/dx2 <= L.
+
+    curvature_model(x) is what preconditioners know of d2R/dx2: a stencil (B, C, C, 2 r + 1, 2 r + 1) and the diagonal
+    (B, C, H, W), both >= 0.
+    """
 
     def value(self, x: Tensor) -> Tensor: ...
 
     def gradient(self, x: Tensor) -> Tensor: ...
 
     def hessian(self, x: Tensor) -> Callable[[Tensor], Tensor]: ...
+
+    def curvature_model(self, x: Tensor) -> tuple[Tensor, Tensor]: ...
 
     def curvature(self) -> tuple[float, float]: ...
 
@@ -74,13 +86,30 @@ class Energy:
         g += self.functional.gradient(x)
         return g.add_(x, alpha=self.ridge) if self.ridge else g
 
-    def hessian(self, x: Tensor) -> Callable[[Tensor], Tensor]:
+    def hessian(self, x: Tensor) -> Hessian:
         """v -> A^T A v + d2R/dx2(x) v + ridge v."""
-        curvature = self.functional.hessian(x)
-        return lambda v: self.operator.normal(v) + curvature(v) + self.ridge * v
+        return Hessian(self, x, self.functional.hessian(x))
 
     def take(self, images: Tensor) -> Energy:
         """The energy of these images of the batch alone."""
         part = replace(self, operator=self.operator.take(images), y=self.y[images])
         part.__dict__.update(backprojection=self.backprojection[images], bounds=self.bounds)
         return part
+
+
+@dataclass(frozen=True)
+class Hessian:
+    """d2h/dx2 at x; what depends on x alone was computed once."""
+
+    energy: Energy
+    x: Tensor
+    curvature: Callable[[Tensor], Tensor]
+
+    def __call__(self, v: Tensor) -> Tensor:  # (B, C, H, W) -> (B, C, H, W)
+        h = self.curvature(v).add_(self.energy.operator.normal(v))
+        return h.add_(v, alpha=self.energy.ridge) if self.energy.ridge else h
+
+    def take(self, images: Tensor) -> Hessian:
+        if len(images) == len(self.x):
+            return self
+        return self.energy.take(images).hessian(self.x[images])

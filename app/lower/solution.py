@@ -36,3 +36,8 @@ def dot(a: Tensor, b: Tensor) -> Tensor:  # (B, ...), (B, ...) -> (B,)
 
 def per_image(scalars: Tensor) -> Tensor:  # (B,) -> (B, 1, 1, 1)
     return scalars[:, None, None, None]
+
+
+def check_every(device: torch.device) -> int:
+    """Iterations between looks at which images are done: off the CPU, a look waits for the device."""
+    return 1 if device.type == "cpu" else 8

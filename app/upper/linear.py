@@ -1,12 +1,26 @@
-"""Conjugate gradients for H q = b, one scalar per image (Hestenes and Stiefel, 1952)."""
+"""Preconditioned conjugate gradients for H q = b, one scalar per image (Hestenes and Stiefel, 1952)."""
+
+from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from app.lower.solution import dot, norm, per_image
+from app.lower.solution import check_every, dot, norm, per_image
+
+
+class Operator(Protocol):
+    """A symmetric positive definite H (or its inverse) on each image of a batch."""
+
+    def __call__(self, v: Tensor) -> Tensor:  # (B, C, H, W) -> (B, C, H, W)
+        ...
+
+    def take(self, images: Tensor) -> Operator:
+        """H of these images alone."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -21,44 +35,69 @@ class LinearSolution:
 
 @torch.no_grad()
 def conjugate_gradient(
-    matvec: Callable[[Tensor], Tensor],
+    hessian: Operator,
     b: Tensor,
     tolerance: Tensor,
     start: Tensor | None = None,
+    inverse: Operator | None = None,
     max_iterations: int = 2_000,
 ) -> LinearSolution:  # b (B, C, H, W), tolerance (B,) -> q (B, C, H, W)
-    """Solve until ||H q - b|| <= tolerance per image; H symmetric positive definite on each image.
+    """Solve until ||H q - b|| <= tolerance per image. `inverse` approximates H^-1.
 
-    An image whose direction shows no positive curvature (rounding, or an H that is not positive definite) stops there,
-    unconverged unless its residual already is small enough. b = 0 gives q = 0 without a product.
+    The recurrence of the residual drifts from the residual in floating point: where it ends, the residual is computed,
+    and what is left of it is solved for in another round. An image stops unconverged where a round does not halve its
+    residual, or where a direction shows no positive curvature. b = 0 gives q = 0 without a product.
     """
-    if start is None:
-        q, r = torch.zeros_like(b), b.clone()
-    else:
-        q, r = start.clone(), b - matvec(start)
+    q = torch.zeros_like(b) if start is None else start.clone()
     iterations = torch.full((len(b),), int(start is not None), device=b.device)
-    broken = torch.zeros(len(b), dtype=torch.bool, device=b.device)
-    p, rr = r, dot(r, r)
-    exact = True  # r is b - H q itself, not its recurrence, which drifts away from it
-
-    for _ in range(max_iterations):
-        active = (rr.sqrt() > tolerance) & ~broken
-        if not active.any():
-            if exact:
-                break
-            r = b - matvec(q)
-            iterations = iterations + (iterations > 0)
-            p, rr, exact = r, dot(r, r), True
-            continue
-        hp = matvec(p)
-        iterations, exact = iterations + active, False
-        curvature = dot(p, hp)
-        broken = broken | (active & (curvature <= 0))
-        alpha = torch.where(active & ~broken, rr / curvature, 0)
-        q = q + per_image(alpha) * p
-        r = r - per_image(alpha) * hp
-        before, rr = rr, dot(r, r)
-        p = r + per_image(torch.where(active, rr / before, 0)) * p
-
-    residual = norm(r if exact else b - matvec(q))
+    r = b if start is None else b - hessian(q)
+    residual = norm(r)
+    todo = (residual > tolerance).nonzero()[:, 0]
+    r = r[todo]
+    while len(todo):
+        part, left = hessian.take(todo), max_iterations - int(iterations[todo].max())
+        p = None if inverse is None else inverse.take(todo)
+        dq, products = _round(part, r, tolerance[todo], p, left)
+        q[todo] += dq
+        iterations[todo] += products + 1
+        r = b[todo] - part(q[todo])
+        before, after = residual[todo], norm(r)
+        residual[todo] = after
+        again = (after > tolerance[todo]) & (after <= before / 2) & (iterations[todo] < max_iterations)
+        todo, r = todo[again], r[again]
     return LinearSolution(q, residual, residual <= tolerance, iterations)
+
+
+def _round(
+    hessian: Operator, r: Tensor, tolerance: Tensor, inverse: Operator | None, max_iterations: int
+) -> tuple[Tensor, Tensor]:
+    """q with H q = r as far as the recurrence knows, and the products it took per image."""
+    identity: Callable[[Tensor], Tensor] = lambda v: v  # noqa: E731
+    result, products = torch.zeros_like(r), torch.zeros(len(r), dtype=torch.long, device=r.device)
+    images, q, count = torch.arange(len(r), device=r.device), result, products
+    z = (inverse or identity)(r)
+    p, rz, active = z, dot(r, z), torch.ones_like(products, dtype=torch.bool)
+    for k in range(1, max_iterations + 1):
+        hp = hessian(p)
+        curvature = dot(p, hp)
+        count = count + active
+        active = active & (curvature > 0)
+        alpha = per_image(torch.where(active, rz / curvature, 0))
+        q, r = q + alpha * p, r - alpha * hp
+        z = (inverse or identity)(r)
+        active = active & (norm(r) > tolerance)
+        before, rz = rz, dot(r, z)
+        p = z + per_image(torch.where(active, rz / before, 0)) * p
+        if k % check_every(r.device):
+            continue
+        left = int(active.sum())
+        if left == 0:
+            break
+        if 2 * left <= len(active):  # a new H for fewer images costs about half a product
+            result[images], products[images] = q, count
+            kept = active.nonzero()[:, 0]
+            hessian, inverse = hessian.take(kept), inverse.take(kept) if inverse else None
+            images, q, r, p, rz, count, active = (t[kept] for t in (images, q, r, p, rz, count, active))
+            tolerance = tolerance[kept]
+    result[images], products[images] = q, count
+    return result, products

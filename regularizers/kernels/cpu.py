@@ -24,7 +24,7 @@ from regularizers.kernels.bank import Bank
 SOURCE = Path(__file__).with_name("foe.cpp")
 FLAGS = ("-O3", "-march=native", "-std=c++17", "-shared", "-fPIC", "-fopenmp")
 REALS = {torch.float32: "float", torch.float64: "double"}
-GRADIENT, REMEMBER, PRODUCT, PRODUCT_AT_X = range(4)  # foe.cpp's modes
+GRADIENT, REMEMBER, SUMMARY, PRODUCT, PRODUCT_AT_X = range(5)  # foe.cpp's modes
 
 # Curvatures that a Hessian may keep for its products; beyond, each product computes them again (1.3 times slower).
 REMEMBERED_BYTES = 1 << 30
@@ -61,6 +61,15 @@ class CpuKernel:
             return g
 
         return product
+
+    def summary(self, bank: Bank, x: Tensor) -> tuple[Tensor, Tensor]:
+        """sum_i |phi''(C x)| (B, K), and scale (C o C)^T |phi''(C x)| (B, C, H, W), C o C the entries squared."""
+        x, experts = x.contiguous(), len(bank.filters)
+        diagonal = torch.zeros_like(x)
+        bands = self.library.foe_bands(ctypes.byref(_Shape(*x.shape)))
+        sums = x.new_zeros(len(x), bands, self.library.foe_experts(experts))
+        self._apply(SUMMARY, bank, x, None, diagonal, sums)
+        return sums.sum(1)[:, :experts], diagonal
 
     def mixed(self, bank: Bank, x: Tensor, q: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """d/d(filters, weights, smoothings) of <scale C^T phi'(C x), q>, summed over the batch."""

@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 #include <type_traits>
 #include <vector>
 
@@ -98,10 +99,11 @@ struct Mcp {
 struct Bank {
     int experts, channels;
     std::vector<real> analysis;   // [block of experts][c][p][q][expert in block]
-    std::vector<real> synthesis;  // [k][c][q][p], times scale
+    std::vector<real> synthesis;  // [k][c][q][p], times scale, or their squares
     std::vector<Expert> expert;
 
-    Bank(const real* filters, const real* weights, const real* smoothings, real scale, int k_, int channels_)
+    Bank(const real* filters, const real* weights, const real* smoothings, real scale, int k_, int channels_,
+         bool squared)
         : experts(up(k_, EXPERTS)), channels(channels_), analysis(experts * channels * SIZE * SIZE),
           synthesis(analysis.size()), expert(experts, Expert{1, (real)0.5, 1, 2}) {
         for (int k = 0; k < k_; k++) {
@@ -112,7 +114,7 @@ struct Bank {
                         real tap = filters[((k * channels + c) * SIZE + p) * SIZE + q];
                         int position = (((k / EXPERTS) * channels + c) * SIZE + p) * SIZE + q;
                         analysis[position * EXPERTS + k % EXPERTS] = tap;
-                        synthesis[((k * channels + c) * SIZE + q) * SIZE + p] = scale * tap;
+                        synthesis[((k * channels + c) * SIZE + q) * SIZE + p] = scale * (squared ? tap * tap : tap);
                     }
         }
     }
@@ -242,6 +244,7 @@ void over_bands(const Shape& n, F f) {
 enum Mode {
     GRADIENT,     // g += scale C^T phi'(u)
     REMEMBER,     // curvature = phi''(u), in the order of the tiles
+    SUMMARY,      // g += scale (C o C)^T |phi''(u)|, curvature[image, band, k] = sum of |phi''(u_k)|
     PRODUCT,      // g += scale C^T curvature C v, with the curvature of REMEMBER
     PRODUCT_AT_X  // g += scale C^T phi''(C x) C v, for images whose curvature would fill the memory
 };
@@ -255,7 +258,8 @@ long place(const Shape& n, int experts, int image, int row, int column) {
 template <Mode mode>
 void apply(const real* x, const real* v, real* g, real* curvature, const Shape& n, const Bank& bank) {
     using P = POTENTIAL;
-    over_bands(n, [&](int b, int, int first, int rows) {
+    over_bands(n, [&](int b, int band, int first, int rows) {
+        real* sums = curvature + ((long)b * n.bands() + band) * bank.experts;
         Tile at(n.channels), along(n.channels), sum(n.channels);
         Responses z(bank.experts);
         for (int j0 = 0; j0 < n.width - HALO; j0 += COLUMNS) {
@@ -264,7 +268,8 @@ void apply(const real* x, const real* v, real* g, real* curvature, const Shape& 
             if (mode >= PRODUCT) along.read(v + b * n.size(), n, first, rows, j0, columns);
             sum.clear();
             for (int i = 0; i < rows; i++) {
-                real* remembered = curvature + (mode == GRADIENT ? 0 : place(n, bank.experts, b, first + i, j0));
+                constexpr bool remembers = mode == REMEMBER || mode == PRODUCT;
+                real* remembered = remembers ? curvature + place(n, bank.experts, b, first + i, j0) : nullptr;
                 over_row(bank.experts / EXPERTS, columns, [&](int block, int j, auto vectors) {
                     constexpr int M = vectors;
                     vec u[EXPERTS][M], w[EXPERTS][M];
@@ -278,13 +283,17 @@ void apply(const real* x, const real* v, real* g, real* curvature, const Shape& 
                             real* d = remembered + (long)k * SPAN + j + m * LANES;
                             if (mode == GRADIENT) store(to, P::influence(u[e][m], expert));
                             if (mode == REMEMBER) store(d, P::curvature(u[e][m], expert));
+                            if (mode == SUMMARY) store(to, absolute(P::curvature(u[e][m], expert)));
                             if (mode == PRODUCT) store(to, load(d) * w[e][m]);
                             if (mode == PRODUCT_AT_X) store(to, P::curvature(u[e][m], expert) * w[e][m]);
                         }
                     }
                 });
                 if (mode == REMEMBER) continue;
-                for (int k = 0; k < bank.experts; k++) z.trim(k, 0, columns);
+                for (int k = 0; k < bank.experts; k++) {
+                    z.trim(k, 0, columns);
+                    if (mode == SUMMARY) sums[k] += std::accumulate(z.row(k), z.row(k) + columns, (real)0);
+                }
                 synthesize(sum, bank, z, i, columns);
             }
             if (mode != REMEMBER) sum.add_to(g + b * n.size(), n, first, rows, j0, columns);
@@ -365,15 +374,18 @@ void mixed(const real* x, const real* q, double* totals, const Shape& n, const B
     });
 }
 
-// Values of scale-free curvature that REMEMBER writes for a batch.
+// Length of `curvature` in mode REMEMBER, and (batch x bands x experts) in mode SUMMARY.
 extern "C" long foe_memory(const Shape* n, int experts) { return place(*n, up(experts, EXPERTS), n->batch, 0, 0); }
+extern "C" int foe_bands(const Shape* n) { return n->bands(); }
+extern "C" int foe_experts(int experts) { return up(experts, EXPERTS); }
 
 // filters (K, C, s, s), weights (K), smoothings (K); x, v, g (B, C, H, W), v and g where the mode has them.
 extern "C" void foe_apply(int mode, const Shape* n, const real* filters, const real* weights, const real* smoothings,
                           double scale, int experts, const real* x, const real* v, real* g, real* curvature) {
-    Bank bank(filters, weights, smoothings, (real)scale, experts, n->channels);
+    Bank bank(filters, weights, smoothings, (real)scale, experts, n->channels, mode == SUMMARY);
     if (mode == GRADIENT) apply<GRADIENT>(x, v, g, curvature, *n, bank);
     if (mode == REMEMBER) apply<REMEMBER>(x, v, g, curvature, *n, bank);
+    if (mode == SUMMARY) apply<SUMMARY>(x, v, g, curvature, *n, bank);
     if (mode == PRODUCT) apply<PRODUCT>(x, v, g, curvature, *n, bank);
     if (mode == PRODUCT_AT_X) apply<PRODUCT_AT_X>(x, v, g, curvature, *n, bank);
 }
@@ -381,7 +393,7 @@ extern "C" void foe_apply(int mode, const Shape* n, const real* filters, const r
 // derivatives (K C s s + 2 K): of <dR/dx, q>, summed over the batch, by filters, weights and smoothings.
 extern "C" void foe_mixed(const Shape* n, const real* filters, const real* weights, const real* smoothings,
                           double scale, int experts, const real* x, const real* q, double* derivatives) {
-    Bank bank(filters, weights, smoothings, (real)scale, experts, n->channels);
+    Bank bank(filters, weights, smoothings, (real)scale, experts, n->channels, false);
     long per_expert = (long)n->channels * SIZE * SIZE, stride = bank.experts * (per_expert + 2);
     long parts = (long)n->batch * n->bands();
     std::vector<double> totals(parts * stride);

@@ -1,0 +1,67 @@
+"""The preconditioner: symmetric, positive definite, exact where the Hessian is what it models, and worth its cost."""
+
+import pytest
+import torch
+from skimage.data import camera
+
+from app.lower.energy import Energy
+from app.lower.preconditioner import preconditioner
+from app.lower.solution import norm
+from app.physics import deblurring, denoising, inpainting
+from app.upper.linear import conjugate_gradient
+from datasets.kernels import gaussian_kernel
+from regularizers import CHARBONNIER, HUBER, FieldOfExperts
+from tests.problems import NAMES, dense, regularizers
+
+pytestmark = pytest.mark.usefixtures("double")
+CPU = torch.device("cpu")
+OPERATORS = {
+    "denoise": lambda: denoising(CPU),
+    "blur": lambda: deblurring(gaussian_kernel(3, 0.8), CPU, torch.float64),
+    "inpaint": lambda: inpainting(0.6, 0, CPU, torch.float64),
+}
+
+
+def energy(name: str, task: str, channels: int, height: int = 8, width: int = 7) -> Energy:
+    operator = OPERATORS[task]()(torch.Size((channels, height, width)), (0, 1))
+    y = torch.randn(2, channels, height, width, generator=torch.Generator().manual_seed(0))
+    return Energy(operator, regularizers(channels)[name].frozen(), y, 0.9)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("task", OPERATORS)
+@pytest.mark.parametrize("name", NAMES)
+def test_it_is_symmetric_and_positive_definite(name, task, channels):
+    e = energy(name, task, channels)
+    inverse = preconditioner(e, e.y)
+    one = inverse.take(torch.tensor([1]))
+    matrix = dense(lambda v: torch.cat([one(p[None]) for p in v]), tuple(e.y.shape[1:]))
+    torch.testing.assert_close(matrix, matrix.T)
+    assert torch.linalg.eigvalsh(matrix)[0] > 0
+    v = torch.randn_like(e.y)
+    torch.testing.assert_close(inverse(v)[1:], one(v[1:]))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("task", ["denoise", "blur"])
+def test_it_is_the_inverse_of_a_circulant_hessian(task, channels):
+    """The curvature of Huber's function is constant inside; with circular filters the Hessian is a circulant."""
+    operator = OPERATORS[task]()(torch.Size((channels, 10, 9)), (0,))
+    functional = FieldOfExperts(channels, 5, 3, HUBER, "circular", weight=1.0, smoothing=100.0).frozen()
+    v = torch.randn(1, channels, 10, 9)
+    e = Energy(operator, functional, v, 0.1)
+    torch.testing.assert_close(preconditioner(e, v)(e.hessian(v)(v)), v)
+
+
+def test_conjugate_gradients_need_far_fewer_products_with_it():
+    clean = torch.from_numpy(camera()[100:164, 200:264] / 255.0)[None, None]
+    operator = deblurring(gaussian_kernel(9, 1.5), CPU, torch.float64)(clean.shape[1:], (0,))
+    functional = FieldOfExperts(1, 8, 3, CHARBONNIER, "circular", weight=3e-4, smoothing=3e-3).frozen()
+    e, b = Energy(operator, functional, clean, 1e-3), torch.randn_like(clean)
+    tolerance = 1e-6 * norm(b)
+    plain = conjugate_gradient(e.hessian(clean), b, tolerance)
+    fast = conjugate_gradient(e.hessian(clean), b, tolerance, None, preconditioner(e, clean))
+    assert plain.converged.all()
+    assert fast.converged.all()
+    torch.testing.assert_close(fast.q, plain.q, atol=1e-3 * float(plain.q.abs().max()), rtol=0)
+    assert fast.iterations[0] < 0.7 * plain.iterations[0]
