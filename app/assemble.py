@@ -64,7 +64,8 @@ def isgd(config: Config) -> Isgd:
         "polynomial": schedules.polynomial(upper.step_size, upper.step_decay),
         "one_cycle": schedules.one_cycle(upper.step_size, steps),
     }[upper.schedule]
-    return Isgd(lower_solver(config), step_size, schedules.polynomial(upper.accuracy, upper.accuracy_decay))
+    accuracy = schedules.polynomial(upper.accuracy, upper.accuracy_decay)
+    return Isgd(lower_solver(config), step_size, accuracy, upper.relative_accuracy)
 
 
 def optimizer(config: Config, parameters: list[torch.nn.Parameter]) -> torch.optim.Optimizer:

@@ -85,6 +85,12 @@ class Upper:
     step_decay: float = _option(0.6, "q of polynomial steps alpha_0 (k + 1)^-q", at_least=0)
     accuracy: float = _option(0.1, "eps_0, bound on ||x - argmin h|| per patch", above=0)
     accuracy_decay: float = _option(0.0, "p of eps_k = eps_0 (k + 1)^-p; 0 keeps eps_0", at_least=0)
+    relative_accuracy: float = _option(
+        0.0,
+        "eta: tighten eps_k until the proven error of the hypergradient is eta times its norm; 0 keeps eps_k. "
+        "Practical for tv and in float64: for foe the proof asks for more digits than float32 has",
+        at_least=0,
+    )
     batch_size: int = _option(8, "patches per step", at_least=1)
 
 

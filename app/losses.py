@@ -8,9 +8,14 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class SquaredError:
-    """loss(x) = 1/2 ||x - clean||^2, whose gradient has Lipschitz constant 1."""
+    """loss(x) = 1/2 ||x - clean||^2."""
 
     clean: Tensor  # (B, C, H, W)
+
+    @property
+    def smoothness(self) -> float:
+        """Lipschitz constant of the gradient."""
+        return 1.0
 
     def value(self, x: Tensor) -> Tensor:  # (B, C, H, W) -> (B,)
         return 0.5 * self.gradient(x).square().sum((1, 2, 3))

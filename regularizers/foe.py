@@ -16,10 +16,11 @@ from regularizers.filter_bank import (
     synthesis,
     tiles,
 )
+from regularizers.foe_sensitivity import sensitivity
 from regularizers.initial_filters import dct_filters
 from regularizers.kernels.choice import Kernel, fastest
 from regularizers.potentials import Potential
-from regularizers.regularizer import Regularizer
+from regularizers.regularizer import Regularizer, Sensitivity
 
 
 @dataclass(frozen=True)
@@ -178,3 +179,23 @@ class FieldOfExperts(Regularizer):
         weights = self.log_weights.exp()
         smoothings = self.potential.smoothing(weights, self.raw_smoothings)
         return FieldOfExpertsFunctional(filters, weights, smoothings, self.potential, self.boundary, self.scale)
+
+    @torch.no_grad()
+    def sensitivity(self, x: Tensor, q: Tensor, radius: Tensor) -> Sensitivity:
+        return sensitivity(self.functional(), x, q, radius, self._scales())
+
+    def _scales(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Per expert, for derivatives y by filters, weights and smoothings: numbers with which the derivative by the
+        parameters is at most (sum_k (f_k ||y_c,k||)^2 + (g_k y_w,k)^2 + (h_k y_s,k)^2)^(1/2) long."""
+        functional = self.functional()
+        w, s = functional.weights.flatten(), functional.smoothings.flatten()
+        centred = self.raw_filters - self.raw_filters.mean((2, 3), keepdim=True)
+        if not self.potential.weak_convexity:
+            return 1 / centred.square().sum((1, 2, 3)).sqrt(), w, s
+        # c = f / nu(f):  dc^T y = y / nu - <c, y> grad nu / nu.  Both w and s move with log w, hence the roots.
+        with torch.enable_grad():
+            f = centred.detach().requires_grad_()
+            nu = spectral_bound(f, f.new_ones(len(f)), self.boundary).sqrt()
+            (slope,) = torch.autograd.grad(nu, f)
+        by_filters = (1 + functional.filters.norm() * slope.norm()) / nu
+        return by_filters.detach().expand_as(w), 2**0.5 * w, 3**0.5 * s

@@ -21,6 +21,23 @@ Elementwise = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
+class Kink:
+    """Where derivatives of phi jump: at |t| = place, by jumps = (phi'', d phi' / dw, d phi' / ds), in size."""
+
+    place: Tensor
+    jumps: tuple[Tensor | float, Tensor | float, Tensor | float]
+
+
+@dataclass(frozen=True)
+class Variation:
+    """How phi'', d phi' / dw and d phi' / ds vary while |t| stays in [low, high]: Lipschitz constants between kinks, and
+    sup |phi''|."""
+
+    lipschitz: tuple[Tensor, Tensor, Tensor]
+    curvature: Tensor
+
+
+@dataclass(frozen=True)
 class Potential:
     """phi and what the bilevel problem needs of it; every function takes (t, w, s)."""
 
@@ -32,6 +49,8 @@ class Potential:
     largest_curvature: Callable[[Tensor, Tensor], Tensor]  # (w, s) -> max_t phi''
     weak_convexity: float  # -min_t phi'', the same for every w and s
     smoothing: Callable[[Tensor, Tensor], Tensor]  # (w, unconstrained) -> s in its range
+    variation: Callable[[Tensor, Tensor, Tensor, Tensor], Variation]  # (low, high, w, s)
+    kinks: Callable[[Tensor, Tensor], list[Kink]]  # (w, s)
 
 
 def _charbonnier_scale(t: Tensor, s: Tensor) -> Tensor:  # 1 / sqrt(t^2 + s^2)
@@ -51,6 +70,24 @@ def _huber(t: Tensor, a: Tensor) -> Tensor:  # H_a(t)
     return clipped * (t - clipped / 2) / a
 
 
+def _charbonnier_variation(low: Tensor, high: Tensor, w: Tensor, s: Tensor) -> Variation:
+    steepest = torch.maximum(torch.minimum(s / 2, high), low)  # |phi'''| = 3 w s^2 t (t^2 + s^2)^(-5/2) peaks at s / 2
+    slowest = _charbonnier_scale(low, s).pow(3)
+    by_t = 3 * w * s.square() * steepest * _charbonnier_scale(steepest, s).pow(5)
+    # d2 phi' / ds dt = w s (2 t^2 - s^2) (t^2 + s^2)^(-5/2), and |2 t^2 - s^2| <= 2 (t^2 + s^2)
+    return Variation((by_t, s.square() * slowest, 2 * w * s * slowest), w * s.square() * slowest)
+
+
+def _huber_variation(low: Tensor, high: Tensor, w: Tensor, s: Tensor) -> Variation:
+    inside = _inside(low, s)
+    return Variation((torch.zeros_like(low), inside / s, inside * w / s.square()), inside * w / s)
+
+
+def _mcp_variation(low: Tensor, high: Tensor, w: Tensor, s: Tensor) -> Variation:
+    curvature = torch.where(low < s, torch.clamp(w / s - 1, min=1), _inside(low, w))
+    return Variation(_huber_variation(low, high, w, s).lipschitz, curvature)
+
+
 CHARBONNIER = Potential(
     name="charbonnier",
     # The plain difference sqrt(t^2 + s^2) - s cancels for t << s.
@@ -64,6 +101,8 @@ CHARBONNIER = Potential(
     largest_curvature=lambda w, s: w / s,
     weak_convexity=0.0,
     smoothing=lambda w, unconstrained: unconstrained.exp(),
+    variation=_charbonnier_variation,
+    kinks=lambda w, s: [],
 )
 
 HUBER = Potential(
@@ -78,6 +117,8 @@ HUBER = Potential(
     largest_curvature=lambda w, s: w / s,
     weak_convexity=0.0,
     smoothing=lambda w, unconstrained: unconstrained.exp(),
+    variation=_huber_variation,
+    kinks=lambda w, s: [Kink(s, (w / s, 0.0, w / s))],
 )
 
 MCP = Potential(
@@ -92,6 +133,8 @@ MCP = Potential(
     largest_curvature=lambda w, s: w / s - 1,
     weak_convexity=1.0,
     smoothing=lambda w, unconstrained: w / (1 + unconstrained.exp()),
+    variation=_mcp_variation,
+    kinks=lambda w, s: [Kink(s, (w / s, 0.0, w / s)), Kink(w, (1.0, 1.0, 0.0))],
 )
 
 POTENTIALS = {potential.name: potential for potential in (CHARBONNIER, HUBER, MCP)}

@@ -6,11 +6,21 @@ weights, smoothings) satisfy their constraints, and pulls gradients back through
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from deepinv.optim import Prior
 from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Sensitivity:
+    """For every x' with ||x'_b - x_b|| <= r_b, and J = d2R/(dtheta dx), theta the parameters; one value per image."""
+
+    jacobian: Tensor  # (B,) >= ||J(x')||
+    product: Tensor  # (B,) >= ||(R''(x') - R''(x)) q||
+    jacobian_product: Tensor  # (B,) >= ||(J(x') - J(x))^T q||
 
 
 class Functional(Protocol):
@@ -74,3 +84,7 @@ class Regularizer(Prior):
         with torch.no_grad():
             cotangents = self.frozen().mixed(x, q)
         return torch.autograd.grad(natural, tuple(self.parameters()), cotangents)
+
+    def sensitivity(self, x: Tensor, q: Tensor, radius: Tensor) -> Sensitivity:
+        """How far J and the Hessian can be from those at x: (B, C, H, W), (B, C, H, W), (B,). Proven, not estimated."""
+        raise NotImplementedError

@@ -10,7 +10,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from regularizers.regularizer import Regularizer
+from regularizers.regularizer import Regularizer, Sensitivity
+
+NORM_SQUARED = 8  # >= ||D||^2
 
 
 def differences(x: Tensor) -> Tensor:  # (B, C, H, W) -> (B, 2, C, H, W)
@@ -102,8 +104,8 @@ class TotalVariationFunctional:
         return by_weights.view_as(self.weights), by_smoothings.view_as(self.smoothings)
 
     def curvature(self) -> tuple[float, float]:
-        """rho = 0 and L = max_c w_c / s_c ||D||^2, ||D||^2 <= 8."""
-        return 0.0, 8 * float((self.weights / self.smoothings).max())
+        """rho = 0 and L = max_c w_c / s_c ||D||^2."""
+        return 0.0, NORM_SQUARED * float((self.weights / self.smoothings).max())
 
 
 class TotalVariation(Regularizer):
@@ -117,3 +119,31 @@ class TotalVariation(Regularizer):
 
     def functional(self) -> TotalVariationFunctional:
         return TotalVariationFunctional(self.log_weights.exp(), self.log_smoothings.exp(), self.isotropic)
+
+    @torch.no_grad()
+    def sensitivity(self, x: Tensor, q: Tensor, radius: Tensor) -> Sensitivity:
+        """Lipschitz constants, with rho = (|g|^2 + s^2)^(1/2) at the smallest |g| within reach: 1 / rho of g / rho,
+        2 / rho^3 of g / rho^3, and min(3 / 2 (5 / 4)^(-5/2) / s^2, 2 / 3^(1/2) / rho^2) of the Hessian of rho."""
+        functional = self.functional()
+        w, s = functional.weights, functional.smoothings
+        g, dq = differences(x), differences(q)
+        moved = (NORM_SQUARED**0.5 * radius)[:, None, None, None, None]  # >= ||D (x' - x)||
+        size = functional._sum(g.square()).sqrt()
+        length = functional._sum(dq.square()).sqrt()
+        nearest = ((size - moved).clamp(min=0).square() + s.square()).sqrt()
+        hessian = w * torch.minimum(1.5 * 1.25**-2.5 / s.square(), 2 / 3**0.5 / nearest.square())
+        root = (size.square() + s.square()).sqrt()
+
+        def norm(t: Tensor) -> Tensor:  # (B, 1 or 2, C, H, W) -> (B, C)
+            return t.square().sum((1, 3, 4)).sqrt()
+
+        step = moved[:, 0, 0, 0]  # (B, 1)
+        by_w, by_s = w.flatten(), (w * s.square()).flatten()  # theta = (log w, log s)
+        slopes = by_w * (norm(size / root) + step / s.flatten())
+        bends = by_s * (norm(size / root**3) + 2 * step / s.flatten() ** 3)
+        changes = by_w * norm(length / nearest) * step, by_s * norm(2 * length / nearest**3) * step
+        return Sensitivity(
+            NORM_SQUARED**0.5 * torch.cat([slopes, bends], 1).norm(dim=1),
+            NORM_SQUARED**0.5 * (hessian * length).amax((1, 2, 3, 4)) * step[:, 0],
+            torch.cat(changes, 1).norm(dim=1),
+        )

@@ -54,7 +54,7 @@ class _TikhonovFunctional:
 def run(regularizer, operator, y, clean, accuracy, ridge=0.0):
     energy = Energy(operator, regularizer.frozen(), y, ridge)
     start = energy.backprojection
-    return hypergradient(regularizer.mixed, energy, SquaredError(clean), lbfgs.solve, start, None, accuracy)
+    return hypergradient(regularizer, energy, SquaredError(clean), lbfgs.solve, start, None, accuracy)
 
 
 def test_closed_form():

@@ -6,6 +6,8 @@ import signal
 import subprocess
 import sys
 import time
+from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,7 @@ from app.lower import agd, lbfgs
 from app.lower.energy import Energy
 from app.training import checkpoint
 from app.upper import schedules
+from app.upper.bound import error_bound
 from app.upper.isgd import Batch, Isgd, NonFiniteError
 from regularizers import TotalVariation
 from tests.conftest import ROOT
@@ -129,6 +132,24 @@ def _loss_at(weight: float, regularizer: TotalVariation, batch: Batch) -> torch.
     other = TotalVariation(1, weight=weight, smoothing=float(regularizer.log_smoothings.detach().exp()))
     energy = Energy(Identity(), other.frozen(), batch.energy.y)
     return batch.loss.value(agd.solve(energy, batch.start, 1e-3).x).mean()
+
+
+def test_a_relative_accuracy_tightens_the_solves_until_it_is_proven():
+    regularizer, batch = toy_problem()
+    loose = Isgd(lbfgs.solve, schedules.constant(0.1), schedules.constant(1e-1))
+    tight = replace(loose, relative_accuracy=0.01)
+    exact = replace(loose, accuracy=schedules.constant(1e-9))
+    with_double = [deepcopy(regularizer).double() for _ in range(3)]
+    energies = [Energy(Identity(), r.frozen(), batch.energy.y.double()) for r in with_double]
+    loss = SquaredError(batch.loss.clean.double())
+    z = [
+        method.step(0, r, torch.optim.SGD(r.parameters()), Batch(e, loss, e.y, None))
+        for method, r, e in zip((loose, tight, exact), with_double, energies, strict=True)
+    ]
+    vectors = [torch.cat([g.flatten() for g in zi.gradient]) for zi in z]
+    omega = error_bound(deepcopy(regularizer).double(), energies[1], 1.0, z[1].lower, z[1].linear).mean()
+    assert (vectors[1] - vectors[2]).norm() <= omega <= 0.01 * vectors[1].norm()
+    assert (z[1].computations > z[0].computations).all()
 
 
 def test_sgd_takes_the_step_of_the_paper():

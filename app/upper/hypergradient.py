@@ -5,7 +5,7 @@
 (arXiv 2308.10098, section 2; Pedregosa, ICML 2016.)
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -20,7 +20,35 @@ from app.upper.linear import LinearSolution, conjugate_gradient
 Solver = Callable[[Energy, Tensor, float], LowerSolution]  # (energy, start, accuracy)
 
 
+class Sensitivity(Protocol):
+    """Bounds for every x' in a ball around x, one value per image: >= ||J(x')||, ||(H(x') - H(x)) q|| and
+    ||(J(x') - J(x))^T q||."""
+
+    @property
+    def jacobian(self) -> Tensor: ...
+
+    @property
+    def product(self) -> Tensor: ...
+
+    @property
+    def jacobian_product(self) -> Tensor: ...
+
+
+class Learned(Protocol):
+    """What the upper level moves: parameters theta, J^T q summed over the batch, in their order, and bounds on both."""
+
+    def parameters(self) -> Iterator[torch.nn.Parameter]: ...
+
+    def mixed(self, x: Tensor, q: Tensor) -> tuple[Tensor, ...]: ...
+
+    def sensitivity(self, x: Tensor, q: Tensor, radius: Tensor) -> Sensitivity: ...
+
+
 class Loss(Protocol):
+    @property
+    def smoothness(self) -> float:  # Lipschitz constant of the gradient
+        ...
+
     def value(self, x: Tensor) -> Tensor: ...  # (B, C, H, W) -> (B,)
 
     def gradient(self, x: Tensor) -> Tensor: ...  # (B, C, H, W) -> (B, C, H, W)
@@ -32,16 +60,14 @@ class Hypergradient:
     loss: Tensor  # (B,) at the inexact x
     lower: LowerSolution
     linear: LinearSolution
-
-    @property
-    def computations(self) -> Tensor:
-        """(B,) gradients of h plus products with H, the papers' unit of cost; a preconditioner counts as one."""
-        return self.lower.iterations + self.linear.iterations + 1
+    computations: (
+        Tensor  # (B,) gradients of h and products with H, the papers' unit of cost; preconditioners count as one
+    )
 
 
 @torch.no_grad()
 def hypergradient(
-    mixed: Callable[[Tensor, Tensor], tuple[Tensor, ...]],
+    learned: Learned,
     energy: Energy,
     loss: Loss,
     solve: Solver,
@@ -52,7 +78,7 @@ def hypergradient(
     """Solve the lower level to ||x - x*|| <= accuracy and the linear system to ||H q - grad loss|| <= accuracy.
 
     One accuracy serves both: an error eps in x already moves the right-hand side by L_g eps, and L_g = 1 for the
-    squared error. `mixed(x, q)` = J^T q summed over the batch. An image that cannot be certified to the accuracy is
+    squared error. An image that cannot be certified to the accuracy is
     used with the error it reached; `lower.converged` and `linear.converged` say so.
     """
     lower = solve(energy, start, accuracy)
@@ -60,5 +86,6 @@ def hypergradient(
     tolerance = b.new_full((len(b),), accuracy)
     inverse = preconditioner(energy, lower.x)
     linear = conjugate_gradient(energy.hessian(lower.x), b, tolerance, adjoint_start, inverse)
-    gradient = tuple(-g / len(b) for g in mixed(lower.x, linear.q))
-    return Hypergradient(gradient, loss.value(lower.x), lower, linear)
+    gradient = tuple(-g / len(b) for g in learned.mixed(lower.x, linear.q))
+    computations = lower.iterations + linear.iterations + 1
+    return Hypergradient(gradient, loss.value(lower.x), lower, linear, computations)
