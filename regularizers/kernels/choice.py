@@ -3,9 +3,10 @@
 from collections.abc import Callable
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
-from regularizers.kernels import cpu
+from regularizers.kernels import cpu, cuda
 from regularizers.kernels.bank import Bank
 
 
@@ -23,6 +24,10 @@ class Kernel(Protocol):
 
 def fastest(x: Tensor, filter_size: int, potential: str) -> Kernel | None:
     """For images like x; None where torch alone must do."""
-    if x.device.type == "cpu" and x.dtype in cpu.REALS:
+    if x.dtype not in (torch.float32, torch.float64):
+        return None
+    if x.device.type == "cpu":
         return cpu.kernel(x.dtype, filter_size, potential)
+    if x.device.type == "cuda" and torch.version.cuda:  # ROCm calls itself cuda
+        return cuda.kernel(potential)
     return None

@@ -1,0 +1,402 @@
+"""Field of experts R(x) = scale sum_k sum_i phi((c_k * x)_i; w_k, s_k) on CUDA, in Triton: gradient, Hessian-vector
+product and parameter derivatives; see regularizers/foe.py for the formulas. Nothing of size K x H x W is written.
+
+A program of one warp takes a tile of ROWS x COLUMNS responses of a block of experts at a time into its registers, a
+column per thread: an image row, once loaded, serves all filter rows and experts, a vector of taps all rows of the tile.
+The adjoint sums over experts and filter rows in registers, and over filter columns, where neighbouring threads meet, in
+the program's own part of the result, (ROWS + s - 1) x (COLUMNS + s - 1), which stays in the cache. A second kernel adds
+the parts where they overlap. There are no atomics: every sum has one order.
+
+No response is computed twice. The arithmetic is the minimum, 4 C K s^2 operations per pixel for the gradient and 6 C K
+s^2 for a product, with K and the responses rounded up to whole blocks and tiles. Parts take C (1 + (s - 1) / ROWS)
+(1 + (s - 1) / COLUMNS) numbers per pixel, 2.1 C for s = 7, written and read once; more, but at most PROGRAMS parts in
+all, where the experts of small images are shared among programs.
+"""
+
+# The language of the kernels is not Python's.
+# pyright: reportInvalidTypeForm=false, reportGeneralTypeIssues=false, reportCallIssue=false
+# pyright: reportArgumentType=false, reportOperatorIssue=false
+
+import math
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from types import SimpleNamespace
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from regularizers.kernels.bank import Bank
+
+try:
+    import triton
+    import triton.language as tl
+except ImportError as error:
+    UNUSABLE = str(error)
+    # Enough for the kernels below to be read.
+    triton = tl = SimpleNamespace(jit=lambda **_: lambda f: f, constexpr=int)  # type: ignore[assignment]
+else:
+    UNUSABLE = None
+    if tuple(map(int, triton.__version__.split(".")[:2])) < (3, 4):  # which lack tuples of tensors
+        UNUSABLE = f"version {triton.__version__} is older than 3.4"
+
+ROWS, COLUMNS = tl.constexpr(8), tl.constexpr(32)
+VECTORS = tl.constexpr(2)  # of experts in a block; a vector is what one load of 16 bytes holds
+PIXELS = tl.constexpr(256)  # of a program that adds parts
+PROGRAMS = 1584  # 12 warps, as many as have registers, on each multiprocessor of an H200
+FUSED = {"enable_fp_fusion": True}  # a product and a sum in one instruction: Triton 3.10 no longer does so unasked
+# More registers would only hold what is loaded early, while other warps hide the wait; fewer spill within the loops.
+OPTIONS = {"num_warps": 1, "num_stages": 1, "maxnreg": 168, **FUSED}
+
+jit = triton.jit(do_not_specialize=["height", "width", "blocks", "tiles", "groups"])
+
+
+@jit
+def _clip(t):
+    return tl.minimum(tl.maximum(t, -1.0), 1.0)
+
+
+@jit
+def _influence(t, w, s, POTENTIAL: tl.constexpr):
+    if POTENTIAL == "charbonnier":
+        z = w * t * tl.rsqrt(t * t + s * s)
+    elif POTENTIAL == "huber":
+        z = w * _clip(t * (1 / s))
+    else:
+        z = w * (_clip(t * (1 / s)) - _clip(t * (1 / w)))
+    return z
+
+
+@jit
+def _curvature(t, w, s, POTENTIAL: tl.constexpr):
+    if POTENTIAL == "charbonnier":
+        r = tl.rsqrt(t * t + s * s)
+        d = (w * s * s) * (r * r * r)
+    else:
+        d = tl.where(tl.abs(t) < s, w / s, 0.0)
+        if POTENTIAL == "mcp":
+            d -= tl.where(tl.abs(t) < w, 1.0, 0.0)
+    return d
+
+
+@jit
+def _by_weight(t, w, s, POTENTIAL: tl.constexpr):
+    if POTENTIAL == "mcp":
+        d = _clip(t * (1 / s)) - tl.where(tl.abs(t) < w, 0.0, tl.where(t < 0, -1.0, 1.0))
+    else:
+        d = _influence(t, 1.0, s, POTENTIAL)
+    return d
+
+
+@jit
+def _by_smoothing(t, w, s, POTENTIAL: tl.constexpr):
+    if POTENTIAL == "charbonnier":
+        r = tl.rsqrt(t * t + s * s)
+        d = (-w * s) * t * (r * r * r)
+    else:
+        d = tl.where(tl.abs(t) < s, (-w / (s * s)) * t, 0.0)
+    return d
+
+
+@jit
+def _place(tile, height, width, CHANNELS: tl.constexpr, SIZE: tl.constexpr):
+    """Offset of the tile's first pixel in the batch, its row and its columns in the image."""
+    down, across = tl.cdiv(height - SIZE + 1, ROWS), tl.cdiv(width - SIZE + 1, COLUMNS)
+    row, column = tile // across % down * ROWS, tile % across * COLUMNS
+    first = ((tile // (across * down)).to(tl.int64) * CHANNELS * height + row) * width + column
+    return first, row, column + tl.arange(0, COLUMNS)
+
+
+@jit
+def _inside(row, columns, height, width):
+    return columns < tl.where(row < height, width, 0)
+
+
+@jit
+def _vectors(values, place, VECTOR: tl.constexpr):
+    """Values for each of a block's experts."""
+    vectors = ()
+    for e in tl.static_range(VECTORS):
+        vectors += (tl.load(values + (place * VECTORS + e) * VECTOR + tl.arange(0, VECTOR))[:, None],)
+    return vectors
+
+
+@jit
+def _rows(image, row, columns, height, width, N: tl.constexpr):
+    """N image rows, zero beyond the border."""
+    rows = ()
+    for n in tl.static_range(N):
+        at = image + n * width + tl.arange(0, COLUMNS)
+        rows += (tl.load(at, _inside(row + n, columns, height, width), 0.0),)
+    return rows
+
+
+@jit
+def _zeros(N: tl.constexpr, VECTOR: tl.constexpr, dtype: tl.constexpr):
+    zeros = ()
+    for _ in tl.static_range(N):
+        zeros += (tl.zeros((VECTOR, COLUMNS), dtype),)
+    return zeros
+
+
+@jit
+def _responses(image, taps, row, columns, height, width, CHANNELS: tl.constexpr, SIZE: tl.constexpr):
+    """u = C x on the tile: (vector, row) -> u[vector * ROWS + row]."""
+    dtype: tl.constexpr = image.dtype.element_ty
+    VECTOR: tl.constexpr = 128 // dtype.primitive_bitwidth
+    u = _zeros(VECTORS * ROWS, VECTOR, dtype)
+    for c in range(CHANNELS):
+        for q in range(SIZE):
+            plane = image + c * (height.to(tl.int64) * width) + q
+            x = _rows(plane, row, columns + q, height, width, ROWS + SIZE - 1)
+            for p in tl.static_range(SIZE):
+                f = _vectors(taps, (c * SIZE + q) * SIZE + p, VECTOR)
+                sums = ()
+                for e in tl.static_range(VECTORS):
+                    for i in tl.static_range(ROWS):
+                        sums += (u[e * ROWS + i] + f[e] * x[i + p][None, :],)
+                u = sums
+    return u
+
+
+@jit
+def _add(to, values):
+    tl.store(to, tl.load(to) + values)
+
+
+@jit
+def _add_adjoint(z, taps, part, CHANNELS: tl.constexpr, SIZE: tl.constexpr, SQUARED: tl.constexpr):
+    """part += C^T z, or (C o C)^T z."""
+    VECTOR: tl.constexpr = z[0].shape[0]
+    N: tl.constexpr = ROWS + SIZE - 1
+    for c in range(CHANNELS):
+        for q in range(SIZE):
+            g = _zeros(N, VECTOR, z[0].dtype)
+            for p in tl.static_range(SIZE):
+                f = _vectors(taps, (c * SIZE + q) * SIZE + p, VECTOR)
+                sums = ()
+                for n in tl.static_range(N):
+                    total = g[n]
+                    if n >= p and n < p + ROWS:
+                        for e in tl.static_range(VECTORS):
+                            total += (f[e] * f[e] if SQUARED else f[e]) * z[e * ROWS + n - p]
+                    sums += (total,)
+                g = sums
+            for n in tl.static_range(N):
+                to = part + ((c * N + n) * (COLUMNS + SIZE - 1) + q) + tl.arange(0, COLUMNS)
+                _add(to, tl.sum(g[n], 0))
+            tl.debug_barrier()  # the next filter column reaches what other threads have written
+
+
+@jit
+def _parts(
+    x,
+    v,
+    taps,
+    weights,
+    smoothings,
+    parts,
+    sums,
+    height,
+    width,
+    blocks,
+    tiles,
+    MODE: tl.constexpr,
+    POTENTIAL: tl.constexpr,
+    CHANNELS: tl.constexpr,
+    SIZE: tl.constexpr,
+):
+    """What a tile adds to scale^-1 dR/dx, to a product with v, or to the summary, whose sums are (tile, k)."""
+    tile, group = tl.program_id(0), tl.program_id(1)
+    VECTOR: tl.constexpr = 128 // x.dtype.element_ty.primitive_bitwidth
+    first, row, columns = _place(tile, height, width, CHANNELS, SIZE)
+    part = parts + (group.to(tl.int64) * tiles + tile) * (CHANNELS * (ROWS + SIZE - 1) * (COLUMNS + SIZE - 1))
+    for block in range(group, blocks, tl.num_programs(1)):
+        w, s = _vectors(weights, block, VECTOR), _vectors(smoothings, block, VECTOR)
+        f = taps + block * (CHANNELS * SIZE * SIZE * VECTORS * VECTOR)
+        u = _responses(x + first, f, row, columns, height, width, CHANNELS, SIZE)
+        z = ()
+        for e in tl.static_range(VECTORS):
+            for i in tl.static_range(ROWS):
+                if MODE == "gradient":
+                    value = _influence(u[e * ROWS + i], w[e], s[e], POTENTIAL)
+                else:
+                    value = _curvature(u[e * ROWS + i], w[e], s[e], POTENTIAL)
+                inside = _inside(row + i, columns, height - SIZE + 1, width - SIZE + 1)[None, :]
+                z += (tl.where(inside, tl.abs(value) if MODE == "summary" else value, 0.0),)
+        if MODE == "product":
+            r = _responses(v + first, f, row, columns, height, width, CHANNELS, SIZE)
+            d, z = z, ()
+            for m in tl.static_range(VECTORS * ROWS):
+                z += (d[m] * r[m],)
+        if MODE == "summary":
+            for e in tl.static_range(VECTORS):
+                total = z[e * ROWS]
+                for i in tl.static_range(1, ROWS):
+                    total += z[e * ROWS + i]
+                k = ((tile.to(tl.int64) * blocks + block) * VECTORS + e) * VECTOR + tl.arange(0, VECTOR)
+                tl.store(sums + k, tl.sum(total, 1))
+        _add_adjoint(z, f, part, CHANNELS, SIZE, MODE == "summary")
+
+
+@jit
+def _sum_parts(
+    parts, image, height, width, tiles, groups, SCALE: tl.constexpr, CHANNELS: tl.constexpr, SIZE: tl.constexpr
+):
+    """Every pixel from the parts that reach it."""
+    programs = tl.cdiv(height * width, PIXELS)
+    plane, pixel = tl.program_id(0) // programs, tl.program_id(0) % programs * PIXELS + tl.arange(0, PIXELS)
+    down, across = tl.cdiv(height - SIZE + 1, ROWS), tl.cdiv(width - SIZE + 1, COLUMNS)
+    N: tl.constexpr = ROWS + SIZE - 1
+    M: tl.constexpr = COLUMNS + SIZE - 1
+    total = tl.zeros((PIXELS,), image.dtype.element_ty)
+    for group in range(groups):
+        for a in tl.static_range((N + ROWS - 1) // ROWS):
+            for b in tl.static_range((M + COLUMNS - 1) // COLUMNS):
+                i, j = pixel // width // ROWS - a, pixel % width // COLUMNS - b
+                n, m = pixel // width - i * ROWS, pixel % width - j * COLUMNS
+                reached = (i >= 0) & (i < down) & (n < N) & (j >= 0) & (j < across) & (m < M)
+                tile = group * tiles + (plane // CHANNELS * down + i) * across + j
+                at = ((tile.to(tl.int64) * CHANNELS + plane % CHANNELS) * N + n) * M + m
+                total += tl.load(parts + at, reached & (pixel < height * width), 0.0)
+    tl.store(image + plane.to(tl.int64) * height * width + pixel, total * SCALE, pixel < height * width)
+
+
+@jit
+def _derivatives(
+    x,
+    v,
+    taps,
+    weights,
+    smoothings,
+    sums,
+    height,
+    width,
+    tiles,
+    POTENTIAL: tl.constexpr,
+    CHANNELS: tl.constexpr,
+    SIZE: tl.constexpr,
+):
+    """Derivatives of scale^-1 <dR/dx, v> by a block's taps, weights and smoothings, over every num_programs-th tile."""
+    block = tl.program_id(1)
+    VECTOR: tl.constexpr = 128 // x.dtype.element_ty.primitive_bitwidth
+    TAPS: tl.constexpr = CHANNELS * SIZE * SIZE
+    k = tl.arange(0, VECTOR)
+    mine = sums + (tl.program_id(0) * tl.num_programs(1) + block) * ((TAPS + 2) * VECTORS * VECTOR)
+    w, s = _vectors(weights, block, VECTOR), _vectors(smoothings, block, VECTOR)
+    f = taps + block * (TAPS * VECTORS * VECTOR)
+    for tile in range(tl.program_id(0), tiles, tl.num_programs(0)):
+        first, row, columns = _place(tile, height, width, CHANNELS, SIZE)
+        u = _responses(x + first, f, row, columns, height, width, CHANNELS, SIZE)
+        r = _responses(v + first, f, row, columns, height, width, CHANNELS, SIZE)
+        by_x, by_v = (), ()
+        for e in tl.static_range(VECTORS):
+            by_w = tl.zeros((VECTOR, COLUMNS), x.dtype.element_ty)
+            by_s = by_w
+            for i in tl.static_range(ROWS):
+                inside = _inside(row + i, columns, height - SIZE + 1, width - SIZE + 1)[None, :]
+                along = tl.where(inside, r[e * ROWS + i], 0.0)
+                by_x += (_curvature(u[e * ROWS + i], w[e], s[e], POTENTIAL) * along,)
+                by_v += (tl.where(inside, _influence(u[e * ROWS + i], w[e], s[e], POTENTIAL), 0.0),)
+                by_w += _by_weight(u[e * ROWS + i], w[e], s[e], POTENTIAL) * along
+                by_s += _by_smoothing(u[e * ROWS + i], w[e], s[e], POTENTIAL) * along
+            _add(mine + (TAPS * VECTORS + e) * VECTOR + k, tl.sum(by_w, 1))
+            _add(mine + ((TAPS + 1) * VECTORS + e) * VECTOR + k, tl.sum(by_s, 1))
+        for c in range(CHANNELS):
+            for q in range(SIZE):
+                plane = first + c * (height.to(tl.int64) * width) + q
+                x_rows = _rows(x + plane, row, columns + q, height, width, ROWS + SIZE - 1)
+                v_rows = _rows(v + plane, row, columns + q, height, width, ROWS + SIZE - 1)
+                for p in tl.static_range(SIZE):
+                    for e in tl.static_range(VECTORS):
+                        total = tl.zeros((VECTOR, COLUMNS), x.dtype.element_ty)
+                        for i in tl.static_range(ROWS):
+                            total += by_x[e * ROWS + i] * x_rows[i + p][None, :]
+                            total += by_v[e * ROWS + i] * v_rows[i + p][None, :]
+                        _add(mine + (((c * SIZE + q) * SIZE + p) * VECTORS + e) * VECTOR + k, tl.sum(total, 1))
+        tl.debug_barrier()  # the next tile adds to what one thread has written
+
+
+@dataclass(frozen=True)
+class CudaKernel:
+    """The kernels of one potential, for images (B, C, H, W) that have their padding."""
+
+    potential: str
+
+    def gradient(self, bank: Bank, x: Tensor) -> Tensor:
+        """scale C^T phi'(C x)."""
+        return self._apply("gradient", bank, _packed(bank), x)[0]
+
+    def hessian(self, bank: Bank, x: Tensor) -> Callable[[Tensor], Tensor]:
+        """v -> scale C^T phi''(C x) C v; C x is computed anew by every product."""
+        packed, x = _packed(bank), x.contiguous()
+        return lambda v: self._apply("product", bank, packed, x, v)[0]
+
+    def summary(self, bank: Bank, x: Tensor) -> tuple[Tensor, Tensor]:
+        """sum_i |phi''(C x)| (B, K), and scale (C o C)^T |phi''(C x)| (B, C, H, W), filters squared by entry."""
+        diagonal, sums = self._apply("summary", bank, _packed(bank), x)
+        return sums.view(len(x), -1, sums.shape[-1]).sum(1)[:, : len(bank.filters)], diagonal
+
+    def mixed(self, bank: Bank, x: Tensor, q: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """d/d(filters, weights, smoothings) of <scale C^T phi'(C x), q>, summed over the batch."""
+        (channels, size), tiles = bank.filters.shape[1:3], _tiles(x, bank)
+        x, packed = x.contiguous(), _packed(bank)
+        blocks, experts = len(packed[0]), packed[1].numel()
+        programs = min(tiles, max(1, PROGRAMS // blocks))
+        sums = x.new_zeros(programs, blocks, channels * size**2 + 2, experts // blocks)
+        with torch.cuda.device_of(x):
+            _derivatives[programs, blocks](
+                x, q.contiguous(), *packed, sums, *x.shape[2:], tiles, self.potential, channels, size, **OPTIONS
+            )
+        found = bank.scale * sums.sum(0, dtype=torch.float64).transpose(0, 1).reshape(-1, experts)
+        found = found[:, : len(bank.filters)].T.to(x.dtype)
+        by_filters = found[:, :-2].unflatten(1, (channels, size, size)).transpose(2, 3)
+        return by_filters, found[:, -2].view_as(bank.weights), found[:, -1].view_as(bank.smoothings)
+
+    def _apply(
+        self, mode: str, bank: Bank, packed: tuple[Tensor, ...], x: Tensor, v: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        (channels, size), tiles = bank.filters.shape[1:3], _tiles(x, bank)
+        x, blocks = x.contiguous(), len(packed[0])
+        groups = max(1, min(blocks, PROGRAMS // tiles))
+        parts = x.new_zeros(groups, tiles, channels, ROWS.value + size - 1, COLUMNS.value + size - 1)
+        sums = x.new_empty(tiles if mode == "summary" else 0, packed[1].numel())
+        along = x if v is None else v.contiguous()
+        image = torch.empty_like(x)
+        sizes = x.shape[2:]
+        programs = math.prod(x.shape[:2]) * triton.cdiv(math.prod(sizes), PIXELS.value)
+        with torch.cuda.device_of(x):
+            _parts[tiles, groups](
+                x, along, *packed, parts, sums, *sizes, blocks, tiles, mode, self.potential, channels, size, **OPTIONS
+            )
+            _sum_parts[programs,](parts, image, *sizes, tiles, groups, bank.scale, channels, size, **FUSED)
+        return image, sums
+
+
+def _tiles(x: Tensor, bank: Bank) -> int:
+    size = bank.filters.shape[-1]
+    down, across = triton.cdiv(x.shape[2] - size + 1, ROWS.value), triton.cdiv(x.shape[3] - size + 1, COLUMNS.value)
+    return len(x) * down * across
+
+
+def _packed(bank: Bank) -> tuple[Tensor, Tensor, Tensor]:
+    """Filters as (block, c, q, p, expert), weights, smoothings; zero filters fill the last block."""
+    experts, together = len(bank.filters), VECTORS.value * 16 // bank.filters.element_size()
+    blocks = triton.cdiv(experts, together)
+    missing = (0, blocks * together - experts)
+    filters = pad(bank.filters, (0, 0, 0, 0, 0, 0, *missing)) if missing[1] else bank.filters
+    weights, smoothings = (pad(t.flatten(), missing, value=1.0) for t in (bank.weights, bank.smoothings))
+    return filters.unflatten(0, (blocks, together)).permute(0, 2, 4, 3, 1).contiguous(), weights, smoothings
+
+
+@cache
+def kernel(potential: str) -> CudaKernel | None:
+    """None, after a warning, where there is no Triton, or an old one."""
+    if UNUSABLE is None:
+        return CudaKernel(potential)
+    warnings.warn(
+        f"no Triton, so fields of experts run in torch alone on this GPU: {UNUSABLE}", RuntimeWarning, stacklevel=2
+    )
+    return None

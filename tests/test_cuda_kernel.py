@@ -1,0 +1,165 @@
+"""The CUDA kernels against the same formulas in torch: on a GPU, or else in Triton's interpreter.
+
+The interpreter must be chosen before Triton is imported, so without a GPU these tests run in a process of their own.
+"""
+
+import os
+import subprocess
+import sys
+import warnings
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from regularizers.filter_bank import analysis, synthesis
+from regularizers.kernels import cuda
+from tests.test_kernels import everything, field, in_torch
+
+triton = pytest.importorskip("triton", minversion="3.4")
+
+GPU = torch.cuda.is_available()
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+DEVICE = "cuda" if GPU and not INTERPRETED else "cpu"
+executed = pytest.mark.skipif(not (GPU or INTERPRETED), reason="no GPU: runs in a process of its own, interpreted")
+TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-10}
+
+# Potential, boundary, channels, experts, filter size, batch and image, type: with and without a border between tiles in
+# either direction, and between blocks of experts. The interpreter takes about a second for a tile of one block.
+CASES = [
+    ("charbonnier", "valid", 1, 9, 3, (1, 11, 35), torch.float32),
+    ("mcp", "circular", 3, 3, 3, (2, 4, 5), torch.float64),
+    ("huber", "reflect", 3, 3, 3, (1, 5, 4), torch.float32),
+    ("charbonnier", "reflect", 1, 3, 5, (1, 9, 6), torch.float64),
+    ("mcp", "valid", 1, 8, 7, (1, 15, 9), torch.float32),
+    ("huber", "valid", 1, 2, 11, (1, 12, 13), torch.float64),
+]
+if DEVICE == "cuda":
+    # In float32 a few of so many responses would be on the other side of a kink.
+    CASES += [
+        ("charbonnier", "reflect", channels, experts, size, (3, 130, 217), torch.float32)
+        for channels, experts, size in [(1, 48, 7), (3, 20, 5), (3, 33, 9), (1, 7, 15)]
+    ]
+    CASES += [(potential, "circular", 1, 48, 7, (3, 130, 217), torch.float64) for potential in ("huber", "mcp")]
+
+
+def problem(potential, boundary, channels, experts, size, shape, dtype):
+    functional = field(channels, experts, size, potential, boundary, dtype)
+    tensors = {name: getattr(functional, name).to(DEVICE) for name in ("filters", "weights", "smoothings")}
+    images = torch.randn((2, shape[0], channels, *shape[1:]), generator=torch.Generator().manual_seed(0), dtype=dtype)
+    return replace(functional, **tensors), *images.to(DEVICE)
+
+
+def in_double(functional, *images, monkeypatch) -> list[torch.Tensor]:
+    """By torch. Its convolutions of float32 are rounded to fewer bits on some GPUs."""
+    tensors = {name: getattr(functional, name).double() for name in ("filters", "weights", "smoothings")}
+    return in_torch(replace(functional, **tensors), *(image.double() for image in images), monkeypatch)
+
+
+def in_triton(functional, x, v, monkeypatch) -> list[torch.Tensor]:
+    with monkeypatch.context() as patch:
+        patch.setattr("regularizers.foe.fastest", lambda *_: cuda.kernel(functional.potential.name))
+        return everything(functional, x, v)
+
+
+def summary_in_torch(functional, x):
+    d = functional.potential.curvature(analysis(x, functional.filters), functional.weights, functional.smoothings).abs()
+    return d.sum((2, 3)), synthesis(d, functional.scale * functional.filters.square())
+
+
+def assert_same(results, expected, dtype) -> None:
+    for a, b in zip(results, expected, strict=True):
+        assert a.dtype == dtype
+        torch.testing.assert_close(a.double(), b, rtol=TOLERANCE[dtype], atol=TOLERANCE[dtype] * float(b.abs().max()))
+
+
+@executed
+@pytest.mark.parametrize("case", CASES)
+def test_the_kernel_computes_what_torch_computes(case, monkeypatch):
+    functional, x, v = problem(*case)
+    expected = in_double(functional, x, v, monkeypatch=monkeypatch)
+    assert_same(in_triton(functional, x, v, monkeypatch), expected, x.dtype)
+
+
+@executed
+@pytest.mark.parametrize("potential", ["charbonnier", "mcp"])
+def test_the_summary_is_of_absolute_curvatures(potential):
+    functional, x, _ = problem(potential, "valid", 1, 5, 3, (2, 11, 4), torch.float64)
+    assert_same(cuda.kernel(potential).summary(functional, x), summary_in_torch(functional, x), x.dtype)
+
+
+@executed
+def test_one_program_may_have_all_experts_or_all_tiles(monkeypatch):
+    functional, x, v = problem("huber", "valid", 1, 5, 3, (2, 4, 4), torch.float64)
+    expected = in_torch(functional, x, v, monkeypatch)
+    monkeypatch.setattr(cuda, "PROGRAMS", 1)
+    assert_same(in_triton(functional, x, v, monkeypatch), expected, x.dtype)
+
+
+@executed
+def test_views_are_read_correctly(monkeypatch):
+    functional, x, v = problem("huber", "valid", 1, 2, 3, (1, 5, 16), torch.float64)
+    transposed = replace(functional, filters=functional.filters.transpose(2, 3))
+    x, v = x.transpose(2, 3)[:, :, ::2], v.transpose(2, 3)[:, :, 1::2]
+    assert_same(in_triton(transposed, x, v, monkeypatch), in_torch(transposed, x, v, monkeypatch), x.dtype)
+
+
+@pytest.mark.skipif(not GPU or INTERPRETED, reason="no GPU")
+def test_results_are_the_same_bits_every_time(monkeypatch):
+    functional, x, v = problem("mcp", "circular", 3, 24, 7, (2, 200, 300), torch.float32)
+    for a, b in zip(*(in_triton(functional, x, v, monkeypatch) for _ in range(2)), strict=True):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.skipif(GPU or INTERPRETED, reason="the other tests run in this process")
+def test_in_the_interpreter():
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-x", __file__]
+    run = subprocess.run(
+        command,
+        cwd=Path(__file__).parent.parent,
+        env={**os.environ, "TRITON_INTERPRET": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
+
+
+# What the interpreter accepts the compiler may refuse; it needs no GPU.
+@pytest.mark.skipif(INTERPRETED, reason="nothing is compiled in the interpreter")
+@pytest.mark.parametrize(
+    "name, real, constants",
+    [
+        ("_parts", "fp32", {"MODE": "gradient", "POTENTIAL": "charbonnier", "CHANNELS": 1}),
+        ("_parts", "fp64", {"MODE": "product", "POTENTIAL": "mcp", "CHANNELS": 3}),
+        ("_parts", "fp32", {"MODE": "summary", "POTENTIAL": "huber", "CHANNELS": 1}),
+        ("_derivatives", "fp64", {"POTENTIAL": "mcp", "CHANNELS": 1}),
+        ("_sum_parts", "fp64", {"SCALE": 0.95, "CHANNELS": 3}),
+    ],
+)
+def test_the_kernels_compile_for_hopper(name, real, constants, monkeypatch, tmp_path):
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    function, constants = getattr(cuda, name), {**constants, "SIZE": 3}
+    integers = {"height", "width", "blocks", "tiles", "groups"}
+    types = {n: "constexpr" if n in constants else "i32" if n in integers else f"*{real}" for n in function.arg_names}
+    source = ASTSource(fn=function, signature=types, constexprs=constants)
+    options = cuda.FUSED if name == "_sum_parts" else cuda.OPTIONS
+    compiled = triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options)
+    fused = {"fp32": "fma.rn.f32", "fp64": "fma.rn.f64"}[real]
+    assert name == "_sum_parts" or fused in compiled.asm["ptx"]
+
+
+def test_without_triton_there_is_one_warning(monkeypatch):
+    monkeypatch.setattr(cuda, "UNUSABLE", "No module named 'triton'")
+    cuda.kernel.cache_clear()
+    try:
+        with pytest.warns(RuntimeWarning, match=r"no Triton.*: No module named 'triton'"):
+            assert cuda.kernel("huber") is None
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert cuda.kernel("huber") is None
+    finally:
+        cuda.kernel.cache_clear()
