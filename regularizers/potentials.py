@@ -30,8 +30,8 @@ class Kink:
 
 @dataclass(frozen=True)
 class Variation:
-    """How phi'', d phi' / dw and d phi' / ds vary while |t| stays in [low, high]: Lipschitz constants between kinks, and
-    sup |phi''|."""
+    """How phi'', d phi' / dw and d phi' / ds vary while |t| stays in [low, high]: Lipschitz constants between kinks,
+    and sup |phi''|."""
 
     lipschitz: tuple[Tensor, Tensor, Tensor]
     curvature: Tensor

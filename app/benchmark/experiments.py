@@ -1,0 +1,284 @@
+"""The tables of `scripts/benchmark`; each function yields rows."""
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from app.benchmark import hypergradient_methods, lower_methods
+from app.benchmark.lower_methods import Arrived, Late, Observed, Observer
+from app.benchmark.measure import copy_rate, matrix_product_rate, peak_memory, seconds, synchronize
+from app.benchmark.problems import denoising_problem, in_double
+from app.benchmark.reference import AutogradField
+from app.losses import SquaredError
+from app.lower import agd, lbfgs
+from app.lower.energy import Energy
+from app.lower.solution import LowerSolution
+from app.upper.bound import error_bound
+from app.upper.hypergradient import hypergradient
+from app.upper.linear import LinearSolution, conjugate_gradient
+from regularizers import CHARBONNIER, FieldOfExperts, foe
+from regularizers.filter_bank import pad
+
+Rows = Iterator[dict[str, Any]]
+
+
+@contextmanager
+def kernels_off() -> Iterator[None]:
+    """Torch alone: shifts and convolutions, without the compiled kernels."""
+    fastest, foe.fastest = foe.fastest, lambda *_: None
+    try:
+        yield
+    finally:
+        foe.fastest = fastest
+
+
+def operations(regularizer: FieldOfExperts, x: Tensor) -> Rows:
+    """Derivatives of R against autograd, and against the floor: flops by this machine's matrix-product rate (on a GPU,
+    if larger, bytes by its copy rate)."""
+    with torch.no_grad():
+        frozen = regularizer.functional()
+    plain, v = AutogradField(frozen), torch.randn_like(x)
+    hessian = frozen.hessian(x)
+    filters = frozen.filters
+    padded = pad(x, filters.shape[-1], frozen.boundary)
+    responses = len(x) * math.prod(n - filters.shape[-1] + 1 for n in padded.shape[2:])
+    one_filtering = 2 * responses * filters.numel() / matrix_product_rate(x.device)
+    one_copy = x.numel() * x.element_size() / copy_rate(x.device)
+    table: dict[str, tuple[int, Callable, Callable]] = {
+        "gradient": (2, lambda: frozen.gradient(x), lambda: plain.gradient(x)),
+        "Hessian-vector product": (2, lambda: hessian(v), lambda: plain.hessian_product(x, v)),
+        "mixed derivative": (4, lambda: frozen.mixed(x, v), lambda: plain.mixed(x, v)),
+    }
+    for name, (filterings, fast, slow) in table.items():
+        ours, theirs = seconds(x.device, fast, slow)
+        floor = filterings * one_filtering
+        if x.device.type == "cuda":
+            floor = max(floor, 3 * one_copy)
+        yield {
+            "operation": name, "ours (ms)": 1e3 * ours, "autograd (ms)": 1e3 * theirs, "faster by": theirs / ours,
+            "floor (ms)": 1e3 * floor, "ours / floor": ours / floor,
+        }  # fmt: skip
+
+
+LOWER_METHODS: dict[str, Callable[[Any, Tensor], object]] = {
+    "ours: preconditioned L-BFGS": lambda e, x: lbfgs.solve(Observed(e), x, 0.0),  # type: ignore[arg-type]
+    "ours: accelerated gradient": lambda e, x: agd.solve(Observed(e), x, 0.0),  # type: ignore[arg-type]
+    "FISTA, proven L": lower_methods.fista,
+    "FISTA, estimated L": lower_methods.fista_estimated,
+    "gradient descent, proven L": lower_methods.gradient_descent,
+    "Barzilai-Borwein": lower_methods.barzilai_borwein,
+    "deepinv GD, backtracking": lower_methods.deepinv_gradient_descent,
+    "torch L-BFGS, strong Wolfe": lower_methods.plain_lbfgs,
+}
+
+
+def lower_solves(
+    regularizer: FieldOfExperts, clean: Tensor, accuracies: tuple[float, ...], limit: float = 60.0
+) -> Rows:
+    """Gradients and time until the true error of every image is below eps; a preconditioner counts as a gradient. Those
+    of torch run image by image, as they have one step for all variables. `limit`: seconds, per image for those."""
+    energy = denoising_problem(regularizer, clean)
+    _, exact, _ = in_double(regularizer, energy, clean)
+    minimiser = lbfgs.solve(exact, exact.y, 1e-6).x.to(energy.y)
+    for accuracy in accuracies:
+        for name, method in LOWER_METHODS.items():
+            images = [torch.tensor([i]) for i in range(len(clean))] if "torch" in name else [torch.arange(len(clean))]
+            arrived, spent = [], 0.0
+            for part in images:
+                start = time.perf_counter()
+                observer = Observer(energy.take(part), minimiser[part], accuracy, start + limit)
+                with suppress(Arrived, Late):
+                    method(observer, observer.energy.backprojection)
+                spent += time.perf_counter() - start
+                arrived += observer.arrived.tolist()
+                if min(arrived) == 0:
+                    break
+            extra = 2 if "preconditioned" in name else 0
+            yield {
+                "eps": accuracy, "method": name,
+                "gradients per image": sum(arrived) / len(arrived) + extra if min(arrived) else "not reached",
+                "seconds": spent if min(arrived) else f"> {spent:.0f}",
+            }  # fmt: skip
+
+
+def hypergradients(regularizer: FieldOfExperts, clean: Tensor, targets: tuple[float, ...]) -> Rows:
+    """Time of one hypergradient at equal measured accuracy, and our proven bound on its error.
+
+    Each method runs at the loosest accuracy that meets the target, found beforehand against float64. Unrolling and
+    deep equilibrium see the first image alone, and so do we in the row beside them."""
+    for images, names in ((len(clean), ("written today",)), (1, ("unrolled", "deep equilibrium"))):
+        part = clean[:images]
+        energy, loss = denoising_problem(regularizer, part), SquaredError(part)
+        double, exact_energy, exact_loss = in_double(regularizer, energy, part)
+        exact = hypergradient_methods.vector(
+            hypergradient_methods.ours(double, exact_energy, exact_loss, 1e-7).gradient
+        )
+        for target in targets:
+            base = None
+            for name in ("ours", *names):
+                method, numbers = HYPERGRADIENT_METHODS[name]
+                row = {"images": images, "relative error <=": target, "method": name}
+                found = _loosest(method, numbers, (regularizer, energy, loss), exact, target)
+                base = found.pop("seconds") if base is None else base
+                spent = found.pop("seconds", base)
+                ratio = spent / base if isinstance(spent, float) else ""
+                yield (
+                    row
+                    | {"seconds": spent, "ours faster by": ratio}
+                    | found
+                    | _bound(name, found["at"], (regularizer, energy, loss), (double, exact_energy, exact_loss), exact)
+                )
+
+
+def _ours(regularizer: FieldOfExperts, energy: Energy, loss: SquaredError, accuracy: float) -> Tensor:
+    return hypergradient_methods.vector(hypergradient_methods.ours(regularizer, energy, loss, accuracy).gradient)
+
+
+ACCURACIES = [10 ** (-i / 4) for i in range(0, 25)]
+STEPS = [25.0, 50.0, 100.0, 200.0, 400.0, 800.0, 1600.0]
+HYPERGRADIENT_METHODS: dict[str, tuple[Callable[..., Tensor], list[float]]] = {
+    "ours": (_ours, ACCURACIES),
+    "written today": (hypergradient_methods.written_today, ACCURACIES[::2]),
+    "unrolled": (hypergradient_methods.unrolled, STEPS),
+    "deep equilibrium": (hypergradient_methods.deep_equilibrium, STEPS),
+}
+
+
+def _loosest(method: Callable[..., Tensor], numbers: list, problem: tuple, exact: Tensor, target: float) -> dict:
+    """The first number whose result is within the target, with its time and memory; gives up after two minutes."""
+    device, begun, error = problem[1].y.device, time.perf_counter(), math.inf
+    for number in numbers:
+        with peak_memory(device) as memory:
+            synchronize(device)
+            start = time.perf_counter()
+            result = method(*problem, number)
+            synchronize(device)
+            spent = time.perf_counter() - start
+        error = float((result - exact).norm() / exact.norm())
+        if error <= target:
+            (spent,) = seconds(device, lambda n=number: method(*problem, n), repetitions=3 if spent < 5 else 1)
+            return {"seconds": spent, "at": number, "measured error": error, "memory (MB)": memory[0] / 1e6}
+        if time.perf_counter() - begun > 120 or memory[0] > 8e9:
+            break
+    return {"seconds": "not reached", "at": number, "measured error": error, "memory (MB)": memory[0] / 1e6}
+
+
+def _bound(name: str, number: float, problem: tuple, double: tuple, exact: Tensor) -> dict:
+    """omega relative to the hypergradient: in float32 and, where rounding does not blur it, float64."""
+    if name != "ours":
+        return {"omega / norm": "", "holds": ""}
+    regularizer, energy, loss = problem
+    z = hypergradient_methods.ours(regularizer, energy, loss, number)
+    omega = float(error_bound(regularizer, energy, loss.smoothness, z.lower, z.linear).mean())
+    error = float((hypergradient_methods.vector(z.gradient) - exact).norm())
+    return {"omega / norm": omega / float(exact.norm()), "holds": "yes" if error <= omega else "NO"}
+
+
+def shapes(device: torch.device) -> Rows:
+    """The gradient of R against two plain convolutions around the same potential, over channels, filters and sizes."""
+    cases = [(1, 48, size, 8, 128) for size in (3, 5, 7, 9, 11)]
+    cases += [(3, 48, size, 8, 128) for size in (5, 7)]
+    cases += [(1, 24, 7, 8, 128), (1, 96, 7, 8, 128)]
+    cases += [(1, 48, 7, 1, 128), (1, 48, 7, 32, 128), (1, 48, 7, 8, 64), (1, 48, 7, 1, 512), (1, 48, 7, 1, 1024)]
+    for channels, filters, size, batch, side in cases:
+        filters = min(filters, channels * (size**2 - 1))
+        f = FieldOfExperts(channels, filters, size, CHARBONNIER, "valid").to(device).frozen()
+        x = torch.rand(batch, channels, side, side, device=device)
+
+        def plain(f=f, x=x) -> Tensor:
+            u = F.conv2d(x, f.filters)  # type: ignore[attr-defined]
+            z = f.weights * f.potential.influence(u, f.weights, f.smoothings)  # type: ignore[attr-defined]
+            return F.conv_transpose2d(z, f.filters)  # type: ignore[attr-defined]
+
+        ours, theirs = seconds(device, lambda f=f, x=x: f.gradient(x), plain, repetitions=7)
+        flops = 4 * batch * (side - size + 1) ** 2 * filters * channels * size**2
+        yield {
+            "channels": channels, "filters": filters, "size": size, "batch": batch, "side": side,
+            "ours (ms)": 1e3 * ours, "plain (ms)": 1e3 * theirs, "faster by": theirs / ours,
+            "Gflop/s": flops / ours / 1e9,
+        }  # fmt: skip
+
+
+def memory(regularizer: FieldOfExperts, photograph: Callable[[int], Tensor]) -> Rows:
+    """Bytes per pixel at the peak, beyond the image itself."""
+    plain = AutogradField(regularizer.frozen())  # type: ignore[arg-type]
+    for side in (512, 1024):
+        clean = photograph(side)
+        energy = denoising_problem(regularizer, clean)
+        x = energy.y
+        table: dict[str, Callable] = {
+            "gradient": lambda e=energy, x=x: e.functional.gradient(x),
+            "Hessian-vector product": lambda e=energy, x=x: e.functional.hessian(x)(x),
+            "lower-level solve to 0.1": lambda e=energy, x=x: lbfgs.solve(e, x, 0.1),
+            "gradient by autograd": lambda x=x: plain.gradient(x),
+            "Hessian-vector product by autograd": lambda x=x: plain.hessian_product(x, x),
+        }
+        for name, run in table.items():
+            with peak_memory(x.device) as found:
+                run()
+            yield {"side": side, "operation": name, "bytes per pixel": found[0] / clean.numel()}
+
+
+def whole_images(regularizer: FieldOfExperts, photograph: Callable[[int, int], Tensor], accuracy: float) -> Rows:
+    """Reconstructions of whole images; `changed`: the largest change of an 8-bit pixel in a solve 30 times tighter."""
+    for height, width in ((512, 768), (4096, 4096)):
+        clean = photograph(height, width)
+        energy = denoising_problem(regularizer, clean)
+        with peak_memory(clean.device) as found:
+            start = time.perf_counter()
+            solution = lbfgs.solve(energy, energy.y, accuracy)
+            synchronize(clean.device)
+            spent = time.perf_counter() - start
+        changed: Any = ""
+        if height < 4096:
+            _, exact, _ = in_double(regularizer, energy, clean)
+            tight = lbfgs.solve(exact, solution.x.double(), accuracy / 30).x
+            changed = int((_bytes(tight) - _bytes(solution.x)).abs().max())
+        yield {
+            "image": f"{height} x {width}", "seconds": spent, "gradients": int(solution.iterations[0]),
+            "certified error": float(solution.error_bound[0]), "peak (MB)": found[0] / 1e6,
+            "bytes per pixel": found[0] / clean.numel(), "changed": changed,
+        }  # fmt: skip
+
+
+def _bytes(x: Tensor) -> Tensor:
+    return (x.double().clamp(0, 1) * 255).round()
+
+
+def training_step(regularizer: FieldOfExperts, clean: Tensor, accuracy: float) -> Rows:
+    """One hypergradient in torch alone, with the compiled kernel, and with the preconditioned solvers too; and the
+    factor that time and number of gradients and products alone predict."""
+    energy, loss = denoising_problem(regularizer, clean), SquaredError(clean)
+
+    def plain() -> tuple[LowerSolution, LinearSolution]:
+        lower = agd.solve(energy, energy.y, accuracy)
+        b = loss.gradient(lower.x)
+        linear = conjugate_gradient(energy.hessian(lower.x), b, b.new_full((len(b),), accuracy))
+        regularizer.mixed(lower.x, linear.q)
+        return lower, linear
+
+    def preconditioned() -> tuple[LowerSolution, LinearSolution]:
+        z = hypergradient(regularizer, energy, loss, lbfgs.solve, energy.y, None, accuracy)
+        return z.lower, z.linear
+
+    def row(name: str, step: Callable[[], tuple[LowerSolution, LinearSolution]]) -> dict[str, Any]:
+        hessian = energy.hessian(energy.y)
+        counts = [float(part.iterations.double().mean()) for part in step()]
+        spent, gradient, product = seconds(
+            clean.device, step, lambda: energy.gradient(energy.y), lambda: hessian(energy.y), repetitions=5
+        )
+        counted = f"{counts[0]:.0f} + {counts[1]:.0f}"
+        parts = gradient * counts[0] + product * counts[1]
+        return {"step": name, "ms": 1e3 * spent, "gradients + products": counted, "their ms": 1e3 * parts}
+
+    with kernels_off():
+        first = row("torch, accelerated gradient, CG", plain)
+    rows = [first, row("compiled kernel", plain), row("preconditioned L-BFGS and CG", preconditioned)]
+    for r in rows:
+        yield r | {"factor": first["ms"] / r["ms"], "parts predict": first["their ms"] / r["their ms"]}

@@ -1,0 +1,153 @@
+"""Other ways to the minimiser of h, as they are written elsewhere; all stopped when the true error is small enough.
+
+Each takes (energy, start) and evaluates `energy.gradient` (or, for a deepinv optimiser, its prior's) until the observer
+raises Arrived.
+"""
+
+import time
+from dataclasses import dataclass, field
+
+import deepinv
+import torch
+from deepinv.optim import L2, Prior
+from deepinv.physics import Denoising
+from torch import Tensor
+
+from app.lower.energy import Energy
+from app.lower.solution import dot, norm, per_image
+
+
+class Arrived(Exception):
+    """Every image is within the accuracy."""
+
+
+class Late(Exception):
+    """Time is up."""
+
+
+@dataclass
+class Observer:
+    """Stands in for an energy; counts gradients and knows the minimiser."""
+
+    energy: Energy
+    minimiser: Tensor
+    accuracy: float
+    deadline: float = float("inf")  # on the clock of time.perf_counter
+    gradients: int = 0
+    arrived: Tensor = field(init=False)  # (B,) gradients until the error was small enough
+
+    def __post_init__(self) -> None:
+        self.arrived = torch.zeros(len(self.minimiser), dtype=torch.long)
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        return self.energy.bounds
+
+    def value(self, x: Tensor) -> Tensor:
+        return self.energy.value(x)
+
+    def gradient(self, x: Tensor) -> Tensor:
+        self.note(x)
+        return self.energy.gradient(x)
+
+    def note(self, x: Tensor) -> None:
+        self.gradients += 1
+        near = (norm(x - self.minimiser) <= self.accuracy).cpu() & (self.arrived == 0)
+        self.arrived[near] = self.gradients
+        if (self.arrived > 0).all():
+            raise Arrived
+        if time.perf_counter() > self.deadline:
+            raise Late
+
+
+@dataclass(frozen=True)
+class Observed:
+    """The energy itself to this program's solvers, every image kept to the end."""
+
+    observer: Observer
+
+    def __getattr__(self, name: str):
+        return getattr(self.observer.energy, name)
+
+    def gradient(self, x: Tensor) -> Tensor:
+        return self.observer.gradient(x)
+
+    def take(self, images: Tensor):
+        whole = len(images) == len(self.observer.minimiser)
+        return self if whole else self.observer.energy.take(images)
+
+
+def largest_eigenvalue(energy: Energy, x: Tensor, iterations: int = 20) -> float:
+    """Power iteration on the Hessian at x: an estimate from below."""
+    hessian, v = energy.hessian(x), torch.randn_like(x)
+    for _ in range(iterations):
+        v = hessian(v / per_image(norm(v)))
+    return float(norm(v).max())
+
+
+def gradient_descent(energy: Observer, x: Tensor) -> None:
+    mu, largest = energy.bounds
+    while True:
+        x = x - 2 / (mu + largest) * energy.gradient(x)
+
+
+def fista(energy: Observer, x: Tensor, largest: float | None = None) -> None:
+    """Beck and Teboulle's momentum, at the proven L or a given one."""
+    step = 1 / (largest or energy.bounds[1])
+    z, t = x, 1.0
+    while True:
+        x_next = z - step * energy.gradient(z)
+        t_next = (1 + (1 + 4 * t * t) ** 0.5) / 2
+        z, x, t = x_next + (t - 1) / t_next * (x_next - x), x_next, t_next
+
+
+def fista_estimated(energy: Observer, x: Tensor) -> None:
+    fista(energy, x, largest_eigenvalue(energy.energy, torch.zeros_like(x)))  # flat: where curvature is largest
+
+
+def plain_lbfgs(energy: Observer, x: Tensor) -> None:
+    """torch.optim.LBFGS with its strong-Wolfe line search, on one image."""
+    x = x.clone().requires_grad_()
+    optimizer = torch.optim.LBFGS([x], max_iter=1000, history_size=10, line_search_fn="strong_wolfe",
+                                  tolerance_grad=0, tolerance_change=0)  # fmt: skip
+
+    def closure() -> Tensor:
+        with torch.no_grad():
+            x.grad = energy.gradient(x.detach())
+            return energy.value(x.detach()).sum()
+
+    for _ in range(100):
+        optimizer.step(closure)
+
+
+def barzilai_borwein(energy: Observer, x: Tensor) -> None:
+    g, step = energy.gradient(x), 1 / energy.bounds[1]
+    steps = torch.full((len(x),), step, device=x.device, dtype=x.dtype)
+    while True:
+        x_next = x - per_image(steps) * g
+        g_next = energy.gradient(x_next)
+        s, y = x_next - x, g_next - g
+        steps = dot(s, y) / dot(y, y).clamp(min=1e-30)
+        x, g = x_next, g_next
+
+
+class ObservedPrior(Prior):
+    """R of the energy for deepinv; its gradient is where the observer looks."""
+
+    def __init__(self, observer: Observer) -> None:
+        super().__init__()
+        self.explicit_prior, self.observer = True, observer
+
+    def fn(self, x: Tensor, *args, **kwargs) -> Tensor:
+        return self.observer.energy.functional.value(x)
+
+    def grad(self, x: Tensor, *args, **kwargs) -> Tensor:
+        self.observer.note(x)
+        return self.observer.energy.functional.gradient(x)
+
+
+def deepinv_gradient_descent(energy: Observer, x: Tensor) -> None:
+    """deepinv.optim.GD with its backtracking (A = identity)."""
+    solver = deepinv.optim.GD(data_fidelity=L2(), prior=ObservedPrior(energy), stepsize=1.0, backtracking=True,
+                              max_iter=100_000, custom_init=lambda y, physics: {"est": (x, x)})  # fmt: skip
+    solver(energy.energy.y, Denoising(device=x.device))
