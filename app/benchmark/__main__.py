@@ -16,6 +16,7 @@ from app.benchmark.measure import machine
 from app.benchmark.problems import MODELS, photographs, trained
 from app.memory import keep_freed_memory
 
+EPS = (0.1, 0.01)
 ACCURACY = 0.1  # certified ||x - argmin h|| of training and evaluation
 
 

@@ -4,6 +4,8 @@ Each returns the derivative of the mean loss by the parameters as one vector, an
 accuracy.
 """
 
+import time
+
 import deepinv
 import torch
 from deepinv.optim import L2, Prior
@@ -11,6 +13,7 @@ from deepinv.optim.linear import conjugate_gradient as deepinv_conjugate_gradien
 from deepinv.physics import Denoising
 from torch import Tensor
 
+from app.benchmark.lower_methods import Late
 from app.benchmark.reference import AutogradField
 from app.losses import SquaredError
 from app.lower import lbfgs
@@ -28,7 +31,9 @@ def ours(regularizer: FieldOfExperts, energy: Energy, loss: SquaredError, accura
     return hypergradient(regularizer, energy, loss, lbfgs.solve, energy.backprojection, None, accuracy)
 
 
-def written_today(regularizer: FieldOfExperts, energy: Energy, loss: SquaredError, accuracy: float) -> Tensor:
+def written_today(
+    regularizer: FieldOfExperts, energy: Energy, loss: SquaredError, accuracy: float, deadline: float
+) -> Tensor:
     """FISTA at an L estimated by power iteration, until ||grad h|| / mu <= accuracy on every image; deepinv's conjugate
     gradients to the same residual; every derivative by autograd."""
     functional = regularizer.functional()
@@ -48,6 +53,8 @@ def written_today(regularizer: FieldOfExperts, energy: Energy, loss: SquaredErro
         if (norm(g) / mu <= accuracy).all():
             x = z.detach()
             break
+        if time.perf_counter() > deadline:
+            raise Late
         x_next = (z - step * g).detach()
         t_next = (1 + (1 + 4 * t * t) ** 0.5) / 2
         z, x, t = x_next + (t - 1) / t_next * (x_next - x), x_next, t_next
@@ -80,7 +87,9 @@ class PlainPrior(Prior):
         return AutogradField(self.regularizer.frozen()).gradient(x)  # type: ignore[arg-type]
 
 
-def unrolled(regularizer: FieldOfExperts, energy: Energy, loss: SquaredError, iterations: float) -> Tensor:
+def unrolled(
+    regularizer: FieldOfExperts, energy: Energy, loss: SquaredError, iterations: float, deadline: float
+) -> Tensor:
     """Back-propagation through that many steps of accelerated gradient descent at the proven L and mu."""
     functional = regularizer.functional()
     field, (mu, largest) = AutogradField(functional), energy.bounds
@@ -93,7 +102,9 @@ def unrolled(regularizer: FieldOfExperts, energy: Energy, loss: SquaredError, it
     return vector(torch.autograd.grad(mean, tuple(regularizer.parameters())))
 
 
-def deep_equilibrium(regularizer: FieldOfExperts, energy: Energy, loss: SquaredError, iterations: float) -> Tensor:
+def deep_equilibrium(
+    regularizer: FieldOfExperts, energy: Energy, loss: SquaredError, iterations: float, deadline: float
+) -> Tensor:
     """deepinv's deep-equilibrium gradient descent, with that many steps forward and backward."""
     mu, largest = energy.bounds
     solver = deepinv.optim.GD(

@@ -60,7 +60,7 @@ class _Pairs:
         new = (s.flatten(1), y.flatten(1), products, self.count)
         for ring, value in ((self.s, new[0]), (self.y, new[1]), (self.sy.mT, new[2]), (self.birth, new[3])):
             old = ring[images, slot]
-            ring[images, slot] = torch.where(where.view(-1, *[1] * (old.ndim - 1)), value, old)
+            ring[images, slot] = _choose(where, value, old)
         self.count = self.count + where
 
     def apply(self, g: Tensor, inverse: Preconditioner, scale: Tensor) -> Tensor:
@@ -181,21 +181,27 @@ def _advance(state: _State, energy: Energy, accuracy: float) -> None:
     state.pairs.add(s, y, usable)
     state.scale = torch.where(usable, sy / dot(y, state.inverse(y)), state.scale)
     d = -state.pairs.apply(g, state.inverse, state.scale)
-    d = torch.where(per_image(dot(g, d) < 0), d, -g)
+    d = _choose(dot(g, d) < 0, d, -g)
 
     state.slope = torch.where(accept, dot(g, d), state.slope)
     state.t = torch.where(accept, 1, shorter)
-    accept = per_image(accept)
     state.x, state.g, state.d = (
-        torch.where(accept, new, old) for new, old in ((trial, state.x), (g, state.g), (d, state.d))
+        _choose(accept, new, old) for new, old in ((trial, state.x), (g, state.g), (d, state.d))
     )
+
+
+def _choose(condition: Tensor, new: Tensor, old: Tensor) -> Tensor:
+    """torch.where per image; without touching pixels where all agree, as far as asking costs nothing."""
+    if condition.device.type == "cpu" and bool(condition.all()):
+        return new
+    return torch.where(condition.view(-1, *[1] * (new.ndim - 1)), new, old)
 
 
 def _certify(state: _State, point: Tensor, error: Tensor, accuracy: float) -> None:
     """Remember the best point. What is accurate already stays as it is, however late it is looked at."""
     open_ = state.bound > accuracy
     improved = open_ & (error < state.bound)
-    state.best = torch.where(per_image(improved), point, state.best)
+    state.best = _choose(improved, point, state.best)
     state.bound = torch.where(improved, error, state.bound)
     state.iterations = state.iterations + open_
     halved = error <= state.milestone / 2

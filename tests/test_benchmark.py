@@ -1,0 +1,87 @@
+"""The benchmark's rivals compute the same things, and its tables fill."""
+
+import math
+
+import pytest
+import torch
+
+from app.benchmark import experiments
+from app.benchmark.hypergradient_methods import deep_equilibrium, ours, unrolled, vector, written_today
+from app.benchmark.lower_methods import Arrived, Observed, Observer
+from app.benchmark.problems import denoising_problem, photographs
+from app.benchmark.reference import AutogradField
+from app.losses import SquaredError
+from app.lower import lbfgs
+from app.lower.energy import Energy
+from app.lower.solution import norm
+from regularizers import CHARBONNIER, HUBER, MCP, FieldOfExperts
+from tests.conftest import ROOT
+from tests.problems import perturbed
+
+
+def field(potential=CHARBONNIER, boundary: str = "reflect") -> FieldOfExperts:
+    return perturbed(FieldOfExperts(1, 4, 3, potential, boundary, 0.8, weight=0.05, smoothing=0.02)).double()
+
+
+def toy() -> tuple[FieldOfExperts, Energy, SquaredError]:
+    regularizer = field()
+    clean = photographs(ROOT, 2, 32, torch.device("cpu")).double()
+    return regularizer, denoising_problem(regularizer, clean), SquaredError(clean)
+
+
+@pytest.mark.parametrize("boundary", ["valid", "circular", "reflect"])
+@pytest.mark.parametrize("potential", [CHARBONNIER, HUBER, MCP], ids=lambda p: p.name)
+def test_closed_forms_and_kernels_agree_with_automatic_differentiation(potential, boundary):
+    regularizer = field(potential, boundary)
+    f = regularizer.frozen()
+    reference = AutogradField(f)  # type: ignore[arg-type]
+    x, v = torch.randn(2, 2, 1, 12, 13, dtype=torch.float64)
+    torch.testing.assert_close(f.value(x), reference.value(x))
+    torch.testing.assert_close(f.gradient(x), reference.gradient(x))
+    torch.testing.assert_close(f.hessian(x)(v), reference.hessian_product(x, v))
+    for a, b in zip(f.mixed(x, v), reference.mixed(x, v), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize(("method", "number"), [(written_today, 1e-6), (unrolled, 400), (deep_equilibrium, 400)])
+def test_rival_hypergradients_converge_to_ours(method, number):
+    problem = toy()
+    expected = vector(ours(*problem, 1e-9).gradient)
+    found = method(*problem, number, math.inf)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-3 * float(expected.abs().max()))
+
+
+@pytest.mark.parametrize("name", experiments.LOWER_METHODS)
+def test_rival_solvers_arrive(name):
+    _, energy, _ = toy()
+    energy = energy.take(torch.tensor([0]))
+    minimiser = lbfgs.solve(energy, energy.y, 1e-8).x
+    observer = Observer(energy, minimiser, 1e-3)
+    with pytest.raises(Arrived):
+        experiments.LOWER_METHODS[name](observer, energy.y)
+    assert observer.arrived[0] == observer.gradients > 1
+
+
+def test_an_observed_solver_takes_the_steps_it_takes_alone():
+    _, energy, _ = toy()
+    alone = lbfgs.solve(energy, energy.y, 1e-4)
+    observer = Observer(energy, torch.full_like(energy.y, torch.nan), 0.0)
+    watched = lbfgs.solve(Observed(observer), energy.y, 1e-4)  # type: ignore[arg-type]
+    assert norm(watched.x - alone.x).max() < 1e-3
+
+
+def test_every_table_fills():
+    regularizer = field().float()
+    clean = photographs(ROOT, 2, 32, torch.device("cpu"))
+    tables = [
+        experiments.operations(regularizer, clean),
+        experiments.lower_solves(regularizer, clean, (0.1,)),
+        experiments.hypergradients(regularizer, clean, (1e-1,)),
+        experiments.training_step(regularizer, clean, 0.1),
+        experiments.memory(regularizer, lambda side: clean[:1].repeat(1, 1, 2, 2)),
+        experiments.whole_images(regularizer, lambda h, w: clean[:1], 0.1),
+    ]
+    for table in tables:
+        rows = list(table)
+        assert rows
+        assert all(row.keys() == rows[0].keys() for row in rows)
