@@ -81,7 +81,7 @@ LOWER_METHODS: dict[str, Callable[[Any, Tensor], object]] = {
 
 
 def lower_solves(
-    regularizer: FieldOfExperts, clean: Tensor, accuracies: tuple[float, ...], limit: float = 60.0
+    regularizer: FieldOfExperts, clean: Tensor, accuracies: tuple[float, ...], limit: float = 30.0
 ) -> Rows:
     """Gradients and time until the true error of every image is below eps; a preconditioner counts as a gradient. Those
     of torch run image by image, as they have one step for all variables. `limit`: seconds, per image for those."""
@@ -109,25 +109,29 @@ def lower_solves(
             }  # fmt: skip
 
 
-def hypergradients(regularizer: FieldOfExperts, clean: Tensor, targets: tuple[float, ...], limit: float = 90.0) -> Rows:
+def hypergradients(regularizer: FieldOfExperts, clean: Tensor, targets: tuple[float, ...], limit: float = 45.0) -> Rows:
     """Time of one hypergradient at equal measured accuracy, and our proven bound on its error.
 
     Each method runs at the loosest accuracy that meets the target, found beforehand against float64; `limit` is what
-    one run may take, in seconds. Unrolling and deep equilibrium see the first image alone, and so do we beside them."""
+    one run may take, in seconds. Where float32 does not have the digits, everything runs in float64. Unrolling and deep
+    equilibrium see the first image alone, and so do we beside them."""
     for images, others in ((len(clean), OTHERS[:1]), (1, OTHERS[1:])):
         part = clean[:images]
         problem = regularizer, denoising_problem(regularizer, part), SquaredError(part)
         double = in_double(*problem[:2], part)
         exact = vector(hypergradient_methods.ours(*double, 1e-7).gradient)
         for target in targets:
-            ours = _loosest(_ours, [10 ** (-i / 4) for i in range(25)], problem, exact, target, limit)
-            row = {"images": images, "relative error <=": target}
-            yield row | {"method": "ours"} | ours | {"ours faster by": ""} | _bound(problem, ours["at"], exact)
+            accuracies = [10 ** (-i / 4) for i in range(29)]
+            used, ours = problem, _loosest(_ours, accuracies, problem, exact, target, limit)
+            if not ours["measured error"] <= target:
+                used, ours = double, _loosest(_ours, accuracies, double, exact, target, limit)
+            row = {"images": images, "dtype": str(used[1].y.dtype)[6:], "relative error <=": target}
+            yield row | {"method": "ours"} | ours | {"ours faster by": ""} | _bound(used, ours["at"], exact)
             for name, method in others:
                 numbers = [2.0**i * 25 for i in range(8)]
                 if name == "written today":
                     numbers = [ours["at"] * 10 ** (1 - i / 2) for i in range(8)]
-                theirs = _loosest(method, numbers, problem, exact, target, limit)
+                theirs = _loosest(method, numbers, used, exact, target, limit)
                 ratio = theirs["seconds"] / ours["seconds"]
                 reached = theirs["measured error"] <= target
                 yield row | {"method": name} | theirs | {
@@ -138,7 +142,10 @@ def hypergradients(regularizer: FieldOfExperts, clean: Tensor, targets: tuple[fl
 
 
 def _ours(regularizer: FieldOfExperts, energy: Energy, loss: SquaredError, accuracy: float, deadline: float) -> Tensor:
-    return vector(hypergradient_methods.ours(regularizer, energy, loss, accuracy).gradient)
+    z = hypergradient_methods.ours(regularizer, energy, loss, accuracy)
+    if not (z.lower.converged & z.linear.converged).all():
+        raise Late  # tighter asks for digits the type does not have
+    return vector(z.gradient)
 
 
 OTHERS: list[tuple[str, Callable[..., Tensor]]] = [

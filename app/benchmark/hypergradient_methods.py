@@ -10,7 +10,6 @@ import deepinv
 import torch
 from deepinv.optim import L2, Prior
 from deepinv.optim.linear import conjugate_gradient as deepinv_conjugate_gradient
-from deepinv.physics import Denoising
 from torch import Tensor
 
 from app.benchmark.lower_methods import Late
@@ -116,5 +115,5 @@ def deep_equilibrium(
         trainable_params=[],
         DEQ=deepinv.optim.DEQConfig(max_iter_backward=int(iterations)),
     )
-    x = solver(energy.y, Denoising(device=energy.y.device))
+    x = solver(energy.y, energy.operator.physics)  # type: ignore[attr-defined]
     return vector(torch.autograd.grad(loss.value(x).mean(), tuple(regularizer.parameters())))

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 import deepinv
 import torch
 from deepinv.optim import L2, Prior
-from deepinv.physics import Denoising
 from torch import Tensor
 
 from app.lower.energy import Energy
@@ -150,4 +149,4 @@ def deepinv_gradient_descent(energy: Observer, x: Tensor) -> None:
     """deepinv.optim.GD with its backtracking (A = identity)."""
     solver = deepinv.optim.GD(data_fidelity=L2(), prior=ObservedPrior(energy), stepsize=1.0, backtracking=True,
                               max_iter=100_000, custom_init=lambda y, physics: {"est": (x, x)})  # fmt: skip
-    solver(energy.energy.y, Denoising(device=x.device))
+    solver(energy.energy.y, energy.energy.operator.physics)  # type: ignore[attr-defined]

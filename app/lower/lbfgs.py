@@ -29,7 +29,7 @@ MEMORY = 5
 ACCEPT = 0.8
 STRICT = 15
 REFRESH = 4  # once, when the gradient has fallen by this factor, the preconditioner is computed again
-PATIENCE = 20  # give up after this many sqrt(L / mu) + 1 gradients without halving the gradient
+PATIENCE = 5  # give up after this many sqrt(L / mu) + 1 gradients without halving the gradient
 
 
 @dataclass

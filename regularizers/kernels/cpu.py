@@ -145,12 +145,14 @@ def _processor() -> str:
 
 
 def _cache_folder() -> Path:
+    """A folder nobody else writes to: what lies there is run."""
+    user = getattr(os, "getuid", int)()
     base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    for folder in (base / "bilevel-regularizers", Path(tempfile.gettempdir()) / f"bilevel-regularizers-{os.getuid()}"):
+    for folder in (base / "bilevel-regularizers", Path(tempfile.gettempdir()) / f"bilevel-regularizers-{user}"):
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         except OSError:
             continue
-        if os.access(folder, os.W_OK):
+        if os.access(folder, os.W_OK) and folder.stat().st_uid == user:
             return folder
     raise OSError("no folder for the compiled kernel is writable")
