@@ -22,7 +22,7 @@ ACCURACY = 0.1  # certified ||x - argmin h|| of training and evaluation
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="scripts/benchmark", description=__doc__)
-    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--json", type=Path, help="write the tables there too")
     parser.add_argument("--data-root", type=Path, default=Path(os.environ.get("APP_DATA_ROOT", "data")))
     parser.add_argument("--only", choices=list(TABLES), action="append", help="one table; may be given again")

@@ -110,7 +110,7 @@ def kernel(dtype: torch.dtype, filter_size: int, potential: str) -> CpuKernel | 
     except (OSError, subprocess.CalledProcessError) as error:
         reason = getattr(error, "stderr", None) or str(error)
         warnings.warn(
-            f"no compiled kernel, so fields of experts run two to three times slower on this CPU: {compiler} failed: "
+            f"no compiled kernel, so fields of experts take about twice as long on this CPU: {compiler} failed: "
             f"{reason.strip().splitlines()[0]}",
             RuntimeWarning,
             stacklevel=2,
