@@ -16,7 +16,7 @@ from app.benchmark.measure import machine
 from app.benchmark.problems import MODELS, photographs, trained
 from app.memory import keep_freed_memory
 
-EPS = (0.1, 0.01)
+EPS = (0.1, 0.01)  # true errors of the lower level
 ACCURACY = 0.1  # certified ||x - argmin h|| of training and evaluation
 
 
@@ -30,6 +30,9 @@ def main() -> int:
     device = torch.device(options.device)
     if device.type == "cuda" and not torch.cuda.is_available():
         print("error: this machine has no CUDA device", file=sys.stderr)
+        return 2
+    if options.json and not options.json.parent.is_dir():
+        print(f"error: {options.json.parent} is not a folder", file=sys.stderr)
         return 2
     torch.backends.cudnn.allow_tf32 = False
     keep_freed_memory()
@@ -69,9 +72,7 @@ def _operations(root: Path, device: torch.device) -> Tables:
 def _lower(root: Path, device: torch.device) -> Tables:
     clean = photographs(root, 8, 128, device)
     title = "Lower level, {}: until the true error is eps"
-    return [
-        (title.format(name), experiments.lower_solves(trained(name, device), clean, (0.1, 0.01))) for name in MODELS
-    ]
+    return [(title.format(name), experiments.lower_solves(trained(name, device), clean, EPS)) for name in MODELS]
 
 
 def _hypergradient(root: Path, device: torch.device) -> Tables:

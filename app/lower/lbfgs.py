@@ -25,9 +25,9 @@ from app.lower.energy import Energy
 from app.lower.preconditioner import Preconditioner, preconditioner
 from app.lower.solution import LowerSolution, NotStronglyConvexError, check_every, dot, norm, per_image
 
-MEMORY = 5
-ACCEPT = 0.8
-STRICT = 15
+MEMORY = 5  # pairs; 10 and 20 need as many gradients here and cost more
+ACCEPT = 0.8  # 1 - 2 delta of the approximate Wolfe conditions with delta = 0.1
+STRICT = 15  # gradients; without rounding a halving takes about five
 REFRESH = 4  # once, when the gradient has fallen by this factor, the preconditioner is computed again
 PATIENCE = 5  # give up after this many sqrt(L / mu) + 1 gradients without halving the gradient
 

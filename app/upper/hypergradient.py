@@ -60,9 +60,7 @@ class Hypergradient:
     loss: Tensor  # (B,) at the inexact x
     lower: LowerSolution
     linear: LinearSolution
-    computations: (
-        Tensor  # (B,) gradients of h and products with H, the papers' unit of cost; preconditioners count as one
-    )
+    computations: Tensor  # (B,) gradients of h, products with H and preconditioners: the papers' unit of cost
 
 
 @torch.no_grad()
@@ -78,8 +76,8 @@ def hypergradient(
     """Solve the lower level to ||x - x*|| <= accuracy and the linear system to ||H q - grad loss|| <= accuracy.
 
     One accuracy serves both: an error eps in x already moves the right-hand side by L_g eps, and L_g = 1 for the
-    squared error. An image that cannot be certified to the accuracy is
-    used with the error it reached; `lower.converged` and `linear.converged` say so.
+    squared error. An image that cannot be certified to the accuracy is used with the error it reached;
+    `lower.converged` and `linear.converged` say so.
     """
     lower = solve(energy, start, accuracy)
     b = loss.gradient(lower.x)
