@@ -1,19 +1,23 @@
 """From a configuration to the objects it names."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import torch
 
-from app.config import Config, ConfigError, override
+from app.config import override
 from app.evaluate import Reconstructor
 from app.lower import agd, lbfgs
 from app.models import load_model
+from app.options import Config, ConfigError
 from app.physics import OperatorFactory, deblurring, denoising, inpainting
-from app.upper import schedules
+from app.upper import direction, schedules
+from app.upper.descent import Descent
 from app.upper.hypergradient import Solver
 from app.upper.isgd import Isgd
+from app.upper.method import Method
 from datasets.kernels import gaussian_kernel, read_kernel
 from regularizers import Regularizer
 
@@ -57,21 +61,34 @@ def lower_solver(config: Config) -> Solver:
     return partial(solvers[config.lower.solver], max_iterations=config.lower.max_iterations)
 
 
-def isgd(config: Config) -> Isgd:
-    upper, steps = config.upper, config.run.steps
-    step_size = {
-        "constant": schedules.constant(upper.step_size),
-        "polynomial": schedules.polynomial(upper.step_size, upper.step_decay),
-        "one_cycle": schedules.one_cycle(upper.step_size, steps),
-    }[upper.schedule]
-    accuracy = schedules.polynomial(upper.accuracy, upper.accuracy_decay)
-    return Isgd(lower_solver(config), step_size, accuracy, upper.relative_accuracy)
+def method(config: Config) -> Method:
+    """The upper-level method of upper.algorithm."""
+    upper, solve = config.upper, lower_solver(config)
+    methods: dict[str, Callable[[], Method]] = {
+        "isgd": lambda: Isgd(solve, descent(config), _accuracies(config), upper.accuracy, upper.relative_accuracy),
+    }
+    return methods[upper.algorithm]()
 
 
-def optimizer(config: Config, parameters: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
-    """Plain or Adam-preconditioned steps; the schedule sets the step size before each."""
-    kinds = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}
-    return kinds[config.upper.optimizer](parameters, lr=config.upper.step_size)
+def descent(config: Config) -> Descent:
+    upper = config.upper
+    directions = {
+        "sgd": direction.plain, "momentum": direction.momentum, "adam": direction.adam,
+        "adabelief": direction.adabelief,
+    }  # fmt: skip
+    shapes = {
+        "constant": schedules.constant(),
+        "polynomial": schedules.polynomial(upper.step_decay),
+        "logarithmic": schedules.logarithmic(),
+        "one_cycle": schedules.one_cycle(config.run.steps),
+    }
+    return Descent(directions[upper.optimizer], shapes[upper.schedule], upper.step_size)
+
+
+def _accuracies(config: Config) -> schedules.Schedule:
+    if config.upper.accuracy_schedule == "logarithmic":
+        return schedules.logarithmic()
+    return schedules.polynomial(config.upper.accuracy_decay)
 
 
 def load(model: str, settings: list[str]) -> tuple[Regularizer, Config]:

@@ -6,8 +6,9 @@ import os
 import sys
 from pathlib import Path
 
-from app.config import Config, ConfigError, load, override
+from app.config import load, override
 from app.memory import keep_freed_memory
+from app.options import Config, ConfigError
 
 PRESETS = Path(__file__).parent.parent / "scripts" / "experiments"
 

@@ -10,8 +10,9 @@ import safetensors.torch
 import torch
 from safetensors import SafetensorError, safe_open
 
-from app.config import Config, ConfigError, RegularizerOptions, parse
+from app.config import parse
 from app.files import write_atomically
+from app.options import Config, ConfigError, RegularizerOptions
 from regularizers import POTENTIALS, FieldOfExperts, Regularizer, TotalVariation
 
 FORMAT = "bilevel-regularizer 1"

@@ -10,7 +10,10 @@ choose on `val32`, report on `bsd68`.
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from datasets.images import SUFFIXES, ImageError, list_images
+from datasets.random import SUBSET, generator
 
 BUILTIN = {
     "train": (
@@ -49,6 +52,17 @@ def find_images(spec: str, data_root: Path, color: bool) -> ImageSet:
     if not path.exists() and "/" not in spec:
         raise ImageError(f"unknown image set {spec!r}: neither builtin, bsds500 nor a folder")
     return ImageSet(spec, tuple(list_images(path)))
+
+
+def subset(image_set: ImageSet, count: int) -> ImageSet:
+    """`count` of the images, chosen at random but always the same ones, each choice within every larger one; 0: all.
+    Raises ImageError if there are fewer."""
+    if count > len(image_set.paths):
+        raise ImageError(f"data.count = {count}, but {image_set.name} has {len(image_set.paths)} images")
+    if count == 0:
+        return image_set
+    order = torch.randperm(len(image_set.paths), generator=generator(0, SUBSET))
+    return ImageSet(image_set.name, tuple(image_set.paths[i] for i in order[:count].tolist()))
 
 
 def bsd68_ids() -> tuple[str, ...]:

@@ -16,10 +16,21 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
     "app/lower": ({"app.lower"}, {"deepinv", "numpy"}),
     "app/upper": ({"app.lower", "app.upper"}, {"deepinv", "numpy"}),
     "app/losses.py": (set(), {"deepinv"}),
-    "app/config.py": (set(), {"torch", "deepinv", "numpy"}),
+    "app/options.py": (set(), {"torch", "deepinv", "numpy"}),
+    "app/config.py": ({"app.options"}, {"torch", "deepinv", "numpy"}),
     "app/physics.py": ({"datasets"}, set()),
     "app/training": (
-        {"app.lower", "app.upper", "app.training", "app.config", "app.files", "app.losses", "app.models", "app.physics"}
+        {
+            "app.lower",
+            "app.upper",
+            "app.training",
+            "app.config",
+            "app.options",
+            "app.files",
+            "app.losses",
+            "app.models",
+            "app.physics",
+        }
         | {"datasets", "regularizers"},
         {"deepinv"},
     ),

@@ -5,10 +5,10 @@ from pathlib import Path
 from tqdm import tqdm
 
 from app import assemble
-from app.config import ConfigError
 from app.evaluate import Evaluation
 from app.evaluate import evaluate as evaluate_images
 from app.files import write_atomically
+from app.options import ConfigError
 from app.tables import csv_table, latex_table, summary_table
 from datasets.image_sets import find_images
 

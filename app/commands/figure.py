@@ -6,9 +6,9 @@ import torch
 from matplotlib.figure import Figure
 
 from app import assemble
-from app.config import ConfigError
 from app.losses import psnr, ssim
 from app.models import load_model
+from app.options import ConfigError
 from app.training import records
 from app.training.checkpoint import RunError
 from datasets.image_sets import find_images

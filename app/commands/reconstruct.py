@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from app import assemble
-from app.config import ConfigError
 from app.losses import psnr
+from app.options import ConfigError
 from app.training.checkpoint import RunError
 from datasets.image_sets import find_images
 from datasets.images import read_image, write_image

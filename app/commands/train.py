@@ -9,15 +9,16 @@ import torch
 
 from app import assemble
 from app.commands.figure import draw_comparison, draw_curves, draw_filters
-from app.config import Config, ConfigError
 from app.losses import psnr
 from app.lower.solution import NotStronglyConvexError
 from app.models import build_regularizer
+from app.options import Config, ConfigError
 from app.training import train as training_loop
 from app.training.problem import TrainingProblem
 from app.training.train import Interrupted, Progress, Training
-from app.upper.isgd import NonFiniteError
-from datasets.image_sets import ImageSet, find_images
+from app.upper.isgd import unmet_condition
+from app.upper.method import NonFiniteError, State
+from datasets.image_sets import ImageSet, find_images, subset
 from datasets.images import read_image
 from datasets.patches import Patches, centre_crop
 from figures.style import save
@@ -45,7 +46,7 @@ def _training(config: Config, folder: Path, data_root: Path) -> Training:
     if data.patch_size < config.regularizer.filter_size:
         raise ConfigError(f"data.patch_size = {data.patch_size} is smaller than the filters")
     patches = Patches(
-        find_images(data.images, data_root, data.color),
+        subset(find_images(data.images, data_root, data.color), data.count),
         data.color,
         data.patch_size,
         config.run.seed,
@@ -54,6 +55,9 @@ def _training(config: Config, folder: Path, data_root: Path) -> Training:
     )
     patches.load()
     held_out = find_images(data.validation, data_root, data.color)
+    method = assemble.method(config)
+    if method.full_batch and data.noise == "fresh":
+        raise ConfigError(f"{config.upper.algorithm} works on a finite sum: set data.noise = fixed")
     regularizer = build_regularizer(config.regularizer, data.color).to(device, dtype)
     operators = assemble.operator_factory(config, data_root)
     training_problem = TrainingProblem(
@@ -62,27 +66,29 @@ def _training(config: Config, folder: Path, data_root: Path) -> Training:
         operators,
         problem.noise_level,
         problem.ridge,
-        config.upper.batch_size,
+        len(patches) if method.full_batch else config.upper.batch_size,
         device,
         dtype,
     )
-    mu, _ = training_problem.batch(0)[0].energy.bounds
-    if mu <= 0:
+    mu, _ = training_problem.batch(0)[0].energy().bounds
+    if mu <= 0 and method.needs_convexity:
         raise NotStronglyConvexError(mu)
-    optimizer = assemble.optimizer(config, list(regularizer.parameters()))
     validate = partial(_validate, config, regularizer, held_out, data_root)
-    return Training(folder, config, training_problem, assemble.isgd(config), optimizer, validate)
+    return Training(folder, config, training_problem, method, State(data.noise == "fixed"), validate)
 
 
 def _run(training: Training, progress: Progress, data_root: Path, quiet: bool) -> int:
     _log_to(training.folder / "log.txt")
     problem = training.problem
-    mu, largest = problem.batch(0)[0].energy.bounds
+    mu, largest = problem.batch(0)[0].energy().bounds
     log.info(
         "%s: %d training images, %d parameters, mu = %.3g, L = %.3g at step %d",
         training.folder, len(problem.patches), sum(p.numel() for p in problem.regularizer.parameters()),
         mu, largest, progress.step,
     )  # fmt: skip
+    upper = training.config.upper
+    if upper.algorithm == "isgd" and (upper.schedule, upper.accuracy_schedule) == ("polynomial", "polynomial"):
+        log.info("%s", unmet_condition(upper.step_decay, upper.accuracy_decay) or "the schedules meet the theory")
     try:
         progress = training_loop.train(training, progress, quiet)
     except Interrupted:
@@ -90,7 +96,7 @@ def _run(training: Training, progress: Progress, data_root: Path, quiet: bool) -
         return 130
     except NonFiniteError as error:
         raise NonFiniteError(f"{error}; the last good state is saved in {training.folder}") from None
-    mu, largest = problem.batch(0)[0].energy.bounds
+    mu, largest = problem.batch(0)[0].energy().bounds
     log.info(
         "done: %d steps, %.0f s, %d computations, mu = %.3g, L = %.3g",
         progress.step, progress.seconds, progress.computations, mu, largest,

@@ -13,18 +13,20 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from app.config import Config, to_toml
+from app.config import to_toml
 from app.files import write_atomically
 from app.losses import psnr
 from app.models import save_model
+from app.options import Config
 from app.training import checkpoint, records
 from app.training.checkpoint import RunError
 from app.training.problem import TrainingProblem
 from app.training.records import Record
-from app.upper.hypergradient import Hypergradient
-from app.upper.isgd import Isgd, NonFiniteError
+from app.upper.method import Method, NonFiniteError, State, Step
 
 log = logging.getLogger("app")
+
+VALIDATIONS = 20  # of a run with a budget
 
 
 @dataclass(frozen=True)
@@ -34,8 +36,8 @@ class Training:
     folder: Path
     config: Config
     problem: TrainingProblem
-    method: Isgd
-    optimizer: torch.optim.Optimizer
+    method: Method
+    state: State
     validate: Callable[[], float]  # mean held-out PSNR in dB
 
     @property
@@ -74,10 +76,11 @@ def write_config(training: Training) -> None:
 
 
 def restore(training: Training) -> Progress:
-    """Load the checkpoint of the run folder: parameters, optimizer, warm starts. Raises RunError."""
+    """Load the checkpoint of the run folder: parameters and the method's state. Raises RunError."""
     tensors, facts = checkpoint.load(training.checkpoint_path)
     try:
-        _set_state(training, tensors)
+        training.problem.regularizer.load_state_dict(_with_prefix(tensors, "parameter."))
+        training.state.restore(_with_prefix(tensors, "state."), training.problem.device)
         return Progress(**facts)
     except (RuntimeError, TypeError, ValueError, KeyError) as error:
         reason = " ".join(str(error).split())
@@ -86,54 +89,66 @@ def restore(training: Training) -> Progress:
 
 def save(training: Training, progress: Progress) -> None:
     facts = asdict(progress)
-    checkpoint.save(training.checkpoint_path, _state(training), facts)
+    parameters = {f"parameter.{n}": p for n, p in training.problem.regularizer.named_parameters()}
+    state = {f"state.{n}": t for n, t in training.state.tensors().items()}
+    checkpoint.save(training.checkpoint_path, parameters | state, facts)
     save_model(training.folder / "model.safetensors", training.problem.regularizer, training.config, facts)
 
 
-def _state(training: Training) -> dict[str, Tensor]:
-    """Everything a step changes, as copies."""
-    parameters = {f"parameter.{n}": p.detach() for n, p in training.problem.regularizer.named_parameters()}
-    state = parameters | checkpoint.optimizer_tensors(training.optimizer)
-    # Warm starts are replaced, never changed in place: no copy needed.
-    return {name: t.clone() for name, t in state.items()} | training.problem.warm.tensors()
+def _with_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
 
 
-def _set_state(training: Training, tensors: dict[str, Tensor]) -> None:
-    prefix = "parameter."
-    parameters = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
-    training.problem.regularizer.load_state_dict(parameters)
-    checkpoint.restore_optimizer(training.optimizer, tensors)
-    training.problem.warm.restore(tensors)
+@dataclass(frozen=True)
+class _Snapshot:
+    """Everything a step changes."""
+
+    parameters: list[Tensor]
+    state: State
+    progress: Progress
+
+    @staticmethod
+    def of(training: Training, progress: Progress) -> "_Snapshot":
+        parameters = [p.detach().clone() for p in training.problem.regularizer.parameters()]
+        return _Snapshot(parameters, training.state.copy(), progress)
+
+    @torch.no_grad()
+    def go_back(self, training: Training) -> None:
+        """Save the run as if it had ended here."""
+        for p, before in zip(training.problem.regularizer.parameters(), self.parameters, strict=True):
+            p.copy_(before)
+        training.state.values, training.state.images = self.state.values, self.state.images
+        save(training, self.progress)
+        records.begin(training.folder / "metrics.csv", self.progress.step)
 
 
 def train(training: Training, progress: Progress, quiet: bool) -> Progress:
-    """Run to `run.steps`; returns the final progress. Raises Interrupted or NonFiniteError with the state saved."""
+    """Run to `run.steps` or `run.budget`; returns the final progress. Raises Interrupted or NonFiniteError with the
+    state saved."""
     config, problem = training.config, training.problem
     metrics = training.folder / "metrics.csv"
-    good: tuple[dict[str, Tensor], Progress] | None = None  # the last state whose loss was finite
+    good: _Snapshot | None = None  # the last state whose loss was finite
     records.begin(metrics, progress.step)
     bar = tqdm(total=config.run.steps, initial=progress.step, disable=quiet, unit="step", dynamic_ncols=True)
     with bar, _stop_requests() as stop_requested, metrics.open("a", encoding="utf-8") as rows:
-        for k in range(progress.step, config.run.steps):
-            start, before = time.perf_counter(), (_state(training), progress)
-            batch, patches = problem.batch(k)
+        while not finished(config, progress):
+            start, before = time.perf_counter(), _Snapshot.of(training, progress)
+            batch, patches = problem.batch(progress.step)
             try:
-                z = training.method.step(k, problem.regularizer, training.optimizer, batch)
+                step = training.method.step(progress.step, batch, training.state)
             except NonFiniteError:
                 if good is not None:
-                    _go_back(training, *good)
+                    good.go_back(training)
                 raise
             good = before
-            problem.remember(patches.images, z)
             progress = Progress(
-                k + 1,
-                progress.computations + int(z.computations.sum()),
+                progress.step + 1,
+                progress.computations + step.computations,
                 progress.seconds + time.perf_counter() - start,
             )
-            last = progress.step == config.run.steps
-            every = config.run.validate_every
-            held_out = training.validate() if last or (every and progress.step % every == 0) else None
-            record = _record(training.method, k, z, psnr(z.lower.x, patches.clean.to(z.lower.x)), progress, held_out)
+            last = finished(config, progress)
+            held_out = training.validate() if last or _validation_due(config, before.progress, progress) else None
+            record = _record(step, psnr(step.x, patches.clean.to(step.x)), progress, held_out)
             rows.write(records.to_row(record))
             rows.flush()
             _show(bar, record)
@@ -144,26 +159,31 @@ def train(training: Training, progress: Progress, quiet: bool) -> Progress:
     return progress
 
 
-def _go_back(training: Training, state: dict[str, Tensor], progress: Progress) -> None:
-    """Save an earlier state as if the run had ended there."""
-    _set_state(training, state)
-    save(training, progress)
-    records.begin(training.folder / "metrics.csv", progress.step)
+def finished(config: Config, progress: Progress) -> bool:
+    run = config.run
+    return progress.step >= run.steps or (run.budget > 0 and progress.computations >= run.budget)
 
 
-def _record(
-    method: Isgd, k: int, z: Hypergradient, psnrs: Tensor, progress: Progress, held_out: float | None
-) -> Record:
+def _validation_due(config: Config, before: Progress, after: Progress) -> bool:
+    """Every `validate_every` steps; with a budget, at every VALIDATIONS-th part of it."""
+    run = config.run
+    if run.budget > 0:
+        share = run.budget / VALIDATIONS
+        return after.computations // share > before.computations // share
+    return run.validate_every > 0 and after.step % run.validate_every == 0
+
+
+def _record(step: Step, psnrs: Tensor, progress: Progress, held_out: float | None) -> Record:
     return Record(
         step=progress.step,
-        loss=float(z.loss.mean()),
+        loss=float(step.loss.mean()),
         psnr=float(psnrs.mean()),
-        accuracy=method.accuracy(k),
-        step_size=method.step_size(k),
-        error_bound=float(z.lower.error_bound.max()),
-        certified=float((z.lower.converged & z.linear.converged).double().mean()),
-        lower_iterations=float(z.lower.iterations.double().mean()),
-        linear_iterations=float(z.linear.iterations.double().mean()),
+        accuracy=step.accuracy,
+        step_size=step.step_size,
+        error_bound=float(step.error_bound.max()),
+        certified=float(step.certified.double().mean()),
+        lower_iterations=float(step.lower_iterations.double().mean()),
+        linear_iterations=float(step.linear_iterations.double().mean()),
         computations=progress.computations,
         seconds=progress.seconds,
         validation_psnr=held_out,

@@ -2,67 +2,84 @@
 
     theta_{k+1} = theta_k - alpha_k z_k,    z_k the hypergradient of a random mini-batch to accuracy eps_k,
 
-plain, or with z_k preconditioned by Adam (arXiv 2511.06774).
+plain, or with z_k turned into a direction by momentum, Adam or AdaBelief (arXiv 2511.06774).
 """
 
-import math
-from dataclasses import dataclass, replace
-
-import torch
+from dataclasses import dataclass
+from typing import ClassVar
 
 from app.lower.energy import Energy
 from app.upper.bound import error_bound
-from app.upper.hypergradient import Hypergradient, Learned, Loss, Solver, hypergradient
+from app.upper.descent import Descent
+from app.upper.hypergradient import Hypergradient, Solver, hypergradient
+from app.upper.method import (
+    Batch,
+    Computations,
+    State,
+    Step,
+    energy_at,
+    first_accuracy,
+    length,
+    remember,
+    report,
+    require_finite,
+    warm_start,
+)
 from app.upper.schedules import Schedule
 
 
-@dataclass(frozen=True)
-class Batch:
-    """One mini-batch of the lower-level problem, and where its solvers start."""
-
-    energy: Energy
-    loss: Loss
-    start: torch.Tensor
-    adjoint_start: torch.Tensor | None
-
-
-class NonFiniteError(ArithmeticError):
-    """A loss or hypergradient overflowed or became NaN."""
+def unmet_condition(step_decay: float, accuracy_decay: float) -> str:
+    """What the convergence theorem for alpha_k ~ (k + 1)^-q, eps_k ~ (k + 1)^-p asks for and does not get, or ''."""
+    if not 0.5 < step_decay <= 1:
+        return f"steps of order (k + 1)^-{step_decay:g} need not converge: the theory asks for an exponent in (1/2, 1]"
+    if step_decay + 2 * accuracy_decay <= 1:
+        return (
+            f"accuracies of order (k + 1)^-{accuracy_decay:g} need not converge with steps of order "
+            f"(k + 1)^-{step_decay:g}: the theory asks for q + 2 p > 1"
+        )
+    return ""
 
 
 @dataclass(frozen=True)
 class Isgd:
-    """The method's settings; its only state is the optimizer's."""
-
     solve: Solver
-    step_size: Schedule  # alpha_k
-    accuracy: Schedule  # eps_k
+    descent: Descent  # alpha_k
+    schedule: Schedule  # eps_k / eps_0
+    accuracy: float  # eps_0; 0 to find it at the first step
     relative_accuracy: float = 0.0  # eta with omega <= eta ||z_k||; 0 leaves it at eps_k
 
-    def step(self, k: int, regularizer: Learned, optimizer: torch.optim.Optimizer, batch: Batch) -> Hypergradient:
-        """theta_k -> theta_{k+1}, in place. Raises NonFiniteError with theta_k untouched."""
-        if not all(math.isfinite(bound) for bound in batch.energy.bounds):
-            raise NonFiniteError(f"the curvature of the energy is not finite at step {k}")
-        z = self._hypergradient(k, regularizer, batch)
-        if not all(bool(t.isfinite().all()) for t in (z.loss, *z.gradient)):
-            raise NonFiniteError(f"the loss or its gradient is not finite at step {k}")
-        for parameter, gradient in zip(regularizer.parameters(), z.gradient, strict=True):
-            parameter.grad = gradient
-        for group in optimizer.param_groups:
-            group["lr"] = self.step_size(k)
-        optimizer.step()
-        return z
+    full_batch: ClassVar[bool] = False
+    needs_convexity: ClassVar[bool] = True
 
-    def _hypergradient(self, k: int, regularizer: Learned, batch: Batch) -> Hypergradient:
+    def step(self, k: int, batch: Batch, state: State) -> Step:
+        energy, cost = energy_at(k, batch), Computations()
+        accuracy = self.schedule(k) * (self.accuracy or first_accuracy(batch, energy, state))
+        z, accuracy = self._hypergradient(batch, energy, state, accuracy, cost)
+        require_finite(k, z.loss, *z.gradient)
+        remember(batch, state, z)
+
+        def loss() -> float:
+            lower = self.solve(
+                batch.energy(), z.lower.x, accuracy / 100
+            )  # losses of close parameters are to be compared
+            cost.add(lower.iterations)
+            return float(batch.loss.value(lower.x).mean())
+
+        alpha = self.descent.step(k, tuple(batch.learned.parameters()), z.gradient, state, loss)
+        return report(z, accuracy, alpha, cost.total)
+
+    def _hypergradient(
+        self, batch: Batch, energy: Energy, state: State, accuracy: float, cost: Computations
+    ) -> tuple[Hypergradient, float]:
         """To accuracy eps_k, or until the proven error is the share `relative_accuracy` of its norm, as far as rounding
         lets the solvers go."""
-        accuracy, start, adjoint_start, spent = self.accuracy(k), batch.start, batch.adjoint_start, 0
+        x, q = warm_start(batch, energy, state)
         while True:
-            z = hypergradient(regularizer, batch.energy, batch.loss, self.solve, start, adjoint_start, accuracy)
-            z = replace(z, computations=z.computations + spent)
+            z = hypergradient(batch.learned, energy, batch.loss, self.solve, x, q, accuracy)
+            cost.add(z.computations)
             if self.relative_accuracy == 0 or not (z.lower.converged & z.linear.converged).all():
-                return z
-            omega = error_bound(regularizer, batch.energy, batch.loss.smoothness, z.lower, z.linear).mean()
-            if omega <= self.relative_accuracy * sum(g.square().sum() for g in z.gradient) ** 0.5:
-                return z
-            accuracy, start, adjoint_start, spent = accuracy / 10, z.lower.x, z.linear.q, z.computations
+                return z, accuracy
+            omega = error_bound(batch.learned, energy, batch.loss.smoothness, z.lower, z.linear).mean()
+            if omega <= self.relative_accuracy * length(z.gradient):
+                return z, accuracy
+            accuracy, x, q = accuracy / 10, z.lower.x, z.linear.q

@@ -1,0 +1,114 @@
+"""Every setting of an experiment, with its default, its meaning and its limits."""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+
+class ConfigError(ValueError):
+    """A key, value or file of a configuration is wrong; the message names it and what is allowed."""
+
+
+def _option(default: Any, about: str, *, odd: bool = False, **limits: float) -> Any:
+    """A field with its explanation and the limits (above, at_least, below, at_most) of its value."""
+    named = {name.replace("_", " "): limit for name, limit in limits.items()}
+    return field(default=default, metadata={"about": about, "limits": named, "odd": odd})
+
+
+@dataclass(frozen=True)
+class Problem:
+    task: Literal["denoise", "deblur", "inpaint"] = _option("denoise", "what is to be undone")
+    noise_level: float = _option(
+        25 / 255, "standard deviation on the scale [0, 1]; may be written '25/255'", at_least=0
+    )
+    kernel: str = _option(
+        "gaussian", "deblur: gaussian | levin:1 ... levin:8 | FILE.npz:KEY | an image file (normalized to sum 1)"
+    )
+    kernel_size: int = _option(9, "deblur: side of the gaussian kernel in pixels", at_least=1, odd=True)
+    kernel_width: float = _option(1.5, "deblur: standard deviation of the gaussian kernel in pixels", above=0)
+    keep: float = _option(0.5, "inpaint: probability that a pixel is measured", above=0, at_most=1)
+    ridge: float = _option(0.0, "weight of ridge/2 ||x||^2, part of the strong convexity", at_least=0)
+
+
+@dataclass(frozen=True)
+class Data:
+    images: str = _option("bsds500:train+test", "training images: SET, SET:SPLIT+SPLIT or a folder")
+    validation: str = _option("bsds500:val32", "held-out images")
+    color: bool = _option(False, "RGB instead of grey")
+    patch_size: int = _option(64, "side of the training patches in pixels", at_least=8)
+    noise: Literal["fresh", "fixed"] = _option(
+        "fresh",
+        "fresh: new crop, turn and noise at every visit; fixed: one per image (finite sum, warm starts)",
+    )
+    count: int = _option(0, "use so many of the training images, the same ones for every seed; 0: all", at_least=0)
+    augment: bool = _option(True, "random flips and quarter turns of the patches")
+    validation_crop: int = _option(128, "validate on centre crops of this side while training", at_least=16)
+
+
+@dataclass(frozen=True)
+class RegularizerOptions:
+    name: Literal["tv", "foe"] = _option("foe", "total variation or field of experts")
+    isotropic: bool = _option(True, "tv: both differences under one root")
+    filters: int = _option(32, "foe: number of filters", at_least=1)
+    filter_size: int = _option(7, "foe: side of the filters in pixels", at_least=3, odd=True)
+    potential: Literal["charbonnier", "huber", "mcp"] = _option("charbonnier", "foe: potential of the responses")
+    boundary: Literal["valid", "circular", "reflect"] = _option("circular", "foe: how filters meet the border")
+    weak_convexity: float = _option(0.95, "foe with mcp: modulus rho", above=0, below=1)
+    weight: float = _option(0.01, "initial weight", above=0)
+    smoothing: float = _option(0.01, "initial smoothing; below the weight for mcp", above=0)
+
+
+@dataclass(frozen=True)
+class Lower:
+    solver: Literal["lbfgs", "agd"] = _option("lbfgs", "preconditioned L-BFGS or accelerated gradient")
+    final_accuracy: float = _option(0.1, "certified ||x - argmin h|| of validation and evaluation", above=0)
+    max_iterations: int = _option(20_000, "gradients after which an image stops uncertified", at_least=1)
+
+
+@dataclass(frozen=True)
+class Upper:
+    algorithm: Literal["isgd"] = _option("isgd", "upper-level method")
+    optimizer: Literal["sgd", "momentum", "adam", "adabelief"] = _option("adam", "direction of the stochastic methods")
+    schedule: Literal["constant", "polynomial", "logarithmic", "one_cycle"] = _option("one_cycle", "of the step size")
+    step_size: float = _option(0.0, "alpha_0, or the peak of one_cycle; 0: found at the first step", at_least=0)
+    step_decay: float = _option(0.6, "q of polynomial steps alpha_0 (k + 1)^-q", at_least=0)
+    accuracy: float = _option(0.0, "eps_0, bound on ||x - argmin h|| per patch; 0: found at the first step", at_least=0)
+    accuracy_schedule: Literal["polynomial", "logarithmic"] = _option("polynomial", "of the accuracy")
+    accuracy_decay: float = _option(0.0, "p of polynomial eps_k = eps_0 (k + 1)^-p; 0 keeps eps_0", at_least=0)
+    relative_accuracy: float = _option(
+        0.0,
+        "eta: tighten eps_k until the proven error of the hypergradient is eta times its norm; 0 keeps eps_k. "
+        "Practical for tv and in float64: for foe the proof asks for more digits than float32 has",
+        at_least=0,
+    )
+    batch_size: int = _option(8, "patches per step of the stochastic methods", at_least=1)
+
+
+@dataclass(frozen=True)
+class Run:
+    steps: int = _option(1500, "upper-level steps", at_least=1)
+    budget: float = _option(
+        0.0,
+        "end after so many computations (gradients and Hessian products, summed over images), and validate at every "
+        "twentieth of them; 0: run.steps alone",
+        at_least=0,
+    )
+    seed: int = _option(0, "of crops, noise, masks and sampling", at_least=0)
+    device: str = _option("auto", "auto | cpu | cuda | cuda:N")
+    precision: Literal["float32", "float64"] = _option("float32", "of all computations")
+    validate_every: int = _option(250, "steps between validations; 0 only at the end", at_least=0)
+    checkpoint_every: int = _option(50, "steps between checkpoints", at_least=1)
+
+
+@dataclass(frozen=True)
+class Config:
+    problem: Problem = Problem()
+    data: Data = Data()
+    regularizer: RegularizerOptions = RegularizerOptions()
+    lower: Lower = Lower()
+    upper: Upper = Upper()
+    run: Run = Run()
+
+    def __post_init__(self) -> None:
+        r = self.regularizer
+        if r.name == "foe" and r.potential == "mcp" and r.smoothing >= r.weight:
+            raise ConfigError(f"regularizer.smoothing = {r.smoothing} must be below weight = {r.weight} for mcp")

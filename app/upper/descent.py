@@ -1,0 +1,71 @@
+"""Descent steps theta <- theta - alpha_k d_k with alpha_k = alpha_0 s(k), and an alpha_0 that nobody has to tune."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from app.upper.direction import BETA_1, Direction, adabelief, adam, momentum
+from app.upper.method import State, move
+from app.upper.schedules import Schedule
+
+Theta = tuple[Tensor, ...]
+# A parameter is the logarithm of a weight or smoothing, or an entry of a filter of norm one: 2 % per step.
+SCALE_FREE_STEP = 0.02
+SAFETY = 0.25  # of the longest descent on one batch: other batches and later parameters curve more
+FIRST_MOVE = 1e-2  # root mean square of the first trial's change
+LAST_MOVE = 1.0  # of the largest
+
+
+@dataclass(frozen=True)
+class Descent:
+    direction: Direction
+    schedule: Schedule  # s(k)
+    step_size: float  # alpha_0; 0 to find it at the first step
+
+    def step(self, k: int, theta: Theta, gradient: Theta, state: State, loss: Callable[[], float]) -> float:
+        """Move theta in place and return alpha_k. loss(): that of the same batch at the present theta."""
+        if "alpha_0" not in state.values:
+            alpha_0 = self.step_size or self._automatic(theta, gradient, loss)
+            state.values["alpha_0"] = torch.tensor(alpha_0, dtype=torch.float64)
+        alpha = (self.step_size or float(state.values["alpha_0"])) * self.schedule(k)
+        move(theta, self.direction(gradient, state), alpha)
+        return alpha
+
+    def _automatic(self, theta: Theta, gradient: Theta, loss: Callable[[], float]) -> float:
+        if self.direction in (adam, adabelief):
+            return SCALE_FREE_STEP
+        alpha = SAFETY * longest_descent(theta, gradient, loss)
+        return (1 - BETA_1) * alpha if self.direction is momentum else alpha  # m sums up to g / (1 - beta_1)
+
+
+def longest_descent(theta: Theta, gradient: Theta, loss: Callable[[], float]) -> float:
+    """The largest alpha, up to a factor of two, with f(theta - alpha g) <= f(theta) - alpha ||g||^2 / 2.
+
+    For a quadratic of curvature L along g these are the alpha <= 1 / L. theta is left as it was.
+    """
+    squared = float(sum(g.square().sum() for g in gradient))
+    count = sum(g.numel() for g in gradient)
+    unit = (count / squared) ** 0.5 if squared else 0.0  # alpha that changes theta by 1 in the root mean square
+    kept = [p.detach().clone() for p in theta]
+    start = loss()
+
+    def enough(alpha: float) -> bool:
+        move(theta, gradient, alpha)
+        decreased = loss() <= start - alpha * squared / 2
+        with torch.no_grad():
+            for p, before in zip(theta, kept, strict=True):
+                p.copy_(before)
+        return decreased
+
+    alpha = FIRST_MOVE * unit
+    if enough(alpha):
+        while 2 * alpha <= LAST_MOVE * unit and enough(2 * alpha):
+            alpha *= 2
+        return alpha
+    for _ in range(20):
+        alpha /= 2
+        if enough(alpha):
+            break
+    return alpha
