@@ -8,7 +8,9 @@ from pathlib import Path
 import torch
 
 from app import assemble
-from app.commands.figure import draw_comparison, draw_curves, draw_filters
+from app.commands.figures.comparison import draw_comparison
+from app.commands.figures.learned import draw_filters
+from app.commands.figures.runs import draw_curves
 from app.config import Config, ConfigError
 from app.losses import psnr
 from app.lower.solution import NotStronglyConvexError
@@ -113,7 +115,7 @@ def _log_to(file: Path) -> None:
 
 def _draw_run(training: Training, data_root: Path) -> list[str]:
     folder, regularizer = training.folder, training.problem.regularizer
-    save(draw_curves([folder]), folder / "curves.png")
+    save(draw_curves([str(folder)]), folder / "curves.png")
     names = ["model.safetensors", "curves.png"]
     if isinstance(regularizer, FieldOfExperts):
         save(draw_filters(regularizer, folder.name), folder / "filters.png")

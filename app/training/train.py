@@ -17,7 +17,7 @@ from app.config import Config, to_toml
 from app.files import write_atomically
 from app.losses import psnr
 from app.models import save_model
-from app.training import checkpoint, records
+from app.training import checkpoint, history, records
 from app.training.checkpoint import RunError
 from app.training.problem import TrainingProblem
 from app.training.records import Record
@@ -112,6 +112,7 @@ def train(training: Training, progress: Progress, quiet: bool) -> Progress:
     metrics = training.folder / "metrics.csv"
     good: tuple[dict[str, Tensor], Progress] | None = None  # the last state whose loss was finite
     records.begin(metrics, progress.step)
+    history.begin(training.folder, progress.step, problem.regularizer)
     bar = tqdm(total=config.run.steps, initial=progress.step, disable=quiet, unit="step", dynamic_ncols=True)
     with bar, _stop_requests() as stop_requested, metrics.open("a", encoding="utf-8") as rows:
         for k in range(progress.step, config.run.steps):
@@ -136,6 +137,7 @@ def train(training: Training, progress: Progress, quiet: bool) -> Progress:
             record = _record(training.method, k, z, psnr(z.lower.x, patches.clean.to(z.lower.x)), progress, held_out)
             rows.write(records.to_row(record))
             rows.flush()
+            history.note(training.folder, progress.step, problem.regularizer, last)
             _show(bar, record)
             if last or progress.step % config.run.checkpoint_every == 0 or stop_requested():
                 save(training, progress)
@@ -149,6 +151,7 @@ def _go_back(training: Training, state: dict[str, Tensor], progress: Progress) -
     _set_state(training, state)
     save(training, progress)
     records.begin(training.folder / "metrics.csv", progress.step)
+    history.begin(training.folder, progress.step, training.problem.regularizer)
 
 
 def _record(
