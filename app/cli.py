@@ -4,20 +4,26 @@ answer at once."""
 import argparse
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 
+from app.commands.figures.arguments import Container, add_kinds
+from app.comparison import Comparison, is_comparison, read_comparison
 from app.config import load, override
 from app.memory import keep_freed_memory
 from app.options import Config, ConfigError
 
+FIGURE = "Draw a figure or a table that goes into a paper unchanged; `figure KIND --help` explains each kind."
+COMPARISONS = Path(__file__).parent.parent / "scripts" / "comparisons"
 PRESETS = Path(__file__).parent.parent / "scripts" / "experiments"
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command. A mistake the user can mend ends in one line on stderr and exit code 2."""
-    options = _parser().parse_args(arguments)
-    keep_freed_memory()
     try:
+        options = _parser().parse_args(arguments)
+        keep_freed_memory()
         return options.command(options) or 0
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -68,6 +74,40 @@ def _resume(options: argparse.Namespace) -> int:
     return resume(config, options.run, options.data_root, options.quiet)
 
 
+def _compare(options: argparse.Namespace) -> int:
+    """Finished runs, or experiments to be trained: a comparison file, or presets and TOML files."""
+    sources, out = options.sources, options.out
+    if all((Path(s) / "config.toml").is_file() for s in sources):
+        if options.set or options.seeds or options.full:
+            raise ConfigError("runs are compared as they are; --set, --seeds and --full are for experiments")
+        from app.commands.compare import compare_runs
+
+        return compare_runs([Path(s) for s in sources], out or Path("runs") / "comparison", options.data_root)
+    comparison = resolve_comparison(sources, options.set, options.full)
+    if options.seeds:
+        comparison = replace(comparison, seeds=tuple(options.seeds))
+    from app.commands.compare import compare
+
+    return compare(comparison, out or Path("runs") / comparison.name, options.data_root, options.quiet)
+
+
+def resolve_comparison(sources: list[str], assignments: list[str], full: bool) -> Comparison:
+    """One comparison (scripts/comparisons/NAME.toml or a file with [[variant]]), or experiments by their names."""
+    path = COMPARISONS / f"{sources[0]}.toml"
+    if not path.is_file():
+        path = Path(sources[0])
+    if len(sources) == 1 and is_comparison(path):
+        return read_comparison(path, lambda name: resolve_experiment(name, [])[1], assignments, full)
+    if full:
+        raise ConfigError("--full is for comparisons that define it")
+    try:
+        named = [resolve_experiment(source, assignments) for source in sources]
+    except ConfigError as error:
+        comparisons = ", ".join(sorted(p.stem for p in COMPARISONS.glob("*.toml")))
+        raise ConfigError(f"{error}, or a comparison: {comparisons}") from None
+    return Comparison("comparison", "", dict(named), (0,))
+
+
 def _evaluate(options: argparse.Namespace) -> int:
     from app.commands.evaluate import evaluate
 
@@ -85,18 +125,15 @@ def _reconstruct(options: argparse.Namespace) -> int:
 
 
 def _figure(options: argparse.Namespace) -> int:
-    from app.commands.figure import figure
+    from app.commands.figures.draw import figure
 
-    return figure(
-        options.kind,
-        options.sources,
-        options.images,
-        options.crop,
-        _settings(options),
-        options.data_root,
-        options.out,
-        options.dpi,
-    )
+    return figure(options, _settings(options) if "task" in options else [])
+
+
+def _report(options: argparse.Namespace) -> int:
+    from app.commands.report import report
+
+    return report(options.run, options.out, options.images, options.data_root)
 
 
 def _data(options: argparse.Namespace) -> int:
@@ -111,28 +148,30 @@ def _data(options: argparse.Namespace) -> int:
     return data.check(options.name, options.data_root)
 
 
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError("must be at least 1")
-    return number
-
-
 def _settings(options: argparse.Namespace) -> list[str]:
     """--task, --noise-level and --kernel are short for --set problem.*; a later --set wins."""
     short = {"task": options.task, "noise_level": options.noise_level, "kernel": options.kernel}
     return [f"problem.{k}={v}" for k, v in short.items() if v is not None] + options.set
 
 
+class _Parser(argparse.ArgumentParser):
+    """Answers a typing error in one line, and names the command whose --help would have helped."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message} (see {self.prog} --help)")
+
+    def parse_known_args(self, args=None, namespace=None):  # type: ignore[override]
+        namespace, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            self.error(f"unknown here: {' '.join(unknown)}")
+        return namespace, unknown
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m app", description="Learn image regularizers by stochastic bilevel optimisation."
-    )
+    parser = _Parser(prog="python -m app", description="Learn image regularizers by stochastic bilevel optimisation.")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
-    def command(name: str, run, about: str) -> argparse.ArgumentParser:
-        sub = commands.add_parser(name, help=about, description=about)
-        sub.set_defaults(command=run)
+    def data_root(sub: Container) -> None:
         sub.add_argument(
             "--data-root",
             type=Path,
@@ -140,15 +179,20 @@ def _parser() -> argparse.ArgumentParser:
             metavar="DIR",
             help="where image sets and kernels lie (default: $APP_DATA_ROOT or ./data)",
         )
+
+    def command(name: str, run, about: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=about, description=about)
+        sub.set_defaults(command=run)
+        data_root(sub)
         sub.add_argument("--quiet", action="store_true", help="no progress bar")
         return sub
 
-    def settings(sub: argparse.ArgumentParser) -> None:
+    def settings(sub: Container) -> None:
         sub.add_argument(
             "--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="override one setting (repeatable)"
         )
 
-    def problem(sub: argparse.ArgumentParser) -> None:
+    def problem(sub: Container) -> None:
         settings(sub)
         sub.add_argument("--task", help="denoise | deblur | inpaint (default: what the model was trained for)")
         sub.add_argument("--noise-level", help="standard deviation on the scale [0, 1], such as 25/255")
@@ -162,6 +206,13 @@ def _parser() -> argparse.ArgumentParser:
     resume = command("resume", _resume, "continue a run from its checkpoint")
     resume.add_argument("run", type=Path, help="run folder")
     settings(resume)
+
+    compare = command("compare", _compare, "train several experiments, or take runs: one table, one figure")
+    compare.add_argument("sources", nargs="+", metavar="COMPARISON_OR_EXPERIMENT_OR_RUN")
+    compare.add_argument("--out", type=Path, metavar="DIR", help="folder of the runs, table and figure")
+    compare.add_argument("--seeds", type=int, nargs="+", metavar="SEED", help="train each with these seeds")
+    compare.add_argument("--full", action="store_true", help="at the sizes of the paper instead of those of a laptop")
+    settings(compare)
 
     evaluate = command("evaluate", _evaluate, "PSNR, SSIM and certificates on a set of images")
     evaluate.add_argument("models", nargs="+", metavar="MODEL", help="run folders or .safetensors files")
@@ -177,16 +228,14 @@ def _parser() -> argparse.ArgumentParser:
     reconstruct.add_argument("--degrade", action="store_true", help="the images are clean: measure them first")
     problem(reconstruct)
 
-    figure = command("figure", _figure, "draw a figure")
-    figure.add_argument("kind", choices=("comparison", "filters", "curves"))
-    figure.add_argument("sources", nargs="+", metavar="MODEL_OR_RUN", help="models to compare or draw, or runs")
-    figure.add_argument("--images", metavar="SET", help="comparison: clean images, one row each")
-    figure.add_argument(
-        "--crop", type=_positive, default=64, metavar="PIXELS", help="comparison: side of the inset (default: 64)"
-    )
-    figure.add_argument("--out", type=Path, required=True, metavar="FILE", help=".pdf, .png or .svg")
-    figure.add_argument("--dpi", type=_positive, default=300, help="resolution of a PNG (default: 300)")
-    problem(figure)
+    figure = commands.add_parser("figure", help="draw a figure or a table", description=FIGURE)
+    figure.set_defaults(command=_figure)
+    add_kinds(figure, data_root, problem)
+
+    report = command("report", _report, "one HTML file about a run, for any browser")
+    report.add_argument("run", type=Path, help="run folder")
+    report.add_argument("--out", type=Path, metavar="FILE.html", help="(default: RUN/report.html)")
+    report.add_argument("--images", metavar="SET", default="builtin:test", help="clean images (default: builtin:test)")
 
     data = command("data", _data, "list, fetch or check image sets")
     data.add_argument("action", choices=("list", "fetch", "check"))

@@ -41,9 +41,15 @@ class Comparison:
         }
 
 
-def read_comparison(
-    path: Path, base: Callable[[str], Config], assignments: list[str], full: bool
-) -> Comparison:
+def is_comparison(path: Path) -> bool:
+    """Whether a TOML file has variants, or cannot be read at all (which reading it will say)."""
+    try:
+        return path.suffix == ".toml" and path.is_file() and "variant" in tomllib.loads(path.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError):
+        return True
+
+
+def read_comparison(path: Path, base: Callable[[str], Config], assignments: list[str], full: bool) -> Comparison:
     """A comparison file; `base` finds an experiment by its name; later settings win. Raises ConfigError."""
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))

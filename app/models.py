@@ -74,3 +74,9 @@ def load_model(spec: str) -> tuple[Regularizer, Config]:
         reason = " ".join(str(error).split())
         raise ModelError(f"{path} does not hold the weights of the architecture it names: {reason}") from None
     return regularizer, config
+
+
+def read_facts(path: Path) -> dict[str, Any]:
+    """What `save_model` wrote about the training of a model that `load_model` accepts."""
+    with safe_open(path, framework="pt") as file:
+        return json.loads(file.metadata()["facts"])

@@ -2,9 +2,11 @@
 
 import csv
 import io
+from pathlib import Path
 from statistics import fmean
 
 from app.evaluate import Evaluation
+from app.options import ConfigError
 
 
 def summary_table(methods: dict[str, list[Evaluation]]) -> str:
@@ -36,6 +38,18 @@ def csv_table(rows: list[Evaluation]) -> str:
     writer.writerows([row.image, *(getattr(row, c) for c in COLUMNS)] for row in rows)
     writer.writerow(["mean", *(fmean(getattr(row, c) for row in rows) for c in COLUMNS)])
     return out.getvalue()
+
+
+def read_csv(path: Path) -> dict[str, dict[str, float]]:
+    """What `csv_table` wrote: metric -> image -> value, without the means. Raises ConfigError."""
+    try:
+        rows = [row for row in csv.DictReader(io.StringIO(path.read_text())) if row["image"] != "mean"]
+        table = {name: {row["image"]: float(row[name]) for row in rows} for name in rows[0] if name != "image"}
+    except (OSError, UnicodeDecodeError, KeyError, ValueError, TypeError, IndexError):
+        raise ConfigError(
+            f"{path} is not an evaluation: make one with python -m app evaluate MODEL --images SET --csv {path}"
+        ) from None
+    return table
 
 
 def latex_table(methods: dict[str, list[Evaluation]]) -> str:

@@ -1,50 +1,135 @@
-"""Training curves of one or several runs."""
+"""Training curves of one or several runs, with bands over the runs that differ in their seed alone."""
+
+from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from figures.style import TEXT_WIDTH, new_figure, style
+from figures.axes import legend, line_width, log_y, panels, share_x, tidy
+from figures.style import PAPER, FigureError, Look, plain, style
 
-Columns = dict[str, list[float]]  # a metrics.csv
+Columns = dict[str, list[float]]  # a metrics.csv; what a method does not have is missing or NaN
+Groups = dict[str, list[Columns]]  # by name; the runs of a group differ in their seed
 
 
-def draw(runs: dict[str, Columns]) -> Figure:
-    """Loss, PSNR, schedules and cost against the total computations: gradients of h and Hessian products, summed over
-    images. One colour per run; the title of each panel says what its line styles mean."""
-    with style():
-        figure = new_figure(TEXT_WIDTH, 4.2)
-        (loss, psnr), (schedule, cost) = figure.subplots(2, 2)
-        for i, run in enumerate(runs.values()):
-            color, x = f"C{i}", np.array(run["computations"])
-            _smooth(loss, x, run["loss"], color)
-            _smooth(psnr, x, run["psnr"], color)
-            held_out = np.array(run["validation_psnr"])
-            seen = np.isfinite(held_out)
-            psnr.plot(x[seen], held_out[seen], "o--", color=color, markersize=3)
-            schedule.plot(x, run["accuracy"], color=color)
-            schedule.plot(x, run["step_size"], ":", color=color)
-            _smooth(cost, x, run["lower_iterations"], color)
-            _smooth(cost, x, run["linear_iterations"], color, "--")
-        loss.set(title="loss of the batch", ylabel=r"$\frac{1}{2}\|x - x^\star\|^2$", yscale="log")
-        psnr.set(title="PSNR: training (solid), held out (dashed)", ylabel="dB")
-        schedule.set(title=r"accuracy $\epsilon_k$ (solid), step $\alpha_k$ (dotted)", yscale="log")
-        cost.set(title="gradients of $h$ (solid), Hessian products (dashed)", ylabel="per image", ylim=(0, None))
-        for axes in (loss, psnr, schedule, cost):
-            axes.ticklabel_format(axis="x", scilimits=(0, 0), useMathText=True)
-            axes.grid(True, linewidth=0.3, alpha=0.6)
-            axes.spines[["top", "right"]].set_visible(False)
-        for axes in (schedule, cost):
-            axes.set_xlabel("total computations")
-        handles = [loss.plot([], [], color=f"C{i}", label=name)[0] for i, name in enumerate(runs)]
-        figure.legend(handles=handles, loc="outside upper center", ncols=min(4, len(runs)), frameon=False)
+@dataclass(frozen=True)
+class Quantity:
+    title: str
+    column: str
+    log: bool = False
+    smooth: bool = False  # noisy: a running mean is shown, and a single run's own values faintly behind
+
+
+QUANTITIES = {
+    "loss": Quantity("loss of the batch", "loss", log=True, smooth=True),
+    "psnr": Quantity("held-out PSNR (dB)", "validation_psnr"),
+    "accuracy": Quantity(r"accuracy $\epsilon_k$", "accuracy", log=True),
+    "step_size": Quantity(r"step size $\alpha_k$", "step_size", log=True),
+    "iterations": Quantity("gradients/image", "lower_iterations", smooth=True),
+    "products": Quantity("Hessian products/image", "linear_iterations", smooth=True),
+}
+ABSCISSAE = {"step": "step $k$", "computations": "total computations", "seconds": "seconds of training"}
+POINTS = 400  # of the common axis of a band
+FEW = 30  # points of a curve that are marked
+
+
+def draw(
+    groups: Groups,
+    x: str = "computations",
+    quantities: tuple[str, ...] = tuple(QUANTITIES),
+    log_x: bool = False,
+    look: Look = PAPER,
+) -> Figure:
+    """One panel per quantity that any run has, one colour per group. Of several seeds the mean and, as a band, the
+    range. "computations" are gradients of h and Hessian products, summed over images.
+
+    Raises FigureError where there is nothing to draw.
+    """
+    for name, runs in groups.items():
+        if not all(_finite(run, x).any() for run in runs):
+            raise FigureError(f"{name} has no values of {x!r} to draw against")
+    columns = [QUANTITIES[name].column for name in quantities]
+    all_runs = [run for runs in groups.values() for run in runs]
+    shown = [q for q, c in zip(quantities, columns, strict=True) if any(_finite(run, c).any() for run in all_runs)]
+    if not shown:
+        raise FigureError(f"{', '.join(groups)}: no values of {', '.join(columns)}")
+    with style(look):
+        figure, shown_axes = panels(len(shown), look)
+        for axes, name in zip(shown_axes, shown, strict=True):
+            _panel(axes, QUANTITIES[name], groups, x, log_x)
+        share_x(shown_axes, ABSCISSAE[x], log_x)
+        if len(groups) > 1 or len(all_runs) > 1:
+            legend(figure, {_label(n, runs): {"color": f"C{i}"} for i, (n, runs) in enumerate(groups.items())}, look)
     return figure
 
 
-def _smooth(axes: Axes, x: np.ndarray, y: list[float], color: str, line: str = "-") -> None:
-    """Running mean over a fortieth of the steps; the steps themselves stay visible behind it."""
-    values, window = np.array(y), max(1, len(y) // 40)
-    mean = np.convolve(values, np.ones(window) / window, mode="valid")
-    if window > 1:
-        axes.plot(x, values, line, color=color, alpha=0.15, linewidth=0.5)
-    axes.plot(x[window - 1 :], mean, line, color=color)
+def compare(groups: Groups, look: Look = PAPER) -> Figure:
+    """Methods side by side: loss and held-out PSNR against total computations and against seconds, accuracies and steps
+    against total computations. Of several seeds the mean and the range."""
+    layout = [
+        ("loss", "computations"), ("psnr", "computations"), ("accuracy", "computations"),
+        ("loss", "seconds"), ("psnr", "seconds"), ("step_size", "computations"),
+    ]  # fmt: skip
+    with style(look):
+        figure, shown_axes = panels(len(layout), look)
+        for axes, (name, x) in zip(shown_axes, layout, strict=True):
+            _panel(axes, QUANTITIES[name], groups, x, False)
+        for x in ("computations", "seconds"):
+            share_x([axes for axes, (_, at) in zip(shown_axes, layout, strict=True) if at == x], ABSCISSAE[x])
+        legend(figure, {_label(n, runs): {"color": f"C{i}"} for i, (n, runs) in enumerate(groups.items())}, look)
+    return figure
+
+
+def _label(name: str, runs: list[Columns]) -> str:
+    return plain(name) + (f" ({len(runs)} seeds)" if len(runs) > 1 else "")
+
+
+def _panel(axes: Axes, quantity: Quantity, groups: Groups, x: str, log_x: bool) -> None:
+    for i, runs in enumerate(groups.values()):
+        curves = [_curve(run, x, quantity) for run in runs if _finite(run, quantity.column).any()]
+        if not curves:
+            continue
+        if len(curves) == 1:
+            (xs, ys), raw = curves[0], _points(runs[0], x, quantity.column)
+            if quantity.smooth:
+                axes.plot(*raw, color=f"C{i}", alpha=0.2, linewidth=0.3 * line_width(), rasterized=True)
+        else:
+            xs, ys, low, high = band(curves, log_x)
+            axes.fill_between(xs, low, high, color=f"C{i}", alpha=0.2, linewidth=0)
+        axes.plot(xs, ys, color=f"C{i}", marker="o" if len(xs) <= FEW else "", markersize=2.5 * line_width())
+    axes.set_title(quantity.title)
+    if quantity.log:
+        log_y(axes)
+    tidy(axes)
+
+
+def _finite(run: Columns, column: str) -> np.ndarray:
+    return np.isfinite(np.array(run.get(column, []), dtype=float))
+
+
+def _points(run: Columns, x: str, column: str) -> tuple[np.ndarray, np.ndarray]:
+    known = _finite(run, x) & _finite(run, column)
+    return np.array(run[x], dtype=float)[known], np.array(run[column], dtype=float)[known]
+
+
+def _curve(run: Columns, x: str, quantity: Quantity) -> tuple[np.ndarray, np.ndarray]:
+    """Points of a run; of a noisy quantity the running mean over a fortieth of the steps."""
+    xs, ys = _points(run, x, quantity.column)
+    window = max(1, len(ys) // 40) if quantity.smooth else 1
+    return xs[window - 1 :], np.convolve(ys, np.ones(window) / window, mode="valid")
+
+
+def band(
+    curves: list[tuple[np.ndarray, np.ndarray]], log_x: bool = False
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """(x, mean, lowest, highest) of curves, each (x, y), on the part of the x-axis that all of them cover: at their own
+    x if they share it, else interpolated."""
+    first, last = max(xs[0] for xs, _ in curves), min(xs[-1] for xs, _ in curves)
+    if first > last:
+        raise FigureError("the runs of a group have no part of the x-axis in common")
+    common = curves[0][0]
+    if not all(np.array_equal(xs, common) for xs, _ in curves):
+        common = np.geomspace(first, last, POINTS) if log_x and first > 0 else np.linspace(first, last, POINTS)
+    values = np.stack([np.interp(common, xs, ys) for xs, ys in curves])
+    return common, values.mean(0), values.min(0), values.max(0)

@@ -1,45 +1,153 @@
-"""What all figures share: sizes, fonts, and files whose bytes depend on their content alone."""
+"""What all figures share: sizes, fonts, colours, and files whose bytes depend on their content alone."""
 
+import shutil
+from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import matplotlib
 from cycler import cycler
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.image import AxesImage
+from matplotlib.textpath import TextPath
 
-TEXT_WIDTH = 6.9  # inches, two columns of the common journals
+CM = 1 / 2.54  # inches
 
-SETTINGS: dict[Any, Any] = {
-    "font.size": 8,
-    "axes.titlesize": 8,
-    "axes.labelsize": 8,
-    "legend.fontsize": 7,
-    "xtick.labelsize": 7,
-    "ytick.labelsize": 7,
-    "axes.linewidth": 0.6,
-    "lines.linewidth": 1.2,
-    "pdf.fonttype": 42,
-    "svg.hashsalt": "figure",
-    "figure.dpi": 100,
-    # Okabe and Ito's palette: distinct for the colour-blind.
-    "axes.prop_cycle": cycler(color=["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000"]),
+# Okabe and Ito's palette without its yellow: distinct for the colour-blind.
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+
+
+class FigureError(ValueError):
+    """What was asked for cannot be drawn; the message names what is missing or wrong."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """Where a figure will be seen: its width, and the size of every text in it."""
+
+    width: float  # inches
+    text: float = 8  # points
+    line: float = 1.0  # points
+    font: str = "STIXGeneral"  # comes with matplotlib, so that every machine draws the same
+    dpi: int = 300  # of a PNG
+    latex: bool = False  # texts set by LaTeX
+
+    @property
+    def gap(self) -> float:
+        """Inches between panels."""
+        return self.text / 200
+
+    @property
+    def row(self) -> float:
+        """Inches for a line of text."""
+        return 1.25 * self.text / 72
+
+
+# Columns of Springer's journals, in cm; those of IEEE (8.9, 18.2), Nature (8.9, 18.3) and Elsevier (9, 19) are wider.
+# A slide of 16:9 is 33.9 cm wide, a column of a web page about 19 cm.
+WIDTHS = {"paper": (8.4, 17.4), "talk": (14.5, 30.0), "web": (9.5, 19.0)}
+LOOKS = {
+    "paper": Look(0),
+    "talk": Look(0, text=18, line=2.5, font="DejaVu Sans", dpi=150),
+    "web": Look(0, text=9, line=1.2, font="DejaVu Sans", dpi=192),
 }
 
 
+def look(style: str = "paper", width: str = "double", latex: bool = False) -> Look:
+    """A style and a width (single, double or a number of cm). Raises FigureError."""
+    single, double = WIDTHS[style]
+    try:
+        cm = {"single": single, "double": double}.get(width) or float(width.removesuffix("cm"))
+    except ValueError:
+        cm = 0.0
+    if not 2 <= cm <= 200:
+        raise FigureError(f"--width {width}: give single, double or 2 to 200 cm")
+    missing = [program for program in ("latex", "dvipng") if latex and shutil.which(program) is None]
+    if missing:
+        raise FigureError(f"text set by LaTeX needs {' and '.join(missing)}, which this machine does not have")
+    return replace(LOOKS[style], width=cm * CM, latex=latex)
+
+
+PAPER = look()
+
+
 @contextmanager
-def style():
-    with matplotlib.rc_context(SETTINGS):
+def style(look: Look = PAPER) -> Iterator[None]:
+    thin = 0.6 * look.line
+    settings: dict[Any, Any] = {
+        "font.size": look.text,
+        "font.family": look.font,
+        "mathtext.fontset": "stix" if look.font == "STIXGeneral" else "dejavusans",
+        "text.usetex": look.latex,
+        **dict.fromkeys(
+            ("axes.titlesize", "axes.labelsize", "legend.fontsize", "xtick.labelsize", "ytick.labelsize"), look.text
+        ),
+        "axes.linewidth": thin,
+        "xtick.major.width": thin,
+        "ytick.major.width": thin,
+        "xtick.minor.width": thin / 2,
+        "ytick.minor.width": thin / 2,
+        "grid.linewidth": thin / 2,
+        "lines.linewidth": look.line,
+        "axes.titlepad": look.text / 2,
+        "axes.labelpad": look.text / 8,
+        "axes.formatter.use_mathtext": True,
+        "pdf.fonttype": 42,
+        "svg.hashsalt": "figure",
+        "figure.dpi": 100,
+        "axes.prop_cycle": cycler(color=PALETTE),
+    }
+    with matplotlib.rc_context(settings):
         yield
 
 
-def new_figure(width: float, height: float) -> Figure:
-    """A figure outside pyplot's registry: nothing to close, no display needed."""
-    return Figure(figsize=(width, height), layout="constrained")
+def plain(text: str) -> str:
+    """A name as it is, whatever LaTeX or mathtext would make of its characters."""
+    if not matplotlib.rcParams["text.usetex"]:
+        return text.replace("$", r"\$")
+    return "".join(
+        {"\\": r"\textbackslash{}", "~": r"\~{}", "^": r"\^{}"}.get(c, f"\\{c}" if c in "_%&#${}" else c) for c in text
+    )
 
 
-def save(figure: Figure, path: Path, dpi: int = 300) -> None:
-    """Deterministic: no dates or versions inside."""
-    metadata = {".pdf": {"CreationDate": None, "Producer": None, "Creator": None}, ".svg": {"Date": None}}
-    with style():
-        figure.savefig(path, dpi=dpi, metadata=metadata.get(path.suffix, {"Software": None}))
+def bold(number: str) -> str:
+    return rf"$\mathbf{{{number}}}$"
+
+
+def text_width(text: str, look: Look) -> float:
+    """Inches of one line."""
+    path = TextPath((0, 0), text, prop=FontProperties(family=look.font, size=look.text, weight="bold"))
+    return float(path.get_extents().width) / 72 if text else 0.0
+
+
+def wrap(text: str, width: float, look: Look) -> str:
+    """Break a name into lines of at most `width` inches, after a separator where there is one."""
+    lines, line = [], ""
+    for letter in text:
+        if line and text_width(line + letter, look) > width:
+            cut = max(line.rfind(separator) for separator in " -_/") + 1
+            cut = cut or len(line)
+            lines.append(line[:cut].rstrip())
+            line = line[cut:]
+        line += letter
+    return "\n".join([*lines, line])
+
+
+def save(
+    figure: Figure, file: Path | BinaryIO, look: Look = PAPER, dpi: int | None = None, suffix: str | None = None
+) -> None:
+    """Deterministic: no dates or versions inside. PDF and SVG hold whole images at their own resolution. A stream needs
+    the suffix."""
+    suffix = suffix or Path(file).suffix  # type: ignore[arg-type]
+    unwanted = {".pdf": ("CreationDate", "Producer", "Creator"), ".svg": ("Date", "Creator")}.get(suffix, ("Software",))
+    whole = [i for i in figure.findobj(AxesImage) if isinstance(i, AxesImage) and i.get_interpolation() == "auto"]
+    for image in whole:
+        image.set_interpolation("auto" if suffix == ".png" else "none")
+    with style(look):
+        metadata = dict.fromkeys(unwanted)
+        figure.savefig(file, format=suffix[1:], dpi=dpi or look.dpi, metadata=metadata)
+    for image in whole:
+        image.set_interpolation("auto")

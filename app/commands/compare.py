@@ -12,7 +12,7 @@ from app.commands import train
 from app.comparison import Comparison
 from app.config import load
 from app.files import write_atomically
-from app.options import Config, ConfigError
+from app.options import Config
 from app.training import records
 from app.training.checkpoint import RunError
 from app.upper.method import NonFiniteError
@@ -139,12 +139,3 @@ def csv_table(outcomes: dict[str, list[Outcome]]) -> str:
     writer.writerow(["method", *HEADS])
     writer.writerows([label, *(getattr(run, n) for n in HEADS)] for label, runs in outcomes.items() for run in runs)
     return text.getvalue()
-
-
-def check_runs(sources: list[str]) -> list[Path]:
-    """Run folders that exist. Raises ConfigError."""
-    runs = [Path(source) for source in sources]
-    for run in runs:
-        if not (run / "config.toml").is_file():
-            raise ConfigError(f"{run} is neither a comparison, nor an experiment, nor a run folder")
-    return runs

@@ -8,11 +8,13 @@ from app.upper.method import NonFiniteError
 from datasets.fetch import FetchError
 from datasets.images import ImageError
 from datasets.kernels import KernelError
+from figures.style import FigureError
 from regularizers import ImageTooSmallError
 
 USER_ERRORS = (
     ConfigError,
     FetchError,
+    FigureError,
     ImageError,
     ImageTooSmallError,
     KernelError,

@@ -1,14 +1,18 @@
 """`train` and `resume`."""
 
 import logging
+import math
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import torch
 
 from app import assemble
-from app.commands.figure import draw_comparison, draw_curves, draw_filters
+from app.commands.figures.comparison import draw_comparison
+from app.commands.figures.learned import draw_filters
+from app.commands.figures.runs import draw_curves
 from app.losses import psnr
 from app.lower.solution import NotStronglyConvexError
 from app.models import build_regularizer
@@ -26,17 +30,33 @@ from regularizers import FieldOfExperts, Regularizer
 
 log = logging.getLogger("app")
 
+PART = 8  # images that are solved together where nothing else says how many
 
-def train(config: Config, folder: Path, data_root: Path, quiet: bool) -> int:
+
+def train(config: Config, folder: Path, data_root: Path, quiet: bool, draw: bool = True) -> int:
     training = _training(config, folder, data_root)
-    return _run(training, training_loop.begin(training), data_root, quiet)
+    return _run(training, training_loop.begin(training), data_root, quiet, draw)
 
 
-def resume(config: Config, folder: Path, data_root: Path, quiet: bool) -> int:
+def resume(config: Config, folder: Path, data_root: Path, quiet: bool, draw: bool = True) -> int:
     training = _training(config, folder, data_root)
     progress = training_loop.restore(training)
     training_loop.write_config(training)
-    return _run(training, progress, data_root, quiet)
+    return _run(training, progress, data_root, quiet, draw)
+
+
+def training_psnr(config: Config, folder: Path, data_root: Path) -> float:
+    """Mean PSNR in dB of the reconstructions of all training patches (first visit) by the model of a run."""
+    training = _training(config, folder, data_root)
+    training_loop.restore(training)
+    reconstruct = assemble.reconstructor(config, training.problem.regularizer, data_root)
+    whole, values = replace(training.problem, batch_size=PART), []
+    for step in range(math.ceil(len(whole.patches) / PART)):
+        batch, patches = whole.batch(step)
+        energy = batch.energy()
+        solution = reconstruct.solve(energy, energy.backprojection, reconstruct.accuracy)
+        values.append(psnr(solution.x, reconstruct.to_device(patches.clean)))
+    return float(torch.cat(values)[: len(whole.patches)].mean())
 
 
 def _training(config: Config, folder: Path, data_root: Path) -> Training:
@@ -77,7 +97,7 @@ def _training(config: Config, folder: Path, data_root: Path) -> Training:
     return Training(folder, config, training_problem, method, State(data.noise == "fixed"), validate)
 
 
-def _run(training: Training, progress: Progress, data_root: Path, quiet: bool) -> int:
+def _run(training: Training, progress: Progress, data_root: Path, quiet: bool, draw: bool) -> int:
     _log_to(training.folder / "log.txt")
     problem = training.problem
     mu, largest = problem.batch(0)[0].energy().bounds
@@ -101,7 +121,7 @@ def _run(training: Training, progress: Progress, data_root: Path, quiet: bool) -
         "done: %d steps, %.0f s, %d computations, mu = %.3g, L = %.3g",
         progress.step, progress.seconds, progress.computations, mu, largest,
     )  # fmt: skip
-    for name in _draw_run(training, data_root):
+    for name in _draw_run(training, data_root) if draw else ("model.safetensors",):
         log.info("%s", training.folder / name)
     return 0
 
@@ -119,7 +139,7 @@ def _log_to(file: Path) -> None:
 
 def _draw_run(training: Training, data_root: Path) -> list[str]:
     folder, regularizer = training.folder, training.problem.regularizer
-    save(draw_curves([folder]), folder / "curves.png")
+    save(draw_curves([str(folder)]), folder / "curves.png")
     names = ["model.safetensors", "curves.png"]
     if isinstance(regularizer, FieldOfExperts):
         save(draw_filters(regularizer, folder.name), folder / "filters.png")
@@ -141,7 +161,7 @@ def _validate(config: Config, regularizer: Regularizer, held_out: ImageSet, data
         groups.setdefault(crop.shape, []).append((i, crop))
     values = []
     for group in groups.values():
-        for part in (group[n : n + 8] for n in range(0, len(group), 8)):
+        for part in (group[n : n + PART] for n in range(0, len(group), PART)):
             images = tuple(i for i, _ in part)
             clean = reconstruct.to_device(torch.stack([crop for _, crop in part]))
             values.append(psnr(reconstruct(reconstruct.measure(clean, images), images).x, clean))

@@ -18,7 +18,7 @@ from app.files import write_atomically
 from app.losses import psnr
 from app.models import save_model
 from app.options import Config
-from app.training import checkpoint, records
+from app.training import checkpoint, history, records
 from app.training.checkpoint import RunError
 from app.training.problem import TrainingProblem
 from app.training.records import Record
@@ -120,6 +120,7 @@ class _Snapshot:
         training.state.values, training.state.images = self.state.values, self.state.images
         save(training, self.progress)
         records.begin(training.folder / "metrics.csv", self.progress.step)
+        history.begin(training.folder, self.progress.step, training.problem.regularizer)
 
 
 def train(training: Training, progress: Progress, quiet: bool) -> Progress:
@@ -129,6 +130,7 @@ def train(training: Training, progress: Progress, quiet: bool) -> Progress:
     metrics = training.folder / "metrics.csv"
     good: _Snapshot | None = None  # the last state whose loss was finite
     records.begin(metrics, progress.step)
+    history.begin(training.folder, progress.step, problem.regularizer)
     bar = tqdm(total=config.run.steps, initial=progress.step, disable=quiet, unit="step", dynamic_ncols=True)
     with bar, _stop_requests() as stop_requested, metrics.open("a", encoding="utf-8") as rows:
         while not finished(config, progress):
@@ -151,6 +153,7 @@ def train(training: Training, progress: Progress, quiet: bool) -> Progress:
             record = _record(step, psnr(step.x, patches.clean.to(step.x)), progress, held_out)
             rows.write(records.to_row(record))
             rows.flush()
+            history.note(training.folder, progress.step, problem.regularizer, last)
             _show(bar, record)
             if last or progress.step % config.run.checkpoint_every == 0 or stop_requested():
                 save(training, progress)

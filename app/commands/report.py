@@ -1,0 +1,97 @@
+"""`report`: everything about one run in one HTML file."""
+
+from dataclasses import fields
+from html import escape
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from app import assemble
+from app.commands.figures.learned import draw_filters, draw_potentials
+from app.commands.figures.runs import draw_curves, draw_parameters
+from app.commands.figures.sources import chosen_images
+from app.files import write_atomically
+from app.losses import psnr, ssim
+from app.models import read_facts
+from app.options import Config
+from app.training import history
+from app.training.checkpoint import RunError
+from datasets.images import read_image
+from figures import report as html
+from figures.report import Section
+from figures.style import Look, look
+from regularizers import FieldOfExperts, Regularizer
+
+
+def report(run: Path, out: Path | None, images: str, data_root: Path) -> int:
+    for name in ("config.toml", "metrics.csv", "model.safetensors"):
+        if not (run / name).is_file():
+            raise RunError(f"{run} is not a finished run (no {name})")
+    out = out or run / "report.html"
+    out.parent.mkdir(parents=True, exist_ok=True)
+    regularizer, config = assemble.load(str(run), [])
+    sections = [
+        *_results(regularizer, config, images, data_root),
+        *_figures(run, regularizer, look("web")),
+        Section("Settings", _settings(config)),
+    ]
+    facts = read_facts(run / "model.safetensors")
+    kind = "total variation" if config.regularizer.name == "tv" else "field of experts"
+    summary = (
+        f"A {kind} learned to {config.problem.task} in {facts['step']} steps: {facts['computations']} gradients and "
+        f"Hessian products, {facts['seconds']:.0f} s. Written with torch {facts['versions']['torch']}."
+    )
+    write_atomically(out, html.page(run.resolve().name, summary, sections).encode())
+    print(out)
+    return 0
+
+
+def _results(regularizer: Regularizer, config: Config, images: str, data_root: Path) -> list[Section]:
+    """Sliders, and the certificates of what they show. No times: the same run gives the same file."""
+    reconstruct = assemble.reconstructor(config, regularizer, data_root)
+    sliders, rows = [], []
+    for i, path in chosen_images(images, None, config.data.color, data_root):
+        clean = reconstruct.to_device(read_image(path, config.data.color)[None])
+        y = reconstruct.measure(clean, (i,))
+        solution = reconstruct(y, (i,))
+        before, after = float(psnr(y, clean)), float(psnr(solution.x, clean))
+        caption = f"{path.stem}: measured {before:.2f} dB, reconstructed {after:.2f} dB"
+        pictures = {"measured": y[0].cpu(), "clean": clean[0].cpu()}
+        sliders.append(html.slider(path.stem, solution.x[0].cpu(), pictures, caption))
+        mu, largest = reconstruct.energy(y, (i,)).bounds
+        certified = f"{float(solution.error_bound):.3g}" if solution.converged else "not certified"
+        quality = f"{before:.2f}", f"{after:.2f}", f"{float(ssim(solution.x, clean)):.4f}"
+        rows.append(
+            [escape(path.stem), *quality, certified, f"{mu:.3g}", f"{largest:.3g}", str(int(solution.iterations))]
+        )
+    head = ["image", "PSNR measured", "PSNR", "SSIM", "distance to argmin h", "mu", "L", "gradients"]
+    about = (
+        f"The energy h of each image is mu-strongly convex and its gradient is L-Lipschitz, both proven, so that "
+        f"||x - argmin h|| <= ||grad h(x)|| / mu for every x. The solver stopped where this bound reached "
+        f"{config.lower.final_accuracy:g}."
+    )
+    return [
+        Section("Results", "\n".join(sliders)),
+        Section("Certificates", html.paragraph(about) + html.table(head, rows)),
+    ]
+
+
+def _figures(run: Path, regularizer: Regularizer, seen: Look) -> list[Section]:
+    drawn: list[tuple[str, Figure, str]] = [("Curves", draw_curves([str(run)], look=seen), "training curves")]
+    if isinstance(regularizer, FieldOfExperts):
+        drawn.append(("Filters", draw_filters(regularizer, run.name, seen), "learned filters, weights and smoothings"))
+    drawn.append(("Potentials", draw_potentials(regularizer, run.name, seen), "potentials and influence functions"))
+    if history.exists(run):
+        drawn.append(("Parameters", draw_parameters(run, look=seen), "weights and smoothings while they were learned"))
+    return [Section(title, html.plate(figure, about, seen)) for title, figure, about in drawn]
+
+
+def _settings(config: Config) -> str:
+    rows = []
+    for section in fields(config):
+        options = getattr(config, section.name)
+        for option in fields(options):
+            name, value = f"{section.name}.{option.name}", getattr(options, option.name)
+            cells = f"<code>{escape(name)}</code>", f"<code>{escape(str(value))}</code>", option.metadata["about"]
+            rows.append([cells[0], cells[1], escape(cells[2])])
+    return f'<div class="settings">{html.table(["setting", "value", "meaning"], rows)}</div>'

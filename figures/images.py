@@ -1,0 +1,39 @@
+"""Images and their errors on axes: true grey values, never rescaled."""
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.patches import Rectangle
+from torch import Tensor
+
+from figures.regions import Region
+
+
+def magnify(whole: Axes, inset: Axes, image: Tensor, region: Region, color: str, line: float) -> None:
+    corner = (region.column - 0.5, region.row - 0.5)
+    frame = Rectangle(corner, region.size, region.size, fill=False, edgecolor=color, linewidth=line, clip_on=False)
+    whole.add_patch(frame)
+    show(inset, region.of(image), "nearest")
+    for spine in inset.spines.values():
+        spine.set(visible=True, color=color, linewidth=line)
+
+
+def as_shown(image: Tensor) -> np.ndarray:  # (1 or 3, H, W) -> (H, W) or (H, W, 3)
+    """Clipped to [0, 1]."""
+    pixels = image.detach().clamp(0, 1).permute(1, 2, 0).cpu().numpy()
+    return pixels[..., 0] if pixels.shape[2] == 1 else pixels
+
+
+def show(axes: Axes, image: Tensor, interpolation: str = "auto") -> None:
+    """(1 or 3, H, W) on the true grey scale."""
+    axes.imshow(as_shown(image), cmap="gray", vmin=0, vmax=1, interpolation=interpolation)
+    bare(axes)
+
+
+def bare(axes: Axes) -> None:
+    axes.set(xticks=[], yticks=[])
+    axes.spines[:].set_visible(False)
+
+
+def error_map(image: Tensor, clean: Tensor) -> Tensor:  # (C, H, W), (C, H, W) -> (H, W)
+    """Mean of |image - clean| over the channels, as shown: clipped to [0, 1]."""
+    return (image.clamp(0, 1) - clean).abs().mean(0)

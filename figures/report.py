@@ -1,0 +1,82 @@
+"""A report as one HTML file: no network, every image inside, readable without a mouse."""
+
+import base64
+import io
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from string import Template
+
+from matplotlib.figure import Figure
+from PIL import Image
+from torch import Tensor
+
+from figures.images import as_shown
+from figures.style import Look, save
+
+
+@dataclass(frozen=True)
+class Section:
+    title: str
+    body: str  # HTML
+
+
+def page(title: str, summary: str, sections: list[Section]) -> str:
+    anchors = [section.title.lower().replace(" ", "-") for section in sections]
+    links = "\n".join(f'<a href="#{a}">{escape(s.title)}</a>' for a, s in zip(anchors, sections, strict=True))
+    bodies = "\n".join(
+        f'<section>\n<h2 id="{a}">{escape(s.title)}</h2>\n{s.body}\n</section>'
+        for a, s in zip(anchors, sections, strict=True)
+    )
+    template = Template((Path(__file__).parent / "report.html").read_text(encoding="utf-8"))
+    return template.substitute(title=escape(title), summary=escape(summary), links=links, sections=bodies)
+
+
+def paragraph(text: str) -> str:
+    return f"<p>{escape(text)}</p>"
+
+
+def plate(figure: Figure, description: str, look: Look) -> str:
+    """A figure as SVG, on white whatever the page's colours."""
+    file = io.BytesIO()
+    save(figure, file, look, suffix=".svg")
+    return f'<div class="plate"><img alt="{escape(description)}" src="{_data("svg+xml", file.getvalue())}"></div>'
+
+
+def table(head: list[str], rows: list[list[str]]) -> str:
+    """Cells are HTML."""
+    cells = "\n".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
+    titles = "".join(f'<th scope="col">{escape(title)}</th>' for title in head)
+    return f'<div class="wide"><table>\n<thead><tr>{titles}</tr></thead>\n<tbody>\n{cells}\n</tbody>\n</table></div>'
+
+
+def slider(name: str, result: Tensor, before: dict[str, Tensor], caption: str) -> str:
+    """A reconstruction (C, H, W) under a curtain: the first of `before`, or another one by choice."""
+    h, w = result.shape[1:]
+    size, shown = f'width="{w}" height="{h}"', escape(name)
+    layers = [f'<img alt="{shown}: reconstruction" src="{png(result)}" {size}>']
+    choices = []
+    for i, (kind, image) in enumerate(before.items()):
+        hidden, checked = (" hidden", "") if i else ("", " checked")
+        layers.append(f'<img class="left" data-name="{kind}" alt="{shown}: {kind}" src="{png(image)}" {size}{hidden}>')
+        choices.append(f'<label><input type="radio" name="left-{shown}" value="{kind}"{checked}> {kind}</label>')
+    stage, radios = "\n".join(layers), "\n".join(choices)
+    return f"""<figure class="pair">
+<div class="stage">
+{stage}
+</div>
+<input type="range" min="0" max="100" value="50" aria-label="{shown}: how much of the left image is shown">
+<figcaption>{escape(caption)}<br>left of the line:
+{radios}</figcaption>
+</figure>"""
+
+
+def png(image: Tensor) -> str:
+    """(1 or 3, H, W) on the true grey scale, rounded to 8 bit, as a data URI."""
+    file = io.BytesIO()
+    Image.fromarray((as_shown(image) * 255).round().astype("uint8")).save(file, "PNG", optimize=True)
+    return _data("png", file.getvalue())
+
+
+def _data(kind: str, data: bytes) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"

@@ -1,0 +1,98 @@
+"""Evaluations of several methods as a table for a paper: means and their standard errors."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from statistics import fmean, stdev
+
+from figures.style import FigureError
+
+Evaluated = dict[str, dict[str, float]]  # metric -> image -> value
+
+
+@dataclass(frozen=True)
+class Metric:
+    title: str
+    digits: int
+    best: Callable[..., float]  # max or min
+
+
+METRICS = {
+    "psnr": Metric("PSNR (dB)", 2, max),
+    "ssim": Metric("SSIM", 4, max),
+    "error_bound": Metric("certified error", 3, min),
+    "iterations": Metric("gradients", 1, min),
+    "seconds": Metric("seconds", 2, min),
+}
+
+
+@dataclass(frozen=True)
+class Cell:
+    mean: float
+    error: float  # standard error of the mean; NaN for a single image
+    rank: int  # 0 best, 1 second, 2 the rest; as printed
+
+
+def latex(methods: dict[str, Evaluated], metrics: tuple[str, ...] = ("psnr", "ssim"), errors: bool = True) -> str:
+    r"""A booktabs tabular, the best value of a column bold and the second underlined."""
+    cells = summarize(methods, metrics)
+    marks = (r"\mathbf{%s}", r"\underline{%s}", "%s")
+
+    def show(cell: Cell, metric: Metric) -> str:
+        text = marks[cell.rank] % f"{cell.mean:.{metric.digits}f}"
+        return f"${text}{_error(cell, metric, chr(92) + 'pm', errors)}$"
+
+    known = [METRICS[name] for name in metrics]
+    head = " & ".join(["method", *(m.title for m in known)])
+    body = [" & ".join([_escape(n), *map(show, row, known)]) for n, row in cells.items()]
+    lines = [head + r" \\", r"\midrule", *(line + r" \\" for line in body)]
+    return "\n".join(
+        [rf"\begin{{tabular}}{{l{'r' * len(metrics)}}}", r"\toprule", *lines, r"\bottomrule", r"\end{tabular}", ""]
+    )
+
+
+def markdown(methods: dict[str, Evaluated], metrics: tuple[str, ...] = ("psnr", "ssim"), errors: bool = True) -> str:
+    """The same for a README: best bold, second underlined."""
+    cells = summarize(methods, metrics)
+    marks = ("**%s**", "<u>%s</u>", "%s")
+
+    def show(cell: Cell, metric: Metric) -> str:
+        return marks[cell.rank] % f"{cell.mean:.{metric.digits}f}" + _error(cell, metric, "±", errors)
+
+    known = [METRICS[name] for name in metrics]
+    rows = [["method", *(m.title for m in known)], ["---", *(["---:"] * len(metrics))]]
+    rows += [[name.replace("|", r"\|"), *map(show, row, known)] for name, row in cells.items()]
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+
+
+def summarize(methods: dict[str, Evaluated], metrics: tuple[str, ...]) -> dict[str, list[Cell]]:
+    """Raises FigureError where a method lacks a metric or an image that another has."""
+    for metric in metrics:
+        everywhere = {image for evaluated in methods.values() for image in evaluated.get(metric, {})}
+        for name, evaluated in methods.items():
+            if metric not in evaluated:
+                raise FigureError(f"{name} has no metric {metric!r}; it has {', '.join(evaluated)}")
+            if missing := sorted(everywhere - evaluated[metric].keys()):
+                raise FigureError(f"{name} lacks the image {missing[0]!r}; a table needs the same images of all")
+    columns = [_column([evaluated[metric] for evaluated in methods.values()], METRICS[metric]) for metric in metrics]
+    return {name: [column[i] for column in columns] for i, name in enumerate(methods)}
+
+
+def _column(values: list[dict[str, float]], metric: Metric) -> list[Cell]:
+    means = [fmean(v.values()) for v in values]
+    printed = [round(mean, metric.digits) for mean in means]
+    ranking = sorted(set(printed), reverse=metric.best is max)
+    ranks = [min(ranking.index(p), 2) if len(ranking) > 1 else 2 for p in printed]
+    return [Cell(m, standard_error(list(v.values())), r) for m, v, r in zip(means, values, ranks, strict=True)]
+
+
+def standard_error(values: list[float]) -> float:
+    return stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.nan
+
+
+def _error(cell: Cell, metric: Metric, sign: str, wanted: bool) -> str:
+    return f" {sign} {cell.error:.{metric.digits}f}" if wanted and math.isfinite(cell.error) else ""
+
+
+def _escape(name: str) -> str:
+    return "".join({"\\": r"\textbackslash{}"}.get(c, f"\\{c}" if c in "_%&#${}" else c) for c in name)
