@@ -5,6 +5,7 @@ import hashlib
 import http.server
 import threading
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ import torch
 from PIL import Image
 
 from datasets.fetch import FetchError, check_folder, fetch_bsds500, read_manifest
-from datasets.image_sets import ImageSet, bsd68_ids, find_images
+from datasets.image_sets import ImageSet, bsd68_ids, find_images, subset
 from datasets.images import ImageError, read_image, write_image
 from datasets.kernels import KernelError, gaussian_kernel, read_kernel
 from datasets.patches import Patches, centre_crop
@@ -255,3 +256,14 @@ def test_a_download_with_altered_images_leaves_nothing(server, tmp_path):
 
 def test_the_manifest_lists_500_images():
     assert len(read_manifest()) == 500
+
+
+def test_smaller_subsets_lie_within_larger_ones():
+    whole = ImageSet("all", tuple(Path(f"{i}.png") for i in range(20)))
+    chosen = [set(subset(whole, n).paths) for n in (3, 7, 20)]
+    assert [len(c) for c in chosen] == [3, 7, 20]
+    assert chosen[0] < chosen[1] < chosen[2]
+    assert subset(whole, 7) == subset(whole, 7)
+    assert subset(whole, 0) == whole
+    with pytest.raises(ImageError, match="has 20 images"):
+        subset(whole, 21)

@@ -1,0 +1,137 @@
+"""A comparison trains every method on the same problem, goes on where it was stopped, and says what came out."""
+
+import csv
+from pathlib import Path
+
+import pytest
+from matplotlib.image import imread
+
+from app.cli import main, resolve_comparison
+from app.commands import compare, train
+from app.comparison import read_comparison, slug
+from app.options import Config, ConfigError
+from app.training import records
+from figures import curves
+
+FILE = """
+about = "two ways down"
+experiment = "foe-denoise"
+set = [
+    "data.images=builtin:train", "data.validation=builtin:test", "data.patch_size=16", "data.validation_crop=16",
+    "data.noise=fixed", "data.count=4", "upper.batch_size=2", "upper.schedule=constant", "regularizer.filters=2",
+    "regularizer.filter_size=3", "run.budget=150", "run.checkpoint_every=1",
+]
+full = ["run.budget=400"]
+seeds = [0, 1]
+
+[[variant]]
+name = "ISGD, Adam"
+
+[[variant]]
+name = "ISGD, SGD"
+set = ["upper.optimizer=sgd", "upper.step_size=0.1"]
+"""
+
+
+@pytest.fixture
+def file(tmp_path) -> Path:
+    path = tmp_path / "ways.toml"
+    path.write_text(FILE)
+    return path
+
+
+def test_variants_differ_in_their_own_settings_and_seeds_alone(file):
+    comparison = resolve_comparison([str(file)], ["upper.batch_size=3"], False)
+    adam, sgd = comparison.variants.values()
+    assert (adam.upper.optimizer, sgd.upper.optimizer, sgd.upper.step_size) == ("adam", "sgd", 0.1)
+    assert {c.upper.batch_size for c in (adam, sgd)} == {3}
+    assert adam.run.budget == 150
+    folders = [name for runs in comparison.runs().values() for name, _ in runs]
+    assert folders == ["isgd-adam-seed0", "isgd-adam-seed1", "isgd-sgd-seed0", "isgd-sgd-seed1"]
+    assert [c.run.seed for _, c in comparison.runs()["ISGD, SGD"]] == [0, 1]
+    assert resolve_comparison([str(file)], [], True).variants["ISGD, SGD"].run.budget == 400
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("seeds = 3", "seeds"),
+        ("sede = [0]", "unknown key 'sede'"),
+        ("[[variant]]\nset = []", "name of its own"),
+        ("[[variant]]\nname = 'a'\n[[variant]]\nname = 'A'", "name of its own"),
+        ("[[variant]]\nname = 'a'\nset = ['upper.stepsize=1']", "variant 'a'.*upper.stepsize"),
+        ("seeds = [0]", "no \\[\\[variant\\]\\]"),
+        ("not toml", "cannot read"),
+    ],
+)
+def test_mistakes_in_a_comparison_are_named(tmp_path, text, message):
+    path = tmp_path / "wrong.toml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        read_comparison(path, lambda name: Config(), [], False)
+
+
+def test_every_comparison_of_the_repository_can_be_read():
+    folder = Path(__file__).parent.parent / "scripts" / "comparisons"
+    for path in folder.glob("*.toml"):
+        for full in (False, True):
+            assert len(resolve_comparison([path.stem], [], full).variants) > 1
+
+
+def test_a_comparison_ends_with_a_table_and_a_figure_and_is_not_trained_twice(file, tmp_path, capsys, monkeypatch):
+    out = tmp_path / "out"
+    arguments = ["compare", str(file), "--out", str(out), "--seeds", "0", "1", "--quiet"]
+    assert main(arguments) == 0
+    rows = list(csv.DictReader((out / "table.csv").open()))
+    assert [row["method"] for row in rows] == ["ISGD, Adam", "ISGD, Adam", "ISGD, SGD", "ISGD, SGD"]
+    for row in rows:
+        assert 150 <= float(row["computations"]) < 400, "the budget ends a run with the step that exceeds it"
+    columns = records.read(out / "isgd-sgd-seed0" / "metrics.csv")
+    assert float(rows[2]["validation_psnr"]) == columns["validation_psnr"][-1]
+    assert "| ISGD, SGD | " in (out / "table.md").read_text()
+    assert imread(out / "comparison.png").ndim == 3
+
+    monkeypatch.setattr(train.training_loop, "train", lambda training, progress, quiet: progress)
+    before = (out / "table.csv").read_bytes()
+    assert main(arguments) == 0
+    assert (out / "table.csv").read_bytes() == before, "finished runs are taken as they are"
+    assert main([*arguments, "--set", "upper.batch_size=3"]) == 2
+    assert "other settings" in capsys.readouterr().err
+
+
+def test_runs_that_differ_in_their_seed_are_one_method(file, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert main(["compare", str(file), "--out", str(out), "--quiet"]) == 0
+    folders = [str(out / f"isgd-{kind}-seed{seed}") for kind in ("adam", "sgd") for seed in (0, 1)]
+    capsys.readouterr()
+    assert main(["compare", *folders, "--out", str(tmp_path / "again")]) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| isgd")]
+    assert [line.split(" | ")[0] for line in lines] == ["| isgd-adam-seed0", "| isgd-sgd-seed0"]
+    assert all("±" in line for line in lines)
+
+
+def test_the_training_psnr_is_that_of_all_patches(file, tmp_path):
+    """Without a step the reconstruction is that of the initial regularizer, whatever the batches are."""
+    out = tmp_path / "run"
+    config = next(iter(resolve_comparison([str(file)], ["run.steps=1", "upper.batch_size=4"], False).variants.values()))
+    assert train.train(config, out, Path("data"), True, draw=False) == 0
+    first = records.read(out / "metrics.csv")["psnr"][0]
+    final = compare.outcome(out, Path("data")).training_psnr
+    assert abs(final - first) < 1.0
+    assert final != first
+
+
+def test_the_figure_shows_each_method_against_computations_and_seconds():
+    ramp = [1.0, 2.0, 3.0]
+    names = ("computations", "seconds", "loss", "validation_psnr", "accuracy", "step_size")
+    run = dict.fromkeys(names, ramp)
+    figure = curves.compare({"a": [run, run], "b": [run]})
+    titles = [axes.get_title() for axes in figure.axes]
+    assert len(titles) == 6
+    assert sorted(titles)[:2] == sorted([r"accuracy $\epsilon_k$", "held-out PSNR (dB)"])
+    assert {axes.get_xlabel() for axes in figure.axes} >= {"total computations", "seconds of training"}
+    assert [t.get_text() for t in figure.legends[0].get_texts()] == ["a (2 seeds)", "b"]
+
+
+def test_names_of_folders():
+    assert slug("ISGD, step 0.1 (Adam)") == "isgd-step-0.1-adam"
