@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from app.upper.direction import BETA_1, Direction, adabelief, adam, momentum
-from app.upper.method import State, move
+from app.upper.hypergradient import Solver
+from app.upper.method import Batch, Computations, State, move
 from app.upper.schedules import Schedule
 
 Theta = tuple[Tensor, ...]
@@ -16,6 +17,7 @@ SCALE_FREE_STEP = 0.02
 SAFETY = 0.25  # of the longest descent on one batch: other batches and later parameters curve more
 FIRST_MOVE = 1e-2  # root mean square of the first trial's change
 LAST_MOVE = 1.0  # of the largest
+TRIAL_ACCURACY = 0.01  # losses of close parameters are to be compared
 
 
 @dataclass(frozen=True)
@@ -69,3 +71,15 @@ def longest_descent(theta: Theta, gradient: Theta, loss: Callable[[], float]) ->
         if enough(alpha):
             break
     return alpha
+
+
+def tight_loss(batch: Batch, solve: Solver, start: Tensor, accuracy: float, cost: Computations) -> Callable[[], float]:
+    """theta -> the mean loss of the batch, solved to TRIAL_ACCURACY times the accuracy of the hypergradient; what it
+    costs is counted."""
+
+    def loss() -> float:
+        lower = solve(batch.energy(), start, TRIAL_ACCURACY * accuracy)
+        cost.add(lower.iterations)
+        return float(batch.loss.value(lower.x).mean())
+
+    return loss
