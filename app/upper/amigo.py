@@ -8,6 +8,11 @@ tau = 2 / (mu + L) for both, since grad h and H have the same bounds. The second
 While theta moves slowly, a few steps from the last (x, q) track the solutions: the cost of solving is amortized over
 the visits of an image. Where noise is drawn anew at every visit there is no last (x, q): N steps from q = 0 are then N
 terms of the series of stocBiO.
+
+How slowly theta must move: a visit leaves at most the share r = gamma^min(T, N) of what x and q lag behind, gamma =
+(L - mu) / (L + mu). For a quadratic f of curvature c, two such lags in a row, theta' = -alpha q, q' = (1 - r) (x - q),
+x' = (1 - r) (c theta - x), are stable only for alpha c < 2 (1 - r) (Routh). An alpha_0 that was found on exact
+solutions knows nothing of lags: it is multiplied by 1 - r, of the present theta.
 """
 
 from collections.abc import Callable
@@ -17,6 +22,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from app.lower.energy import Energy
 from app.upper.descent import Descent, tight_loss
 from app.upper.hypergradient import Solver
 from app.upper.method import (
@@ -67,5 +73,11 @@ class Amigo:
         state.remember("q", batch.images, q)
         cost.total += len(x) * sum(counts)
         trial = tight_loss(batch, self.solve, x, first_accuracy(batch, energy, state), cost)
-        alpha = self.descent.step(k, tuple(batch.learned.parameters()), z, state, trial)
+        alpha = self.descent.step(k, tuple(batch.learned.parameters()), z, state, trial, self._damping(energy, state))
         return report_truncated(x, loss, error_bound, alpha, counts, cost.total)
+
+    def _damping(self, energy: Energy, state: State) -> float:
+        """1 - r; 1 where nothing is carried over that could lag behind."""
+        mu, largest = energy.bounds
+        gamma = (largest - mu) / (largest + mu)
+        return 1 - gamma ** min(self.lower_steps, self.adjoint_steps) if state.finite_sum else 1.0

@@ -26,12 +26,15 @@ class Descent:
     schedule: Schedule  # s(k)
     step_size: float  # alpha_0; 0 to find it at the first step
 
-    def step(self, k: int, theta: Theta, gradient: Theta, state: State, loss: Callable[[], float]) -> float:
-        """Move theta in place and return alpha_k. loss(): that of the same batch at the present theta."""
+    def step(
+        self, k: int, theta: Theta, gradient: Theta, state: State, loss: Callable[[], float], damping: float = 1.0
+    ) -> float:
+        """Move theta in place and return alpha_k. loss(): that of the same batch at the present theta. An alpha_0 that
+        was found is multiplied by `damping`, which may change from step to step."""
         if "alpha_0" not in state.values:
             alpha_0 = self.step_size or self._automatic(theta, gradient, loss)
             state.values["alpha_0"] = torch.tensor(alpha_0, dtype=torch.float64)
-        alpha = (self.step_size or float(state.values["alpha_0"])) * self.schedule(k)
+        alpha = (self.step_size or damping * float(state.values["alpha_0"])) * self.schedule(k)
         move(theta, self.direction(gradient, state), alpha)
         return alpha
 
