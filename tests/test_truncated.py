@@ -372,7 +372,7 @@ def test_all_learn_total_variation_without_tuning(method, kind):
 
     before, state = loss(), State(True)
     chosen = methods(Descent(kind, schedules.constant(), 0.0))[method]
-    for k in range(150):
+    for k in range(200):
         chosen.step(k, batch, state)
     assert loss() < 0.5 * before
 
