@@ -14,10 +14,14 @@ from app.models import load_model
 from app.options import Config, ConfigError
 from app.physics import OperatorFactory, deblurring, denoising, inpainting
 from app.upper import direction, schedules
+from app.upper.amigo import Amigo
 from app.upper.descent import Descent
 from app.upper.hypergradient import Solver
 from app.upper.isgd import Isgd
+from app.upper.jfb import Jfb
 from app.upper.method import Method
+from app.upper.stocbio import Stocbio
+from app.upper.unroll import Unroll
 from datasets.kernels import gaussian_kernel, read_kernel
 from regularizers import Regularizer
 
@@ -64,8 +68,13 @@ def lower_solver(config: Config) -> Solver:
 def method(config: Config) -> Method:
     """The upper-level method of upper.algorithm."""
     upper, solve = config.upper, lower_solver(config)
+    stocbio, amigo, unroll = config.stocbio, config.amigo, config.unroll
     methods: dict[str, Callable[[], Method]] = {
         "isgd": lambda: Isgd(solve, descent(config), _accuracies(config), upper.accuracy, upper.relative_accuracy),
+        "stocbio": lambda: Stocbio(solve, descent(config), stocbio.lower_steps, stocbio.series_terms),
+        "amigo": lambda: Amigo(solve, descent(config), amigo.lower_steps, amigo.adjoint_steps),
+        "jfb": lambda: Jfb(solve, descent(config), _accuracies(config), upper.accuracy),
+        "unroll": lambda: Unroll(descent(config), unroll.iterations, unroll.backward_steps),
     }
     return methods[upper.algorithm]()
 

@@ -66,7 +66,7 @@ class Lower:
 
 @dataclass(frozen=True)
 class Upper:
-    algorithm: Literal["isgd"] = _option("isgd", "upper-level method")
+    algorithm: Literal["isgd", "stocbio", "amigo", "jfb", "unroll"] = _option("isgd", "upper-level method")
     optimizer: Literal["sgd", "momentum", "adam", "adabelief"] = _option("adam", "direction of the stochastic methods")
     schedule: Literal["constant", "polynomial", "logarithmic", "one_cycle"] = _option("one_cycle", "of the step size")
     step_size: float = _option(0.0, "alpha_0, or the peak of one_cycle; 0: found at the first step", at_least=0)
@@ -81,6 +81,24 @@ class Upper:
         at_least=0,
     )
     batch_size: int = _option(8, "patches per step of the stochastic methods", at_least=1)
+
+
+@dataclass(frozen=True)
+class Stocbio:
+    lower_steps: int = _option(10, "D: gradient steps on the lower level", at_least=1)
+    series_terms: int = _option(10, "Q: terms of the Neumann series", at_least=1)
+
+
+@dataclass(frozen=True)
+class Amigo:
+    lower_steps: int = _option(10, "T: gradient steps on the lower level", at_least=1)
+    adjoint_steps: int = _option(10, "N: gradient steps on the linear system", at_least=1)
+
+
+@dataclass(frozen=True)
+class Unroll:
+    iterations: int = _option(50, "T: accelerated gradient steps on the lower level", at_least=1)
+    backward_steps: int = _option(0, "differentiate through the last so many of them; 0: through all", at_least=0)
 
 
 @dataclass(frozen=True)
@@ -106,6 +124,9 @@ class Config:
     regularizer: RegularizerOptions = RegularizerOptions()
     lower: Lower = Lower()
     upper: Upper = Upper()
+    stocbio: Stocbio = Stocbio()
+    amigo: Amigo = Amigo()
+    unroll: Unroll = Unroll()
     run: Run = Run()
 
     def __post_init__(self) -> None:

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from app.upper.direction import BETA_1, Direction, adabelief, adam, momentum
-from app.upper.method import State, move
+from app.upper.hypergradient import Solver
+from app.upper.method import Batch, Computations, State, move
 from app.upper.schedules import Schedule
 
 Theta = tuple[Tensor, ...]
@@ -16,6 +17,7 @@ SCALE_FREE_STEP = 0.02
 SAFETY = 0.25  # of the longest descent on one batch: other batches and later parameters curve more
 FIRST_MOVE = 1e-2  # root mean square of the first trial's change
 LAST_MOVE = 1.0  # of the largest
+TRIAL_ACCURACY = 0.01  # losses of close parameters are to be compared
 
 
 @dataclass(frozen=True)
@@ -24,12 +26,15 @@ class Descent:
     schedule: Schedule  # s(k)
     step_size: float  # alpha_0; 0 to find it at the first step
 
-    def step(self, k: int, theta: Theta, gradient: Theta, state: State, loss: Callable[[], float]) -> float:
-        """Move theta in place and return alpha_k. loss(): that of the same batch at the present theta."""
+    def step(
+        self, k: int, theta: Theta, gradient: Theta, state: State, loss: Callable[[], float], damping: float = 1.0
+    ) -> float:
+        """Move theta in place and return alpha_k. loss(): that of the same batch at the present theta. An alpha_0 that
+        was found is multiplied by `damping`, which may change from step to step."""
         if "alpha_0" not in state.values:
             alpha_0 = self.step_size or self._automatic(theta, gradient, loss)
             state.values["alpha_0"] = torch.tensor(alpha_0, dtype=torch.float64)
-        alpha = (self.step_size or float(state.values["alpha_0"])) * self.schedule(k)
+        alpha = (self.step_size or damping * float(state.values["alpha_0"])) * self.schedule(k)
         move(theta, self.direction(gradient, state), alpha)
         return alpha
 
@@ -69,3 +74,15 @@ def longest_descent(theta: Theta, gradient: Theta, loss: Callable[[], float]) ->
         if enough(alpha):
             break
     return alpha
+
+
+def tight_loss(batch: Batch, solve: Solver, start: Tensor, accuracy: float, cost: Computations) -> Callable[[], float]:
+    """theta -> the mean loss of the batch, solved to TRIAL_ACCURACY times the accuracy of the hypergradient; what it
+    costs is counted."""
+
+    def loss() -> float:
+        lower = solve(batch.energy(), start, TRIAL_ACCURACY * accuracy)
+        cost.add(lower.iterations)
+        return float(batch.loss.value(lower.x).mean())
+
+    return loss

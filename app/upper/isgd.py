@@ -10,7 +10,7 @@ from typing import ClassVar
 
 from app.lower.energy import Energy
 from app.upper.bound import error_bound
-from app.upper.descent import Descent
+from app.upper.descent import Descent, tight_loss
 from app.upper.hypergradient import Hypergradient, Solver, hypergradient
 from app.upper.method import (
     Batch,
@@ -57,14 +57,7 @@ class Isgd:
         z, accuracy = self._hypergradient(batch, energy, state, accuracy, cost)
         require_finite(k, z.loss, *z.gradient)
         remember(batch, state, z)
-
-        def loss() -> float:
-            lower = self.solve(
-                batch.energy(), z.lower.x, accuracy / 100
-            )  # losses of close parameters are to be compared
-            cost.add(lower.iterations)
-            return float(batch.loss.value(lower.x).mean())
-
+        loss = tight_loss(batch, self.solve, z.lower.x, accuracy, cost)
         alpha = self.descent.step(k, tuple(batch.learned.parameters()), z.gradient, state, loss)
         return report(z, accuracy, alpha, cost.total)
 

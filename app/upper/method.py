@@ -157,3 +157,12 @@ def report(z: Hypergradient, accuracy: float, step_size: float, computations: in
         z.lower.x, z.loss, accuracy, step_size, z.lower.error_bound, z.lower.converged & z.linear.converged,
         z.lower.iterations, z.linear.iterations, computations,
     )  # fmt: skip
+
+
+def report_truncated(
+    x: Tensor, loss: Tensor, error_bound: Tensor, step_size: float, counts: tuple[int, int], computations: int
+) -> Step:
+    """The step of a method whose solves end after so many gradients and products, whatever they have reached."""
+    gradients, products = (torch.full_like(loss, n, dtype=torch.long) for n in counts)
+    never = torch.zeros_like(loss, dtype=torch.bool)
+    return Step(x, loss, float("nan"), step_size, error_bound, never, gradients, products, computations)
