@@ -28,61 +28,48 @@ from app.lower.solution import LowerSolution, NotStronglyConvexError, check_ever
 MEMORY = 5  # pairs; 10 and 20 need as many gradients here and cost more
 ACCEPT = 0.8  # 1 - 2 delta of the approximate Wolfe conditions with delta = 0.1
 STRICT = 15  # gradients; without rounding a halving takes about five
-REFRESH = 4  # once, when the gradient has fallen by this factor, the preconditioner is computed again
+REFRESH = 4  # once, when the error bound has fallen by this factor, the preconditioner is computed again
 PATIENCE = 5  # give up after this many sqrt(L / mu) + 1 gradients without halving the gradient
 
 
 @dataclass
 class _Pairs:
-    """The last pairs of each image, in a ring; `birth` is the number of the pair in a slot, -1 for none."""
+    """The last pairs of each image, scaled to <s, y> = 1; the same slot for all images, zero where one has no pair."""
 
-    s: Tensor  # (B, MEMORY, N)
-    y: Tensor  # (B, MEMORY, N)
-    sy: Tensor  # (B, MEMORY, MEMORY), <s_i, y_j> for birth_i <= birth_j
-    birth: Tensor  # (B, MEMORY)
-    count: Tensor  # (B,)
+    basis: Tensor  # (B, 2 MEMORY + 1, N): s_i, then z_i = P^-1 y_i, then P^-1 g
+    inverse: Tensor  # (B, MEMORY, MEMORY): R^-1, R_ij = <s_i, y_j> for s_i older than y_j, ones on the diagonal
+    zy: Tensor  # (B, MEMORY, MEMORY): <z_i, y_j>
+    scale: Tensor  # (B,): <s, y> / <y, P^-1 y> of the last pair
 
     @staticmethod
     def none(x: Tensor) -> _Pairs:
         batch, n = len(x), x[0].numel()
-        s, sy = x.new_zeros(batch, MEMORY, n), x.new_zeros(batch, MEMORY, MEMORY)
-        birth = torch.full((batch, MEMORY), -1, device=x.device)
-        return _Pairs(s, s.clone(), sy, birth, torch.zeros_like(birth[:, 0]))
+        eye = torch.eye(MEMORY, dtype=x.dtype, device=x.device).repeat(batch, 1, 1)
+        return _Pairs(x.new_zeros(batch, 2 * MEMORY + 1, n), eye, torch.zeros_like(eye), x.new_ones(batch))
 
     def take(self, images: Tensor) -> _Pairs:
         return _Pairs(*(getattr(self, f.name)[images] for f in fields(self)))
 
-    def add(self, s: Tensor, y: Tensor, where: Tensor) -> None:
-        """In place of the oldest pair, for the images where `where` (B,) holds."""
-        images, slot = torch.arange(len(s), device=s.device), self.count % MEMORY
-        products = _along(self.s, y)[:, :, 0]
-        products[images, slot] = dot(s, y)
-        new = (s.flatten(1), y.flatten(1), products, self.count)
-        for ring, value in ((self.s, new[0]), (self.y, new[1]), (self.sy.mT, new[2]), (self.birth, new[3])):
-            old = ring[images, slot]
-            ring[images, slot] = _choose(where, value, old)
-        self.count = self.count + where
+    def forget(self, images: Tensor) -> None:
+        for f in fields(self):
+            getattr(self, f.name)[images] = getattr(_Pairs.none(self.basis[:1, 0]), f.name)
 
-    def apply(self, g: Tensor, inverse: Preconditioner, scale: Tensor) -> Tensor:
-        """B g. With R_ij = <s_i, y_j> for i not younger than j:  R a = s^T g,  r = scale P^-1 (g - y a),
-        R^T c = diag(R) a - y^T r,  B g = r + s c."""
-        empty = torch.diag_embed((self.birth < 0).to(g.dtype))
-        older = (self.birth.unsqueeze(2) <= self.birth.unsqueeze(1)) & (self.birth >= 0).unsqueeze(2)
-        r_matrix = torch.where(older, self.sy, 0) + empty
-        a = _solve(r_matrix, _along(self.s, g))
-        r = per_image(scale) * inverse(g - torch.bmm(a.mT, self.y).view_as(g))
-        diagonal = r_matrix.diagonal(dim1=1, dim2=2).unsqueeze(2)
-        c = _solve(r_matrix.mT, diagonal * a - _along(self.y, r))
-        return r + torch.bmm(c.mT, self.s).view_as(g)
-
-
-def _along(vectors: Tensor, g: Tensor) -> Tensor:  # (B, M, N), (B, C, H, W) -> (B, M, 1)
-    """Inner products; torch.bmm takes five times as long for so few rows."""
-    return (vectors * g.flatten(1).unsqueeze(1)).sum(2, keepdim=True)
-
-
-def _solve(matrix: Tensor, b: Tensor) -> Tensor:
-    return torch.linalg.solve_ex(matrix, b)[0]  # _ex: no look at the device
+    def direction(self, slot: int, s: Tensor, y: Tensor, z: Tensor, g: Tensor, p: Tensor) -> Tensor:
+        """-B g with the pair (s, y) in this slot, z = P^-1 y, p = P^-1 g, and one pass over the pairs for all inner
+        products:  R a = S^T g,  R^T c = a + scale (Z^T Y a - Z^T g),  B g = scale (p - Z a) + S c."""
+        for row, v in ((slot, s), (MEMORY + slot, z), (-1, p)):
+            self.basis[:, row] = v.flatten(1)
+        along_g, along_y = torch.bmm(torch.stack((g, y), 1).flatten(2), self.basis.mT).unbind(1)
+        self.inverse[:, slot], self.inverse[:, :, slot] = 0, 0
+        self.inverse[:, :, slot] = -torch.bmm(self.inverse, along_y[:, :MEMORY, None])[:, :, 0]
+        self.inverse[:, slot, slot] = 1
+        self.zy[:, slot] = self.zy[:, :, slot] = along_y[:, MEMORY:-1]
+        yz = along_y[:, MEMORY + slot]
+        self.scale = torch.where(yz > 0, 1 / yz, self.scale)
+        scale = self.scale[:, None, None]
+        a = torch.bmm(self.inverse, along_g[:, :MEMORY, None])
+        c = torch.bmm(self.inverse.mT, a + scale * (torch.bmm(self.zy, a) - along_g[:, MEMORY:-1, None]))
+        return torch.bmm(torch.cat((-c, scale * a, -scale), 1).mT, self.basis).view_as(g)
 
 
 @dataclass
@@ -92,13 +79,13 @@ class _State:
     index: Tensor  # their places in the batch
     x: Tensor
     g: Tensor
+    p: Tensor  # P^-1 g
     d: Tensor
     t: Tensor
     slope: Tensor  # <g, d> < 0
-    scale: Tensor
     pairs: _Pairs
     inverse: Preconditioner
-    refresh_below: Tensor  # in units of ||g||; 0 once done
+    refresh_below: Tensor  # a bound; 0 once done
     best: Tensor
     bound: Tensor
     iterations: Tensor
@@ -137,56 +124,58 @@ def solve(
     energy = energy.take(todo)
     state = _begin(energy, start[todo], g[todo], bound[todo], todo)
     for k in range(1, max_iterations + 1):
-        keep = (state.bound > accuracy) & (state.stalled < patience) & (k < max_iterations)
         if (k - 1) % check_every(start.device) == 0 or k == max_iterations:
-            gone, kept = (~keep).nonzero()[:, 0], keep.nonzero()[:, 0]
-            if len(gone):
-                left = state.take(gone)
-                best[left.index], bound[left.index], iterations[left.index] = left.best, left.bound, left.iterations
+            keep = (state.bound > accuracy) & (state.stalled < patience) & (k < max_iterations)
+            if not keep.all():
+                gone, kept = (~keep).nonzero()[:, 0], keep.nonzero()[:, 0]
+                for result, found in ((best, state.best), (bound, state.bound), (iterations, state.iterations)):
+                    result[state.index[gone]] = found[gone]
                 if len(kept) == 0:
                     break
                 energy, state = energy.take(kept), state.take(kept)
             _refresh(state, energy)
-        _advance(state, energy, accuracy)
+        _advance(state, energy, accuracy, k % MEMORY)
     return LowerSolution(best, bound, bound <= accuracy, iterations)
 
 
 def _begin(energy: Energy, x: Tensor, g: Tensor, bound: Tensor, index: Tensor) -> _State:
     inverse = preconditioner(energy, x)
-    d = -inverse(g)
+    p = inverse(g)
     ones, counts = torch.ones_like(bound), torch.full_like(index, 2)
     return _State(
-        index, x, g, d, ones, dot(g, d), ones, _Pairs.none(x), inverse, norm(g) / REFRESH,
+        index, x, g, p, -p, ones, -dot(g, p), _Pairs.none(x), inverse, bound / REFRESH,
         x, bound, counts, bound, torch.zeros_like(bound),
     )  # fmt: skip
 
 
-def _advance(state: _State, energy: Energy, accuracy: float) -> None:
+def _advance(state: _State, energy: Energy, accuracy: float, slot: int) -> None:
     """One gradient: certify the trial point, then step to it or shorten the step."""
     mu, largest = energy.bounds
-    trial = state.x + per_image(state.t) * state.d
+    trial = torch.addcmul(state.x, per_image(state.t), state.d)
     g = energy.gradient(trial)
-    _certify(state, trial, norm(g) / mu, accuracy)
+    size = norm(g)
+    _certify(state, trial, size / mu, accuracy)
 
-    slope, before = dot(g, state.d), -state.slope
-    safe = before / (largest * dot(state.d, state.d))
-    limit = torch.where(state.stalled > STRICT, 0, ACCEPT * before)
-    accept = (slope <= limit) | (state.t <= safe)
-    secant = state.t * before / (before + slope)
-    shorter = torch.maximum(secant.clamp(0.1 * state.t, 0.9 * state.t), safe)
+    t, slope, before, squared = state.t, dot(g, state.d), -state.slope, dot(state.d, state.d)
+    safe = before / (largest * squared)
+    accept = (slope <= ACCEPT * before * (state.stalled <= STRICT)) | (t <= safe)
+    sy = t * (before + slope)
+    usable = accept & (sy > 0.5 * mu * t.square() * squared)  # rounding may break <s, y> >= mu ||s||^2
 
-    s, y = trial - state.x, g - state.g
-    sy = dot(s, y)
-    usable = accept & (sy > 0.5 * mu * dot(s, s))  # rounding may break <s, y> >= mu ||s||^2
-    state.pairs.add(s, y, usable)
-    state.scale = torch.where(usable, sy / dot(y, state.inverse(y)), state.scale)
-    d = -state.pairs.apply(g, state.inverse, state.scale)
-    d = _choose(dot(g, d) < 0, d, -g)
+    p = state.inverse(g)
+    weight = per_image(torch.where(usable, sy.rsqrt(), 0))
+    s, y, z = per_image(t) * weight * state.d, weight * (g - state.g), weight * (p - state.p)
+    d = state.pairs.direction(slot, s, y, z, g, p)
+    new_slope = dot(g, d)
+    descends = new_slope < 0
+    d, new_slope = _choose(descends, d, -g), torch.where(descends, new_slope, -size.square())
 
-    state.slope = torch.where(accept, dot(g, d), state.slope)
-    state.t = torch.where(accept, 1, shorter)
-    state.x, state.g, state.d = (
-        _choose(accept, new, old) for new, old in ((trial, state.x), (g, state.g), (d, state.d))
+    secant = t * before / (before + slope)
+    shorter = torch.maximum(secant.clamp(0.1 * t, 0.9 * t), safe)
+    state.t, state.slope = torch.where(accept, 1, shorter), torch.where(accept, new_slope, state.slope)
+    state.x, state.g, state.p, state.d = (
+        _choose(accept, new, old)
+        for new, old in ((trial, state.x), (g, state.g), (p, state.p), (d, state.d))
     )
 
 
@@ -194,7 +183,7 @@ def _choose(condition: Tensor, new: Tensor, old: Tensor) -> Tensor:
     """torch.where per image; without touching pixels where all agree, as far as asking costs nothing."""
     if condition.device.type == "cpu" and bool(condition.all()):
         return new
-    return torch.where(condition.view(-1, *[1] * (new.ndim - 1)), new, old)
+    return torch.where(per_image(condition), new, old)
 
 
 def _certify(state: _State, point: Tensor, error: Tensor, accuracy: float) -> None:
@@ -210,9 +199,13 @@ def _certify(state: _State, point: Tensor, error: Tensor, accuracy: float) -> No
 
 
 def _refresh(state: _State, energy: Energy) -> None:
-    """Where curvature has changed most since the start: once, after the first fast decrease."""
-    due = (norm(state.g) < state.refresh_below).nonzero()[:, 0]
+    """Where curvature has changed most since the start: once, after the first fast decrease, begin again at x."""
+    due = (state.bound < state.refresh_below).nonzero()[:, 0]
     if len(due):
-        state.inverse = state.inverse.put(due, preconditioner(energy.take(due), state.x[due]))
+        fresh = _begin(energy.take(due), state.x[due], state.g[due], state.bound[due], state.index[due])
+        for name in ("p", "d", "t", "slope"):
+            getattr(state, name)[due] = getattr(fresh, name)
+        state.inverse = state.inverse.put(due, fresh.inverse)
+        state.pairs.forget(due)
         state.refresh_below[due] = 0
         state.iterations[due] += 1
