@@ -3,7 +3,8 @@
     x_{k+1} = x_k + t_k d_k,   d_k = -B_k grad h(x_k),
 
 B_k from the last MEMORY pairs s = dx, y = dgrad and the preconditioner, scaled by <s, y> / <y, P^-1 y> (Nocedal and
-Wright, Numerical Optimization, 2006, section 7.2; the two loops as two small triangular systems).
+Wright, Numerical Optimization, 2006, section 7.2; the two loops as two small triangular systems). P^-1 y is the change
+of P^-1 g, so an iteration takes one gradient, one P^-1, and two passes over the pairs: for inner products and for d.
 
 The line search asks for slopes only, because differences of values stall in float32. With slope(t) the inner product
 <grad h(x + t d), d>, the step t = 1 is tried first and taken if slope(t) <= ACCEPT |slope(0)| (the upper half of the
@@ -34,42 +35,44 @@ PATIENCE = 5  # give up after this many sqrt(L / mu) + 1 gradients without halvi
 
 @dataclass
 class _Pairs:
-    """The last pairs of each image, scaled to <s, y> = 1; the same slot for all images, zero where one has no pair."""
+    """The last pairs of each image, scaled to <s, y> = 1, in a ring. Where an image has none, s = y = 0."""
 
-    basis: Tensor  # (B, 2 MEMORY + 1, N): s_i, then z_i = P^-1 y_i, then P^-1 g
-    inverse: Tensor  # (B, MEMORY, MEMORY): R^-1, R_ij = <s_i, y_j> for s_i older than y_j, ones on the diagonal
+    basis: Tensor  # (B, 2 MEMORY + 1, C, H, W): s_i, then z_i = P^-1 y_i, then P^-1 g
+    inverse: Tensor  # (B, MEMORY, MEMORY): R^-1, R_ij = <s_i, y_j> for i older than j, 1 on the diagonal
     zy: Tensor  # (B, MEMORY, MEMORY): <z_i, y_j>
-    scale: Tensor  # (B,): <s, y> / <y, P^-1 y> of the last pair
+    scale: Tensor  # (B, 1, 1): 1 / <y, P^-1 y> of the last pair
 
     @staticmethod
     def none(x: Tensor) -> _Pairs:
-        batch, n = len(x), x[0].numel()
-        eye = torch.eye(MEMORY, dtype=x.dtype, device=x.device).repeat(batch, 1, 1)
-        return _Pairs(x.new_zeros(batch, 2 * MEMORY + 1, n), eye, torch.zeros_like(eye), x.new_ones(batch))
+        eye = torch.eye(MEMORY, dtype=x.dtype, device=x.device).repeat(len(x), 1, 1)
+        basis = x.new_zeros(len(x), 2 * MEMORY + 1, *x.shape[1:])
+        return _Pairs(basis, eye, torch.zeros_like(eye), x.new_ones(len(x), 1, 1))
 
     def take(self, images: Tensor) -> _Pairs:
         return _Pairs(*(getattr(self, f.name)[images] for f in fields(self)))
 
-    def forget(self, images: Tensor) -> None:
-        for f in fields(self):
-            getattr(self, f.name)[images] = getattr(_Pairs.none(self.basis[:1, 0]), f.name)
+    def put(self, images: Tensor, other: _Pairs) -> _Pairs:
+        return _Pairs(*(getattr(self, f.name).index_copy(0, images, getattr(other, f.name)) for f in fields(self)))
 
-    def direction(self, slot: int, s: Tensor, y: Tensor, z: Tensor, g: Tensor, p: Tensor) -> Tensor:
-        """-B g with the pair (s, y) in this slot, z = P^-1 y, p = P^-1 g, and one pass over the pairs for all inner
-        products:  R a = S^T g,  R^T c = a + scale (Z^T Y a - Z^T g),  B g = scale (p - Z a) + S c."""
-        for row, v in ((slot, s), (MEMORY + slot, z), (-1, p)):
-            self.basis[:, row] = v.flatten(1)
-        along_g, along_y = torch.bmm(torch.stack((g, y), 1).flatten(2), self.basis.mT).unbind(1)
-        self.inverse[:, slot], self.inverse[:, :, slot] = 0, 0
-        self.inverse[:, :, slot] = -torch.bmm(self.inverse, along_y[:, :MEMORY, None])[:, :, 0]
-        self.inverse[:, slot, slot] = 1
-        self.zy[:, slot] = self.zy[:, :, slot] = along_y[:, MEMORY:-1]
-        yz = along_y[:, MEMORY + slot]
+    def direction(self, slot: int, newest: tuple[Tensor, Tensor, Tensor], g: Tensor, p: Tensor) -> Tensor:
+        """-B g with the newest (s, y, z) in place of the oldest pair, p = P^-1 g:  R a = S^T g,
+        R^T c = a + scale (Z^T Y a - Z^T g),  B g = scale (p - Z a) + S c."""
+        s, y, z = newest
+        self.basis[:, slot], self.basis[:, MEMORY + slot], self.basis[:, -1] = s, z, p
+        basis = self.basis.flatten(2)
+        along_g, along_y = torch.bmm(torch.stack((g, y), 1).flatten(2), basis.mT).unsqueeze(3).unbind(1)
+
+        self.zy[:, slot] = self.zy[:, :, slot] = along_y[:, MEMORY:-1, 0]
+        yz = self.zy[:, slot, slot, None, None]
         self.scale = torch.where(yz > 0, 1 / yz, self.scale)
-        scale = self.scale[:, None, None]
-        a = torch.bmm(self.inverse, along_g[:, :MEMORY, None])
-        c = torch.bmm(self.inverse.mT, a + scale * (torch.bmm(self.zy, a) - along_g[:, MEMORY:-1, None]))
-        return torch.bmm(torch.cat((-c, scale * a, -scale), 1).mT, self.basis).view_as(g)
+        self.inverse[:, slot] = self.inverse[:, :, slot] = 0
+        self.inverse[:, :, slot] = torch.bmm(self.inverse, along_y[:, :MEMORY])[:, :, 0].neg_()
+        self.inverse[:, slot, slot] = 1
+
+        a = torch.bmm(self.inverse, along_g[:, :MEMORY])
+        change = torch.baddbmm(along_g[:, MEMORY:-1], self.zy, a, beta=-1)
+        c = torch.bmm(self.inverse.mT, torch.addcmul(a, self.scale, change))
+        return torch.bmm(torch.cat((-c, self.scale * a, -self.scale), 1).mT, basis).view_as(g)
 
 
 @dataclass
@@ -151,48 +154,44 @@ def _begin(energy: Energy, x: Tensor, g: Tensor, bound: Tensor, index: Tensor) -
 def _advance(state: _State, energy: Energy, accuracy: float, slot: int) -> None:
     """One gradient: certify the trial point, then step to it or shorten the step."""
     mu, largest = energy.bounds
-    trial = torch.addcmul(state.x, per_image(state.t), state.d)
+    t, before = state.t, -state.slope
+    trial = torch.addcmul(state.x, per_image(t), state.d)
     g = energy.gradient(trial)
     size = norm(g)
     _certify(state, trial, size / mu, accuracy)
 
-    t, slope, before, squared = state.t, dot(g, state.d), -state.slope, dot(state.d, state.d)
-    safe = before / (largest * squared)
+    slope, squared = dot(g, state.d), dot(state.d, state.d)
+    safe, rise = before / (largest * squared), before + slope  # rise = <d, y>
     accept = (slope <= ACCEPT * before * (state.stalled <= STRICT)) | (t <= safe)
-    sy = t * (before + slope)
-    usable = accept & (sy > 0.5 * mu * t.square() * squared)  # rounding may break <s, y> >= mu ||s||^2
+    shorter = torch.maximum((t * before / rise).clamp(0.1 * t, 0.9 * t), safe)
 
-    p = state.inverse(g)
-    weight = per_image(torch.where(usable, sy.rsqrt(), 0))
-    s, y, z = per_image(t) * weight * state.d, weight * (g - state.g), weight * (p - state.p)
-    d = state.pairs.direction(slot, s, y, z, g, p)
-    new_slope = dot(g, d)
-    descends = new_slope < 0
-    d, new_slope = _choose(descends, d, -g), torch.where(descends, new_slope, -size.square())
-
-    secant = t * before / (before + slope)
-    shorter = torch.maximum(secant.clamp(0.1 * t, 0.9 * t), safe)
-    state.t, state.slope = torch.where(accept, 1, shorter), torch.where(accept, new_slope, state.slope)
-    state.x, state.g, state.p, state.d = (
-        _choose(accept, new, old)
-        for new, old in ((trial, state.x), (g, state.g), (p, state.p), (d, state.d))
+    usable = accept & (rise > 0.5 * mu * t * squared)  # rounding may break <s, y> >= mu ||s||^2
+    weight = torch.where(usable, (t / rise).sqrt(), 0)
+    by_t, p = per_image(weight / t), state.inverse(g)
+    newest = per_image(weight) * state.d, (g - state.g).mul_(by_t), (p - state.p).mul_(by_t)
+    d = state.pairs.direction(slot, newest, g, p)
+    slope = dot(g, d)
+    d, slope = _choose(slope < 0, (d, slope), (-g, -size.square()))
+    state.x, state.g, state.p, state.d, state.slope, state.t = _choose(
+        accept,
+        (trial, g, p, d, slope, torch.ones_like(t)),
+        (state.x, state.g, state.p, state.d, state.slope, shorter),
     )
 
 
-def _choose(condition: Tensor, new: Tensor, old: Tensor) -> Tensor:
+def _choose(condition: Tensor, new: tuple[Tensor, ...], old: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     """torch.where per image; without touching pixels where all agree, as far as asking costs nothing."""
     if condition.device.type == "cpu" and bool(condition.all()):
         return new
-    return torch.where(per_image(condition), new, old)
+    return tuple(torch.where(condition.view(-1, *[1] * (n.ndim - 1)), n, o) for n, o in zip(new, old, strict=True))
 
 
 def _certify(state: _State, point: Tensor, error: Tensor, accuracy: float) -> None:
     """Remember the best point. What is accurate already stays as it is, however late it is looked at."""
     open_ = state.bound > accuracy
-    improved = open_ & (error < state.bound)
-    state.best = _choose(improved, point, state.best)
-    state.bound = torch.where(improved, error, state.bound)
     state.iterations = state.iterations + open_
+    improved = open_ & (error < state.bound)
+    state.best, state.bound = _choose(improved, (point, error), (state.best, state.bound))
     halved = error <= state.milestone / 2
     state.milestone = torch.where(halved, error, state.milestone)
     state.stalled = torch.where(halved, 0, state.stalled + 1)
@@ -205,7 +204,6 @@ def _refresh(state: _State, energy: Energy) -> None:
         fresh = _begin(energy.take(due), state.x[due], state.g[due], state.bound[due], state.index[due])
         for name in ("p", "d", "t", "slope"):
             getattr(state, name)[due] = getattr(fresh, name)
-        state.inverse = state.inverse.put(due, fresh.inverse)
-        state.pairs.forget(due)
+        state.inverse, state.pairs = state.inverse.put(due, fresh.inverse), state.pairs.put(due, fresh.pairs)
         state.refresh_below[due] = 0
         state.iterations[due] += 1
