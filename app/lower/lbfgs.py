@@ -29,7 +29,7 @@ from app.lower.solution import LowerSolution, NotStronglyConvexError, check_ever
 MEMORY = 5  # pairs; 10 and 20 need as many gradients here and cost more
 ACCEPT = 0.8  # 1 - 2 delta of the approximate Wolfe conditions with delta = 0.1
 STRICT = 15  # gradients; without rounding a halving takes about five
-REFRESH = 4  # once, when the error bound has fallen by this factor, the preconditioner is computed again
+REFRESH = 3  # once, when the error bound has fallen by this factor, P is computed again and the pairs are dropped
 PATIENCE = 5  # give up after this many sqrt(L / mu) + 1 gradients without halving the gradient
 
 
@@ -51,8 +51,9 @@ class _Pairs:
     def take(self, images: Tensor) -> _Pairs:
         return _Pairs(*(getattr(self, f.name)[images] for f in fields(self)))
 
-    def put(self, images: Tensor, other: _Pairs) -> _Pairs:
-        return _Pairs(*(getattr(self, f.name).index_copy(0, images, getattr(other, f.name)) for f in fields(self)))
+    def forget(self, images: Tensor) -> None:
+        self.basis[images], self.zy[images], self.scale[images] = 0, 0, 1
+        self.inverse[images] = torch.eye(MEMORY, dtype=self.basis.dtype, device=self.basis.device)
 
     def direction(self, slot: int, newest: tuple[Tensor, Tensor, Tensor], g: Tensor, p: Tensor) -> Tensor:
         """-B g with the newest (s, y, z) in place of the oldest pair, p = P^-1 g:  R a = S^T g,
@@ -201,9 +202,10 @@ def _refresh(state: _State, energy: Energy) -> None:
     """Where curvature has changed most since the start: once, after the first fast decrease, begin again at x."""
     due = (state.bound < state.refresh_below).nonzero()[:, 0]
     if len(due):
-        fresh = _begin(energy.take(due), state.x[due], state.g[due], state.bound[due], state.index[due])
-        for name in ("p", "d", "t", "slope"):
-            getattr(state, name)[due] = getattr(fresh, name)
-        state.inverse, state.pairs = state.inverse.put(due, fresh.inverse), state.pairs.put(due, fresh.pairs)
+        inverse, g = preconditioner(energy.take(due), state.x[due]), state.g[due]
+        p = inverse(g)
+        state.p[due], state.d[due], state.slope[due], state.t[due] = p, -p, -dot(g, p), 1
+        state.inverse = state.inverse.put(due, inverse)
+        state.pairs.forget(due)
         state.refresh_below[due] = 0
         state.iterations[due] += 1
