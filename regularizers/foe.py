@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -96,8 +97,12 @@ class FieldOfExpertsFunctional:
                 diagonal[tile] += synthesis(d, self.scale * self.filters.square())
                 sums[tile[0]] += d.sum((2, 3))
         means = self.scale * sums / ((padded.shape[2] - size + 1) * (padded.shape[3] - size + 1))
-        stencil = torch.einsum("bk,kcdij->bcdij", means, autocorrelation(self.filters))
+        stencil = torch.einsum("bk,kcdij->bcdij", means, self._autocorrelation)
         return stencil, self._pad_adjoint(diagonal)
+
+    @cached_property
+    def _autocorrelation(self) -> Tensor:
+        return autocorrelation(self.filters)
 
     def mixed(self, x: Tensor, q: Tensor) -> tuple[Tensor, ...]:
         size, w, s = self.filters.shape[-1], self.weights, self.smoothings

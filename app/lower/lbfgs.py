@@ -3,7 +3,8 @@
     x_{k+1} = x_k + t_k d_k,   d_k = -B_k grad h(x_k),
 
 B_k from the last MEMORY pairs s = dx, y = dgrad and the preconditioner, scaled by <s, y> / <y, P^-1 y> (Nocedal and
-Wright, Numerical Optimization, 2006, section 7.2; the two loops as two small triangular systems).
+Wright, Numerical Optimization, 2006, section 7.2; the two loops as two small triangular systems). P^-1 y is the change
+of P^-1 g, so an iteration takes one gradient, one P^-1, and two passes over the pairs: for inner products and for d.
 
 The line search asks for slopes only, because differences of values stall in float32. With slope(t) the inner product
 <grad h(x + t d), d>, the step t = 1 is tried first and taken if slope(t) <= ACCEPT |slope(0)| (the upper half of the
@@ -28,61 +29,51 @@ from app.lower.solution import LowerSolution, NotStronglyConvexError, check_ever
 MEMORY = 5  # pairs; 10 and 20 need as many gradients here and cost more
 ACCEPT = 0.8  # 1 - 2 delta of the approximate Wolfe conditions with delta = 0.1
 STRICT = 15  # gradients; without rounding a halving takes about five
-REFRESH = 4  # once, when the gradient has fallen by this factor, the preconditioner is computed again
+REFRESH = 3  # once, when the error bound has fallen by this factor, P is computed again and the pairs are dropped
 PATIENCE = 5  # give up after this many sqrt(L / mu) + 1 gradients without halving the gradient
 
 
 @dataclass
 class _Pairs:
-    """The last pairs of each image, in a ring; `birth` is the number of the pair in a slot, -1 for none."""
+    """The last pairs of each image, scaled to <s, y> = 1, in a ring. Where an image has none, s = y = 0."""
 
-    s: Tensor  # (B, MEMORY, N)
-    y: Tensor  # (B, MEMORY, N)
-    sy: Tensor  # (B, MEMORY, MEMORY), <s_i, y_j> for birth_i <= birth_j
-    birth: Tensor  # (B, MEMORY)
-    count: Tensor  # (B,)
+    basis: Tensor  # (B, 2 MEMORY + 1, C, H, W): s_i, then z_i = P^-1 y_i, then P^-1 g
+    inverse: Tensor  # (B, MEMORY, MEMORY): R^-1, R_ij = <s_i, y_j> for i older than j, 1 on the diagonal
+    zy: Tensor  # (B, MEMORY, MEMORY): <z_i, y_j>
+    scale: Tensor  # (B, 1, 1): 1 / <y, P^-1 y> of the last pair
 
     @staticmethod
     def none(x: Tensor) -> _Pairs:
-        batch, n = len(x), x[0].numel()
-        s, sy = x.new_zeros(batch, MEMORY, n), x.new_zeros(batch, MEMORY, MEMORY)
-        birth = torch.full((batch, MEMORY), -1, device=x.device)
-        return _Pairs(s, s.clone(), sy, birth, torch.zeros_like(birth[:, 0]))
+        eye = torch.eye(MEMORY, dtype=x.dtype, device=x.device).repeat(len(x), 1, 1)
+        basis = x.new_zeros(len(x), 2 * MEMORY + 1, *x.shape[1:])
+        return _Pairs(basis, eye, torch.zeros_like(eye), x.new_ones(len(x), 1, 1))
 
     def take(self, images: Tensor) -> _Pairs:
         return _Pairs(*(getattr(self, f.name)[images] for f in fields(self)))
 
-    def add(self, s: Tensor, y: Tensor, where: Tensor) -> None:
-        """In place of the oldest pair, for the images where `where` (B,) holds."""
-        images, slot = torch.arange(len(s), device=s.device), self.count % MEMORY
-        products = _along(self.s, y)[:, :, 0]
-        products[images, slot] = dot(s, y)
-        new = (s.flatten(1), y.flatten(1), products, self.count)
-        for ring, value in ((self.s, new[0]), (self.y, new[1]), (self.sy.mT, new[2]), (self.birth, new[3])):
-            old = ring[images, slot]
-            ring[images, slot] = _choose(where, value, old)
-        self.count = self.count + where
+    def forget(self, images: Tensor) -> None:
+        self.basis[images], self.zy[images], self.scale[images] = 0, 0, 1
+        self.inverse[images] = torch.eye(MEMORY, dtype=self.basis.dtype, device=self.basis.device)
 
-    def apply(self, g: Tensor, inverse: Preconditioner, scale: Tensor) -> Tensor:
-        """B g. With R_ij = <s_i, y_j> for i not younger than j:  R a = s^T g,  r = scale P^-1 (g - y a),
-        R^T c = diag(R) a - y^T r,  B g = r + s c."""
-        empty = torch.diag_embed((self.birth < 0).to(g.dtype))
-        older = (self.birth.unsqueeze(2) <= self.birth.unsqueeze(1)) & (self.birth >= 0).unsqueeze(2)
-        r_matrix = torch.where(older, self.sy, 0) + empty
-        a = _solve(r_matrix, _along(self.s, g))
-        r = per_image(scale) * inverse(g - torch.bmm(a.mT, self.y).view_as(g))
-        diagonal = r_matrix.diagonal(dim1=1, dim2=2).unsqueeze(2)
-        c = _solve(r_matrix.mT, diagonal * a - _along(self.y, r))
-        return r + torch.bmm(c.mT, self.s).view_as(g)
+    def direction(self, slot: int, newest: tuple[Tensor, Tensor, Tensor], g: Tensor, p: Tensor) -> Tensor:
+        """-B g with the newest (s, y, z) in place of the oldest pair, p = P^-1 g:  R a = S^T g,
+        R^T c = a + scale (Z^T Y a - Z^T g),  B g = scale (p - Z a) + S c."""
+        s, y, z = newest
+        self.basis[:, slot], self.basis[:, MEMORY + slot], self.basis[:, -1] = s, z, p
+        basis = self.basis.flatten(2)
+        along_g, along_y = torch.bmm(torch.stack((g, y), 1).flatten(2), basis.mT).unsqueeze(3).unbind(1)
 
+        self.zy[:, slot] = self.zy[:, :, slot] = along_y[:, MEMORY:-1, 0]
+        yz = self.zy[:, slot, slot, None, None]
+        self.scale = torch.where(yz > 0, 1 / yz, self.scale)
+        self.inverse[:, slot] = self.inverse[:, :, slot] = 0
+        self.inverse[:, :, slot] = torch.bmm(self.inverse, along_y[:, :MEMORY])[:, :, 0].neg_()
+        self.inverse[:, slot, slot] = 1
 
-def _along(vectors: Tensor, g: Tensor) -> Tensor:  # (B, M, N), (B, C, H, W) -> (B, M, 1)
-    """Inner products; torch.bmm takes five times as long for so few rows."""
-    return (vectors * g.flatten(1).unsqueeze(1)).sum(2, keepdim=True)
-
-
-def _solve(matrix: Tensor, b: Tensor) -> Tensor:
-    return torch.linalg.solve_ex(matrix, b)[0]  # _ex: no look at the device
+        a = torch.bmm(self.inverse, along_g[:, :MEMORY])
+        change = torch.baddbmm(along_g[:, MEMORY:-1], self.zy, a, beta=-1)
+        c = torch.bmm(self.inverse.mT, torch.addcmul(a, self.scale, change))
+        return torch.bmm(torch.cat((-c, self.scale * a, -self.scale), 1).mT, basis).view_as(g)
 
 
 @dataclass
@@ -92,13 +83,13 @@ class _State:
     index: Tensor  # their places in the batch
     x: Tensor
     g: Tensor
+    p: Tensor  # P^-1 g
     d: Tensor
     t: Tensor
     slope: Tensor  # <g, d> < 0
-    scale: Tensor
     pairs: _Pairs
     inverse: Preconditioner
-    refresh_below: Tensor  # in units of ||g||; 0 once done
+    refresh_below: Tensor  # a bound; 0 once done
     best: Tensor
     bound: Tensor
     iterations: Tensor
@@ -137,82 +128,84 @@ def solve(
     energy = energy.take(todo)
     state = _begin(energy, start[todo], g[todo], bound[todo], todo)
     for k in range(1, max_iterations + 1):
-        keep = (state.bound > accuracy) & (state.stalled < patience) & (k < max_iterations)
         if (k - 1) % check_every(start.device) == 0 or k == max_iterations:
-            gone, kept = (~keep).nonzero()[:, 0], keep.nonzero()[:, 0]
-            if len(gone):
-                left = state.take(gone)
-                best[left.index], bound[left.index], iterations[left.index] = left.best, left.bound, left.iterations
+            keep = (state.bound > accuracy) & (state.stalled < patience) & (k < max_iterations)
+            if not keep.all():
+                gone, kept = (~keep).nonzero()[:, 0], keep.nonzero()[:, 0]
+                for result, found in ((best, state.best), (bound, state.bound), (iterations, state.iterations)):
+                    result[state.index[gone]] = found[gone]
                 if len(kept) == 0:
                     break
                 energy, state = energy.take(kept), state.take(kept)
             _refresh(state, energy)
-        _advance(state, energy, accuracy)
+        _advance(state, energy, accuracy, k % MEMORY)
     return LowerSolution(best, bound, bound <= accuracy, iterations)
 
 
 def _begin(energy: Energy, x: Tensor, g: Tensor, bound: Tensor, index: Tensor) -> _State:
     inverse = preconditioner(energy, x)
-    d = -inverse(g)
+    p = inverse(g)
     ones, counts = torch.ones_like(bound), torch.full_like(index, 2)
     return _State(
-        index, x, g, d, ones, dot(g, d), ones, _Pairs.none(x), inverse, norm(g) / REFRESH,
+        index, x, g, p, -p, ones, -dot(g, p), _Pairs.none(x), inverse, bound / REFRESH,
         x, bound, counts, bound, torch.zeros_like(bound),
     )  # fmt: skip
 
 
-def _advance(state: _State, energy: Energy, accuracy: float) -> None:
+def _advance(state: _State, energy: Energy, accuracy: float, slot: int) -> None:
     """One gradient: certify the trial point, then step to it or shorten the step."""
     mu, largest = energy.bounds
-    trial = state.x + per_image(state.t) * state.d
+    t, before = state.t, -state.slope
+    trial = torch.addcmul(state.x, per_image(t), state.d)
     g = energy.gradient(trial)
-    _certify(state, trial, norm(g) / mu, accuracy)
+    size = norm(g)
+    _certify(state, trial, size / mu, accuracy)
 
-    slope, before = dot(g, state.d), -state.slope
-    safe = before / (largest * dot(state.d, state.d))
-    limit = torch.where(state.stalled > STRICT, 0, ACCEPT * before)
-    accept = (slope <= limit) | (state.t <= safe)
-    secant = state.t * before / (before + slope)
-    shorter = torch.maximum(secant.clamp(0.1 * state.t, 0.9 * state.t), safe)
+    slope, squared = dot(g, state.d), dot(state.d, state.d)
+    safe, rise = before / (largest * squared), before + slope  # rise = <d, y>
+    accept = (slope <= ACCEPT * before * (state.stalled <= STRICT)) | (t <= safe)
+    shorter = torch.maximum((t * before / rise).clamp(0.1 * t, 0.9 * t), safe)
 
-    s, y = trial - state.x, g - state.g
-    sy = dot(s, y)
-    usable = accept & (sy > 0.5 * mu * dot(s, s))  # rounding may break <s, y> >= mu ||s||^2
-    state.pairs.add(s, y, usable)
-    state.scale = torch.where(usable, sy / dot(y, state.inverse(y)), state.scale)
-    d = -state.pairs.apply(g, state.inverse, state.scale)
-    d = _choose(dot(g, d) < 0, d, -g)
-
-    state.slope = torch.where(accept, dot(g, d), state.slope)
-    state.t = torch.where(accept, 1, shorter)
-    state.x, state.g, state.d = (
-        _choose(accept, new, old) for new, old in ((trial, state.x), (g, state.g), (d, state.d))
+    usable = accept & (rise > 0.5 * mu * t * squared)  # rounding may break <s, y> >= mu ||s||^2
+    weight = torch.where(usable, (t / rise).sqrt(), 0)
+    by_t, p = per_image(weight / t), state.inverse(g)
+    newest = per_image(weight) * state.d, (g - state.g).mul_(by_t), (p - state.p).mul_(by_t)
+    d = state.pairs.direction(slot, newest, g, p)
+    slope = dot(g, d)
+    d, slope = _choose(slope < 0, (d, slope), (-g, -size.square()))
+    state.x, state.g, state.p, state.d, state.slope, state.t = _choose(
+        accept,
+        (trial, g, p, d, slope, torch.ones_like(t)),
+        (state.x, state.g, state.p, state.d, state.slope, shorter),
     )
 
 
-def _choose(condition: Tensor, new: Tensor, old: Tensor) -> Tensor:
+def _choose(condition: Tensor, new: tuple[Tensor, ...], old: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     """torch.where per image; without touching pixels where all agree, as far as asking costs nothing."""
     if condition.device.type == "cpu" and bool(condition.all()):
         return new
-    return torch.where(condition.view(-1, *[1] * (new.ndim - 1)), new, old)
+    return tuple(torch.where(condition.view(-1, *[1] * (n.ndim - 1)), n, o) for n, o in zip(new, old, strict=True))
 
 
 def _certify(state: _State, point: Tensor, error: Tensor, accuracy: float) -> None:
     """Remember the best point. What is accurate already stays as it is, however late it is looked at."""
     open_ = state.bound > accuracy
-    improved = open_ & (error < state.bound)
-    state.best = _choose(improved, point, state.best)
-    state.bound = torch.where(improved, error, state.bound)
     state.iterations = state.iterations + open_
+    improved = open_ & (error < state.bound)
+    state.best, state.bound = _choose(improved, (point, error), (state.best, state.bound))
     halved = error <= state.milestone / 2
     state.milestone = torch.where(halved, error, state.milestone)
     state.stalled = torch.where(halved, 0, state.stalled + 1)
 
 
 def _refresh(state: _State, energy: Energy) -> None:
-    """Where curvature has changed most since the start: once, after the first fast decrease."""
-    due = (norm(state.g) < state.refresh_below).nonzero()[:, 0]
+    """Where curvature has changed most since the start: once, after the first fast decrease, begin again at x."""
+    due = (state.bound < state.refresh_below).nonzero()[:, 0]
     if len(due):
-        state.inverse = state.inverse.put(due, preconditioner(energy.take(due), state.x[due]))
+        inverse, g = preconditioner(energy.take(due), state.x[due]), state.g[due]
+        p = inverse(g)
+        state.p[due], state.d[due], state.slope[due], state.t[due] = p, -p, -dot(g, p), 1
+        state.inverse = state.inverse.put(due, inverse)
+        state.pairs.forget(due)
         state.refresh_below[due] = 0
         state.iterations[due] += 1

@@ -83,11 +83,11 @@ def _round(
         count = count + active
         active = active & (curvature > 0)
         alpha = per_image(torch.where(active, rz / curvature, 0))
-        q, r = q + alpha * p, r - alpha * hp
+        q, r = torch.addcmul(q, alpha, p), torch.addcmul(r, alpha, hp, value=-1)
         z = (inverse or identity)(r)
         active = active & (norm(r) > tolerance)
         before, rz = rz, dot(r, z)
-        p = z + per_image(torch.where(active, rz / before, 0)) * p
+        p = torch.addcmul(z, per_image(torch.where(active, rz / before, 0)), p)
         if k % check_every(r.device):
             continue
         left = int(active.sum())
