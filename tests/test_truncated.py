@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from app.commands.figure import draw_curves
 from safetensors.torch import load_file
 from torch import Tensor
 
 from app.cli import main
-from app.commands.figure import draw_curves
 from app.losses import SquaredError
 from app.lower import lbfgs
 from app.lower.energy import Energy
