@@ -35,7 +35,7 @@ def figure(
     elif kind == "filters":
         if len(sources) != 1:
             raise ConfigError("figure filters draws one model")
-        drawn = draw_filters(load_model(sources[0])[0], sources[0])
+        drawn = draw_filters(load_model(sources[0])[0].regularizer, sources[0])
     else:
         if images is None:
             raise ConfigError("figure comparison needs --images")
@@ -65,8 +65,8 @@ def draw_filters(regularizer: Regularizer, name: str) -> Figure:
 def draw_comparison(models: list[str], images: str, crop: int, settings: list[str], data_root: Path) -> Figure:
     rows: list[dict[str, comparison.Panel]] = []
     loaded = assemble.load_comparable(models, settings)
-    for label, (regularizer, config) in zip(_labels(list(loaded)), loaded.values(), strict=True):
-        reconstruct = assemble.reconstructor(config, regularizer, data_root)
+    for label, (model, config) in zip(_labels(list(loaded)), loaded.values(), strict=True):
+        reconstruct = assemble.reconstructor(config, model, data_root)
         for i, path in enumerate(find_images(images, data_root, config.data.color).paths):
             clean = reconstruct.to_device(read_image(path, config.data.color)[None])
             y = reconstruct.measure(clean, (i,))

@@ -79,7 +79,7 @@ def restore(training: Training) -> Progress:
     """Load the checkpoint of the run folder: parameters and the method's state. Raises RunError."""
     tensors, facts = checkpoint.load(training.checkpoint_path)
     try:
-        training.problem.regularizer.load_state_dict(_with_prefix(tensors, "parameter."))
+        training.problem.model.load(_with_prefix(tensors, "parameter."))
         training.state.restore(_with_prefix(tensors, "state."), training.problem.device)
         return Progress(**facts)
     except (RuntimeError, TypeError, ValueError, KeyError) as error:
@@ -89,10 +89,10 @@ def restore(training: Training) -> Progress:
 
 def save(training: Training, progress: Progress) -> None:
     facts = asdict(progress)
-    parameters = {f"parameter.{n}": p for n, p in training.problem.regularizer.named_parameters()}
+    parameters = {f"parameter.{n}": p for n, p in training.problem.model.named_parameters().items()}
     state = {f"state.{n}": t for n, t in training.state.tensors().items()}
     checkpoint.save(training.checkpoint_path, parameters | state, facts)
-    save_model(training.folder / "model.safetensors", training.problem.regularizer, training.config, facts)
+    save_model(training.folder / "model.safetensors", training.problem.model, training.config, facts)
 
 
 def _with_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -109,13 +109,13 @@ class _Snapshot:
 
     @staticmethod
     def of(training: Training, progress: Progress) -> "_Snapshot":
-        parameters = [p.detach().clone() for p in training.problem.regularizer.parameters()]
+        parameters = [p.detach().clone() for p in training.problem.model.parameters()]
         return _Snapshot(parameters, training.state.copy(), progress)
 
     @torch.no_grad()
     def go_back(self, training: Training) -> None:
         """Save the run as if it had ended here."""
-        for p, before in zip(training.problem.regularizer.parameters(), self.parameters, strict=True):
+        for p, before in zip(training.problem.model.parameters(), self.parameters, strict=True):
             p.copy_(before)
         training.state.values, training.state.images = self.state.values, self.state.images
         save(training, self.progress)
