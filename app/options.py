@@ -30,7 +30,7 @@ class Problem:
     )
     learned_kernel_size: int = _option(9, "learn_kernel: side of the learned kernel in pixels", at_least=3, odd=True)
     initial_kernel_width: float = _option(
-        2.5, "learn_kernel: standard deviation of the gaussian it starts from, in pixels", above=0
+        1.0, "learn_kernel: standard deviation of the gaussian it starts from, in pixels", above=0
     )
     keep: float = _option(0.5, "inpaint: probability that a pixel is measured", above=0, at_most=1)
     ridge: float = _option(0.0, "weight of ridge/2 ||x||^2, part of the strong convexity", at_least=0)
@@ -125,7 +125,7 @@ class Config:
     def _check_learned_kernel(self) -> None:
         p, d = self.problem, self.data
         if p.task != "deblur":
-            raise ConfigError(f"problem.learn_kernel is for task = deblur, not {p.task}")
+            raise ConfigError(f"problem.learn_kernel = true is for task = deblur; set it to false for {p.task}")
         if p.ridge == 0:
             raise ConfigError("problem.learn_kernel needs a ridge above 0: a learned kernel may lose any frequency")
         for side in ("patch_size", "validation_crop"):
