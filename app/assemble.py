@@ -6,13 +6,15 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from app.config import override
 from app.evaluate import Reconstructor
 from app.lower import agd, lbfgs
-from app.models import load_model
-from app.options import Config, ConfigError
+from app.models import Model, load_model
+from app.options import Config, ConfigError, Problem
 from app.physics import OperatorFactory, deblurring, denoising, inpainting
+from app.semi_blind import kernel_error
 from app.upper import direction, schedules
 from app.upper.amigo import Amigo
 from app.upper.descent import Descent
@@ -23,7 +25,6 @@ from app.upper.method import Method
 from app.upper.stocbio import Stocbio
 from app.upper.unroll import Unroll
 from datasets.kernels import gaussian_kernel, read_kernel
-from regularizers import Regularizer
 
 
 def device_of(config: Config) -> torch.device:
@@ -53,11 +54,21 @@ def operator_factory(config: Config, data_root: Path) -> OperatorFactory:
         return denoising(device)
     if problem.task == "inpaint":
         return inpainting(problem.keep, config.run.seed, device, dtype)
+    return deblurring(true_kernel(problem, data_root), device, dtype)
+
+
+def true_kernel(problem: Problem, data_root: Path) -> Tensor:  # -> (h, w)
+    """The kernel that measures."""
     if problem.kernel == "gaussian":
-        kernel = gaussian_kernel(problem.kernel_size, problem.kernel_width)
-    else:
-        kernel = read_kernel(problem.kernel, data_root)
-    return deblurring(kernel, device, dtype)
+        return gaussian_kernel(problem.kernel_size, problem.kernel_width)
+    return read_kernel(problem.kernel, data_root)
+
+
+def learned_kernel_error(config: Config, model: Model, data_root: Path) -> float | None:
+    """||k - k_true|| / ||k_true|| of a model that reconstructs with a learned kernel."""
+    if model.kernel is None or not config.problem.learn_kernel:
+        return None
+    return kernel_error(model.kernel(), true_kernel(config.problem, data_root))
 
 
 def lower_solver(config: Config) -> Solver:
@@ -100,30 +111,41 @@ def _accuracies(config: Config) -> schedules.Schedule:
     return schedules.polynomial(config.upper.accuracy_decay)
 
 
-def load(model: str, settings: list[str]) -> tuple[Regularizer, Config]:
+def load(spec: str, settings: list[str]) -> tuple[Model, Config]:
     """A model and its configuration with the user's settings, on any device but the precision of its training."""
-    regularizer, trained = load_model(model)
+    model, trained = load_model(spec)
     config = override(trained, ["run.device=auto", *settings])
     if config.regularizer != trained.regularizer or config.data.color != trained.data.color:
-        raise ConfigError(f"the architecture and colour of {model} are fixed; only the problem can be set")
-    return regularizer.to(device_of(config), dtype_of(config)), config
+        raise ConfigError(f"the architecture and colour of {spec} are fixed; only the problem can be set")
+    if config.problem.learn_kernel and model.kernel is None:
+        raise ConfigError(f"{spec} holds no learned kernel: problem.learn_kernel is for training")
+    return model.to(device_of(config), dtype_of(config)), config
 
 
-def load_comparable(models: list[str], settings: list[str]) -> dict[str, tuple[Regularizer, Config]]:
+def load_comparable(models: list[str], settings: list[str]) -> dict[str, tuple[Model, Config]]:
     """Models by the name they were given, all reconstructing from the same measurements. Raises ConfigError."""
     loaded = {model: load(model, settings) for model in models}
-    # The ridge belongs to the reconstruction, the rest of the problem to the measurement.
-    kinds = {(replace(c.problem, ridge=0.0), c.data.color, c.run.seed) for _, c in loaded.values()}
+    kinds = {(_measurement(c.problem), c.data.color, c.run.seed) for _, c in loaded.values()}
     if len(kinds) > 1:
         raise ConfigError("these models were trained for different measurements: set the same task, noise level, ...")
     return loaded
 
 
-def reconstructor(config: Config, regularizer: Regularizer, data_root: Path) -> Reconstructor:
-    problem = config.problem
+def _measurement(problem: Problem) -> Problem:
+    """Without what belongs to the reconstruction."""
+    return replace(problem, ridge=0.0, learn_kernel=False, learned_kernel_size=1, initial_kernel_width=1.0)
+
+
+def reconstructor(config: Config, model: Model, data_root: Path) -> Reconstructor:
+    """Measures with the true kernel; reconstructs with the learned one, unless problem.learn_kernel is off."""
+    problem, kernel = config.problem, model.kernel
+    measuring = operators = operator_factory(config, data_root)
+    if kernel is not None and problem.learn_kernel:
+        operators = lambda shape, images: kernel.operator((shape[1], shape[2]))  # noqa: E731
     return Reconstructor(
-        regularizer.frozen(),
-        operator_factory(config, data_root),
+        model.regularizer.frozen(),
+        measuring,
+        operators,
         lower_solver(config),
         config.lower.final_accuracy,
         problem.noise_level,

@@ -1,7 +1,7 @@
 """Held-out reconstruction: measure, solve to the certified accuracy, compare with the clean image."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from app.losses import psnr, ssim
-from app.lower.energy import Energy, Functional
+from app.lower.energy import Energy, Functional, Operator
 from app.lower.solution import LowerSolution
 from app.physics import OperatorFactory
 from app.upper.hypergradient import Solver
@@ -22,7 +22,8 @@ class Reconstructor:
     """argmin_x h for one problem and one functional."""
 
     functional: Functional
-    operators: OperatorFactory
+    measuring: OperatorFactory
+    operators: Callable[[torch.Size, tuple[int, ...]], Operator]  # of h; those that measure, where they are known
     solve: Solver
     accuracy: float  # certified ||x - argmin h||
     noise_level: float
@@ -35,7 +36,7 @@ class Reconstructor:
         """y = A clean + noise, the noise of image i a function of (seed, i) alone."""
         draws = [torch.randn(clean.shape[1:], generator=generator(self.seed, TEST_NOISE, i)) for i in images]
         noise = torch.stack(draws).to(self.device, self.dtype)
-        return self.operators(clean.shape[1:], images).measure(self.to_device(clean), self.noise_level * noise)
+        return self.measuring(clean.shape[1:], images).measure(self.to_device(clean), self.noise_level * noise)
 
     def energy(self, y: Tensor, images: tuple[int, ...]) -> Energy:
         return Energy(self.operators(y.shape[1:], images), self.functional, self.to_device(y), self.ridge)

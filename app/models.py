@@ -1,7 +1,8 @@
-"""Regularizers <-> safetensors files that say how they were made."""
+"""What is learned <-> safetensors files that say how it was made."""
 
 import json
-from dataclasses import asdict
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,17 +10,54 @@ import deepinv
 import safetensors.torch
 import torch
 from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
 
 from app.config import parse
 from app.files import write_atomically
 from app.options import Config, ConfigError, RegularizerOptions
+from app.semi_blind import BlurKernel
 from regularizers import POTENTIALS, FieldOfExperts, Regularizer, TotalVariation
 
 FORMAT = "bilevel-regularizer 1"
+KERNEL = "kernel."  # before the names of the blur kernel's tensors
 
 
 class ModelError(ValueError):
     """A model file is missing, damaged or not one of ours; the message names it."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """All that an upper level learns: a regularizer, and the blur kernel where it is not known."""
+
+    regularizer: Regularizer
+    kernel: BlurKernel | None = None
+
+    def named_parameters(self) -> dict[str, nn.Parameter]:
+        named = dict(self.regularizer.named_parameters())
+        if self.kernel is not None:
+            named |= {KERNEL + name: p for name, p in self.kernel.named_parameters()}
+        return named
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        yield from self.named_parameters().values()
+
+    def load(self, tensors: dict[str, Tensor]) -> None:
+        """Those of `named_parameters`. Raises RuntimeError if they are others."""
+        known = {} if self.kernel is None else {n: t for n, t in tensors.items() if n.startswith(KERNEL)}
+        self.regularizer.load_state_dict({n: t for n, t in tensors.items() if n not in known})
+        if self.kernel is not None:
+            self.kernel.load_state_dict({n.removeprefix(KERNEL): t for n, t in known.items()})
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> "Model":
+        return Model(self.regularizer.to(device, dtype), self.kernel and self.kernel.to(device, dtype))
+
+
+def build_model(config: Config) -> Model:
+    """Untrained. Raises ConfigError if it cannot be built."""
+    problem = config.problem
+    kernel = BlurKernel(problem.learned_kernel_size, problem.initial_kernel_width) if problem.learn_kernel else None
+    return Model(build_regularizer(config.regularizer, config.data.color), kernel)
 
 
 def build_regularizer(options: RegularizerOptions, color: bool) -> Regularizer:
@@ -42,17 +80,17 @@ def build_regularizer(options: RegularizerOptions, color: bool) -> Regularizer:
         raise ConfigError(f"[regularizer] {error}") from None
 
 
-def save_model(path: Path, regularizer: Regularizer, config: Config, facts: dict[str, Any]) -> None:
+def save_model(path: Path, model: Model, config: Config, facts: dict[str, Any]) -> None:
     """Weights, with the configuration they were trained with, versions and `facts` as metadata."""
     versions = {"torch": torch.__version__, "deepinv": deepinv.__version__}
     metadata = {"format": FORMAT, "config": json.dumps(asdict(config))}
     metadata["facts"] = json.dumps({**facts, "versions": versions})
-    tensors = {name: p.detach().cpu().contiguous() for name, p in regularizer.named_parameters()}
+    tensors = {name: p.detach().cpu().contiguous() for name, p in model.named_parameters().items()}
     write_atomically(path, safetensors.torch.save(tensors, metadata))
 
 
-def load_model(spec: str) -> tuple[Regularizer, Config]:
-    """A run folder or a .safetensors file -> (regularizer, the configuration it was trained with)."""
+def load_model(spec: str) -> tuple[Model, Config]:
+    """A run folder or a .safetensors file -> (model, the configuration it was trained with)."""
     path = Path(spec).expanduser()
     if path.is_dir():
         path = path / "model.safetensors"
@@ -68,12 +106,12 @@ def load_model(spec: str) -> tuple[Regularizer, Config]:
         raise ModelError(f"{path} is not a model of this program (format {metadata.get('format')!r})")
     try:
         config = parse(json.loads(metadata["config"]))
-        regularizer = build_regularizer(config.regularizer, config.data.color)
-        regularizer.load_state_dict(tensors)
+        model = build_model(config)
+        model.load(tensors)
     except (KeyError, TypeError, AttributeError, json.JSONDecodeError, ConfigError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         raise ModelError(f"{path} does not hold the weights of the architecture it names: {reason}") from None
-    return regularizer, config
+    return model, config
 
 
 def read_facts(path: Path) -> dict[str, Any]:

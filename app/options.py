@@ -25,6 +25,13 @@ class Problem:
     )
     kernel_size: int = _option(9, "deblur: side of the gaussian kernel in pixels", at_least=1, odd=True)
     kernel_width: float = _option(1.5, "deblur: standard deviation of the gaussian kernel in pixels", above=0)
+    learn_kernel: bool = _option(
+        False, "deblur: learn the kernel that reconstructs, with the regularizer; `kernel` still measures"
+    )
+    learned_kernel_size: int = _option(9, "learn_kernel: side of the learned kernel in pixels", at_least=3, odd=True)
+    initial_kernel_width: float = _option(
+        1.0, "learn_kernel: standard deviation of the gaussian it starts from, in pixels", above=0
+    )
     keep: float = _option(0.5, "inpaint: probability that a pixel is measured", above=0, at_most=1)
     ridge: float = _option(0.0, "weight of ridge/2 ||x||^2, part of the strong convexity", at_least=0)
 
@@ -133,3 +140,18 @@ class Config:
         r = self.regularizer
         if r.name == "foe" and r.potential == "mcp" and r.smoothing >= r.weight:
             raise ConfigError(f"regularizer.smoothing = {r.smoothing} must be below weight = {r.weight} for mcp")
+        if self.problem.learn_kernel:
+            self._check_learned_kernel()
+
+    def _check_learned_kernel(self) -> None:
+        p, d = self.problem, self.data
+        if p.task != "deblur":
+            raise ConfigError(f"problem.learn_kernel = true is for task = deblur; set it to false for {p.task}")
+        if p.ridge == 0:
+            raise ConfigError("problem.learn_kernel needs a ridge above 0: a learned kernel may lose any frequency")
+        for side in ("patch_size", "validation_crop"):
+            if p.learned_kernel_size > getattr(d, side):
+                raise ConfigError(
+                    f"problem.learned_kernel_size = {p.learned_kernel_size} must be at most data.{side} = "
+                    f"{getattr(d, side)}"
+                )

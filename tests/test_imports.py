@@ -19,6 +19,7 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
     "app/options.py": (set(), {"torch", "deepinv", "numpy"}),
     "app/config.py": ({"app.options"}, {"torch", "deepinv", "numpy"}),
     "app/physics.py": ({"datasets"}, set()),
+    "app/semi_blind.py": ({"app.lower", "datasets", "regularizers"}, {"deepinv", "numpy"}),
     "app/training": (
         {
             "app.lower",
@@ -30,6 +31,7 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
             "app.losses",
             "app.models",
             "app.physics",
+            "app.semi_blind",
         }
         | {"datasets", "regularizers"},
         {"deepinv"},

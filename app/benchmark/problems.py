@@ -26,7 +26,7 @@ MODELS = {
 
 
 def trained(name: str, device: torch.device) -> FieldOfExperts:
-    regularizer, _ = load_model(str(MODELS[name]))
+    regularizer = load_model(str(MODELS[name]))[0].regularizer
     assert isinstance(regularizer, FieldOfExperts)
     return regularizer.to(device)
 

@@ -27,11 +27,16 @@ def evaluate(
     for file in filter(None, (csv_file, latex)):
         _check_writable(file)
     evaluations: dict[str, list[Evaluation]] = {}
-    for model, (regularizer, config) in assemble.load_comparable(models, settings).items():
+    loaded = assemble.load_comparable(models, settings)
+    for name, (model, config) in loaded.items():
         paths = find_images(images, data_root, config.data.color).paths
-        rows = evaluate_images(assemble.reconstructor(config, regularizer, data_root), paths, config.data.color)
-        evaluations[model] = list(tqdm(rows, model, len(paths), disable=quiet, unit="image", dynamic_ncols=True))
+        rows = evaluate_images(assemble.reconstructor(config, model, data_root), paths, config.data.color)
+        evaluations[name] = list(tqdm(rows, name, len(paths), disable=quiet, unit="image", dynamic_ncols=True))
     print(summary_table(evaluations))
+    for name, (model, config) in loaded.items():
+        error = assemble.learned_kernel_error(config, model, data_root)
+        if error is not None:
+            print(f"{name}: kernel error ||k - k_true|| / ||k_true|| = {error:.3f}")
     if csv_file:
         write_atomically(csv_file, csv_table(evaluations[models[0]]).encode())
     if latex:

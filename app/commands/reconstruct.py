@@ -11,7 +11,7 @@ from datasets.images import read_image, write_image
 
 
 def reconstruct(model: str, images: list[str], settings: list[str], data_root: Path, out: Path, degrade: bool) -> int:
-    regularizer, config = assemble.load(model, settings)
+    loaded, config = assemble.load(model, settings)
     if config.problem.task == "inpaint" and not degrade:
         raise ConfigError("which pixels of a measured image are missing is not known: inpainting needs --degrade")
     paths = [p for spec in images for p in find_images(spec, data_root, config.data.color).paths]
@@ -19,7 +19,7 @@ def reconstruct(model: str, images: list[str], settings: list[str], data_root: P
     for target in targets:
         if target.exists() or targets.count(target) > 1:
             raise RunError(f"{target} would be overwritten: choose another --out, or rename the images")
-    reconstruct = assemble.reconstructor(config, regularizer, data_root)
+    reconstruct = assemble.reconstructor(config, loaded, data_root)
     out.mkdir(parents=True, exist_ok=True)
     for i, (path, target) in enumerate(zip(paths, targets, strict=True)):
         image = reconstruct.to_device(read_image(path, config.data.color)[None])

@@ -12,7 +12,7 @@ from app.commands.figures.runs import draw_curves, draw_parameters
 from app.commands.figures.sources import chosen_images
 from app.files import write_atomically
 from app.losses import psnr, ssim
-from app.models import read_facts
+from app.models import Model, read_facts
 from app.options import Config
 from app.training import history
 from app.training.checkpoint import RunError
@@ -29,10 +29,10 @@ def report(run: Path, out: Path | None, images: str, data_root: Path) -> int:
             raise RunError(f"{run} is not a finished run (no {name})")
     out = out or run / "report.html"
     out.parent.mkdir(parents=True, exist_ok=True)
-    regularizer, config = assemble.load(str(run), [])
+    model, config = assemble.load(str(run), [])
     sections = [
-        *_results(regularizer, config, images, data_root),
-        *_figures(run, regularizer, look("web")),
+        *_results(model, config, images, data_root),
+        *_figures(run, model.regularizer, look("web")),
         Section("Settings", _settings(config)),
     ]
     facts = read_facts(run / "model.safetensors")
@@ -46,9 +46,9 @@ def report(run: Path, out: Path | None, images: str, data_root: Path) -> int:
     return 0
 
 
-def _results(regularizer: Regularizer, config: Config, images: str, data_root: Path) -> list[Section]:
+def _results(model: Model, config: Config, images: str, data_root: Path) -> list[Section]:
     """Sliders, and the certificates of what they show. No times: the same run gives the same file."""
-    reconstruct = assemble.reconstructor(config, regularizer, data_root)
+    reconstruct = assemble.reconstructor(config, model, data_root)
     sliders, rows = [], []
     for i, path in chosen_images(images, None, config.data.color, data_root):
         clean = reconstruct.to_device(read_image(path, config.data.color)[None])

@@ -15,7 +15,7 @@ from app.commands.figures.learned import draw_filters
 from app.commands.figures.runs import draw_curves
 from app.losses import psnr
 from app.lower.solution import NotStronglyConvexError
-from app.models import build_regularizer
+from app.models import Model, build_model
 from app.options import Config, ConfigError
 from app.training import train as training_loop
 from app.training.problem import TrainingProblem
@@ -26,7 +26,7 @@ from datasets.image_sets import ImageSet, find_images, subset
 from datasets.images import read_image
 from datasets.patches import Patches, centre_crop
 from figures.style import save
-from regularizers import FieldOfExperts, Regularizer
+from regularizers import FieldOfExperts
 
 log = logging.getLogger("app")
 
@@ -49,7 +49,7 @@ def training_psnr(config: Config, folder: Path, data_root: Path) -> float:
     """Mean PSNR in dB of the reconstructions of all training patches (first visit) by the model of a run."""
     training = _training(config, folder, data_root)
     training_loop.restore(training)
-    reconstruct = assemble.reconstructor(config, training.problem.regularizer, data_root)
+    reconstruct = assemble.reconstructor(config, training.problem.model, data_root)
     whole, values = replace(training.problem, batch_size=PART), []
     for step in range(math.ceil(len(whole.patches) / PART)):
         batch, patches = whole.batch(step)
@@ -78,10 +78,10 @@ def _training(config: Config, folder: Path, data_root: Path) -> Training:
     method = assemble.method(config)
     if method.full_batch and data.noise == "fresh":
         raise ConfigError(f"{config.upper.algorithm} works on a finite sum: set data.noise = fixed")
-    regularizer = build_regularizer(config.regularizer, data.color).to(device, dtype)
+    model = build_model(config).to(device, dtype)
     operators = assemble.operator_factory(config, data_root)
     training_problem = TrainingProblem(
-        regularizer,
+        model,
         patches,
         operators,
         problem.noise_level,
@@ -90,10 +90,13 @@ def _training(config: Config, folder: Path, data_root: Path) -> Training:
         device,
         dtype,
     )
-    mu, _ = training_problem.batch(0)[0].energy().bounds
+    energy = training_problem.batch(0)[0].energy()
+    mu, _ = energy.bounds
+    if problem.learn_kernel:
+        mu -= energy.operator.lambda_min  # that of another kernel may be 0
     if mu <= 0 and method.needs_convexity:
         raise NotStronglyConvexError(mu)
-    validate = partial(_validate, config, regularizer, held_out, data_root)
+    validate = partial(_validate, config, model, held_out, data_root)
     return Training(folder, config, training_problem, method, State(data.noise == "fixed"), validate)
 
 
@@ -103,9 +106,10 @@ def _run(training: Training, progress: Progress, data_root: Path, quiet: bool, d
     mu, largest = problem.batch(0)[0].energy().bounds
     log.info(
         "%s: %d training images, %d parameters, mu = %.3g, L = %.3g at step %d",
-        training.folder, len(problem.patches), sum(p.numel() for p in problem.regularizer.parameters()),
+        training.folder, len(problem.patches), sum(p.numel() for p in problem.model.parameters()),
         mu, largest, progress.step,
     )  # fmt: skip
+    _log_kernel_error(training, data_root)
     upper = training.config.upper
     if upper.algorithm == "isgd" and (upper.schedule, upper.accuracy_schedule) == ("polynomial", "polynomial"):
         log.info("%s", unmet_condition(upper.step_decay, upper.accuracy_decay) or "the schedules meet the theory")
@@ -121,9 +125,16 @@ def _run(training: Training, progress: Progress, data_root: Path, quiet: bool, d
         "done: %d steps, %.0f s, %d computations, mu = %.3g, L = %.3g",
         progress.step, progress.seconds, progress.computations, mu, largest,
     )  # fmt: skip
+    _log_kernel_error(training, data_root)
     for name in _draw_run(training, data_root) if draw else ("model.safetensors",):
         log.info("%s", training.folder / name)
     return 0
+
+
+def _log_kernel_error(training: Training, data_root: Path) -> None:
+    error = assemble.learned_kernel_error(training.config, training.problem.model, data_root)
+    if error is not None:
+        log.info("kernel error ||k - k_true|| / ||k_true|| = %.3f", error)
 
 
 def _log_to(file: Path) -> None:
@@ -138,7 +149,7 @@ def _log_to(file: Path) -> None:
 
 
 def _draw_run(training: Training, data_root: Path) -> list[str]:
-    folder, regularizer = training.folder, training.problem.regularizer
+    folder, regularizer = training.folder, training.problem.model.regularizer
     save(draw_curves([str(folder)]), folder / "curves.png")
     names = ["model.safetensors", "curves.png"]
     if isinstance(regularizer, FieldOfExperts):
@@ -152,9 +163,9 @@ def _draw_run(training: Training, data_root: Path) -> list[str]:
     return names
 
 
-def _validate(config: Config, regularizer: Regularizer, held_out: ImageSet, data_root: Path) -> float:
+def _validate(config: Config, model: Model, held_out: ImageSet, data_root: Path) -> float:
     """Mean PSNR on centre crops of the held-out images, solved from scratch to the final accuracy."""
-    reconstruct = assemble.reconstructor(config, regularizer, data_root)
+    reconstruct = assemble.reconstructor(config, model, data_root)
     groups: dict[torch.Size, list[tuple[int, torch.Tensor]]] = {}
     for i, path in enumerate(held_out.paths):
         crop = centre_crop(read_image(path, config.data.color), config.data.validation_crop)

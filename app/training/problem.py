@@ -6,17 +6,18 @@ import torch
 
 from app.losses import SquaredError
 from app.lower.energy import Energy
+from app.models import Model
 from app.physics import OperatorFactory
+from app.semi_blind import SemiBlind
 from app.upper.method import Batch
 from datasets.patches import PatchBatch, Patches
-from regularizers import Regularizer
 
 
 @dataclass(frozen=True)
 class TrainingProblem:
-    regularizer: Regularizer
+    model: Model
     patches: Patches
-    operators: OperatorFactory
+    operators: OperatorFactory  # that measure, and reconstruct where no kernel is learned
     noise_level: float
     ridge: float
     batch_size: int
@@ -29,8 +30,11 @@ class TrainingProblem:
         clean, noise = (t.to(self.device, self.dtype) for t in (patches.clean, patches.noise))
         operator = self.operators(clean.shape[1:], patches.images)
         y = operator.measure(clean, self.noise_level * noise)
+        regularizer, kernel = self.model.regularizer, self.model.kernel
 
         def energy() -> Energy:
-            return Energy(operator, self.regularizer.frozen(), y, self.ridge)
+            present = operator if kernel is None else kernel.operator((clean.shape[2], clean.shape[3]))
+            return Energy(present, regularizer.frozen(), y, self.ridge)
 
-        return Batch(self.regularizer, energy, SquaredError(clean), patches.images), patches
+        learned = regularizer if kernel is None else SemiBlind(regularizer, kernel, y)
+        return Batch(learned, energy, SquaredError(clean), patches.images), patches

@@ -79,7 +79,7 @@ def restore(training: Training) -> Progress:
     """Load the checkpoint of the run folder: parameters and the method's state. Raises RunError."""
     tensors, facts = checkpoint.load(training.checkpoint_path)
     try:
-        training.problem.regularizer.load_state_dict(_with_prefix(tensors, "parameter."))
+        training.problem.model.load(_with_prefix(tensors, "parameter."))
         training.state.restore(_with_prefix(tensors, "state."), training.problem.device)
         return Progress(**facts)
     except (RuntimeError, TypeError, ValueError, KeyError) as error:
@@ -89,10 +89,10 @@ def restore(training: Training) -> Progress:
 
 def save(training: Training, progress: Progress) -> None:
     facts = asdict(progress)
-    parameters = {f"parameter.{n}": p for n, p in training.problem.regularizer.named_parameters()}
+    parameters = {f"parameter.{n}": p for n, p in training.problem.model.named_parameters().items()}
     state = {f"state.{n}": t for n, t in training.state.tensors().items()}
     checkpoint.save(training.checkpoint_path, parameters | state, facts)
-    save_model(training.folder / "model.safetensors", training.problem.regularizer, training.config, facts)
+    save_model(training.folder / "model.safetensors", training.problem.model, training.config, facts)
 
 
 def _with_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -109,18 +109,18 @@ class _Snapshot:
 
     @staticmethod
     def of(training: Training, progress: Progress) -> "_Snapshot":
-        parameters = [p.detach().clone() for p in training.problem.regularizer.parameters()]
+        parameters = [p.detach().clone() for p in training.problem.model.parameters()]
         return _Snapshot(parameters, training.state.copy(), progress)
 
     @torch.no_grad()
     def go_back(self, training: Training) -> None:
         """Save the run as if it had ended here."""
-        for p, before in zip(training.problem.regularizer.parameters(), self.parameters, strict=True):
+        for p, before in zip(training.problem.model.parameters(), self.parameters, strict=True):
             p.copy_(before)
         training.state.values, training.state.images = self.state.values, self.state.images
         save(training, self.progress)
         records.begin(training.folder / "metrics.csv", self.progress.step)
-        history.begin(training.folder, self.progress.step, training.problem.regularizer)
+        history.begin(training.folder, self.progress.step, training.problem.model.regularizer)
 
 
 def train(training: Training, progress: Progress, quiet: bool) -> Progress:
@@ -130,7 +130,7 @@ def train(training: Training, progress: Progress, quiet: bool) -> Progress:
     metrics = training.folder / "metrics.csv"
     good: _Snapshot | None = None  # the last state whose loss was finite
     records.begin(metrics, progress.step)
-    history.begin(training.folder, progress.step, problem.regularizer)
+    history.begin(training.folder, progress.step, problem.model.regularizer)
     bar = tqdm(total=config.run.steps, initial=progress.step, disable=quiet, unit="step", dynamic_ncols=True)
     with bar, _stop_requests() as stop_requested, metrics.open("a", encoding="utf-8") as rows:
         while not finished(config, progress):
@@ -153,7 +153,7 @@ def train(training: Training, progress: Progress, quiet: bool) -> Progress:
             record = _record(step, psnr(step.x, patches.clean.to(step.x)), progress, held_out)
             rows.write(records.to_row(record))
             rows.flush()
-            history.note(training.folder, progress.step, problem.regularizer, last)
+            history.note(training.folder, progress.step, problem.model.regularizer, last)
             _show(bar, record)
             if last or progress.step % config.run.checkpoint_every == 0 or stop_requested():
                 save(training, progress)

@@ -45,9 +45,9 @@ def _still(o: Namespace, settings: list[str], seen: Look) -> Figure:
                 o.sources, o.images, o.crop, settings, o.data_root, o.zooms, o.at, o.only, o.errors, seen
             )
         case "filters":
-            return draw_filters(load_model(first)[0], first, seen, o.frequency, o.common_range)
+            return draw_filters(load_model(first)[0].regularizer, first, seen, o.frequency, o.common_range)
         case "potentials":
-            return draw_potentials(load_model(first)[0], first, seen)
+            return draw_potentials(load_model(first)[0].regularizer, first, seen)
         case "curves":
             return draw_curves(o.sources, o.x, o.panels, o.log_x, seen)
         case "parameters":
