@@ -89,13 +89,13 @@ def share_x(shown: list[Axes], name: str, log: bool = False) -> None:
     exponent = math.floor(math.log10(high)) if high >= 1e4 and not log else 0
     spec, text = shown[0].get_subplotspec(), matplotlib.rcParams["font.size"] / 72
     width = shown[0].get_figure(root=True).get_figwidth() / (spec.get_gridspec().ncols if spec else 1)  # type: ignore[union-attr]
-    ticks = max(3, min(8, int(width / (6 * text))))
+    ticks = max(3, min(8, int(width / (4.5 * text))))
     for axes in shown:
         axes.set_xlim(low, high)
         if log:
             _log_x_ticks(axes)
         else:
-            axes.xaxis.set_major_locator(MaxNLocator(ticks, steps=[1, 2, 5, 10]))
+            axes.xaxis.set_major_locator(MaxNLocator(ticks, steps=[1, 2, 2.5, 5, 10]))
             axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value / 10**exponent:g}"))
         if _is_lowest(axes, shown):
             axes.set_xlabel(name + (rf" ($10^{{{exponent}}}$)" if exponent else ""))
