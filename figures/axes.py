@@ -87,15 +87,17 @@ def share_x(shown: list[Axes], name: str, log: bool = False) -> None:
     limits = [axes.get_xlim() for axes in shown]
     low, high = min(a for a, _ in limits), max(b for _, b in limits)
     exponent = math.floor(math.log10(high)) if high >= 1e4 and not log else 0
+    spec, text = shown[0].get_subplotspec(), matplotlib.rcParams["font.size"] / 72
+    width = shown[0].get_figure(root=True).get_figwidth() / (spec.get_gridspec().ncols if spec else 1)  # type: ignore[union-attr]
+    ticks = max(3, min(8, int(width / (4.5 * text))))
     for axes in shown:
         axes.set_xlim(low, high)
         if log:
             _log_x_ticks(axes)
         else:
-            axes.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
+            axes.xaxis.set_major_locator(MaxNLocator(ticks, steps=[1, 2, 2.5, 5, 10]))
             axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value / 10**exponent:g}"))
-        place = axes.get_subplotspec()
-        if place is not None and _is_lowest(axes, shown):
+        if _is_lowest(axes, shown):
             axes.set_xlabel(name + (rf" ($10^{{{exponent}}}$)" if exponent else ""))
         else:
             axes.tick_params(axis="x", labelbottom=False)
@@ -110,7 +112,8 @@ def _is_lowest(axes: Axes, shown: list[Axes]) -> bool:
 def legend(figure: Figure, lines: dict[str, dict[str, Any]], look: Look) -> None:
     """Names and what their lines look like, above the axes, as many side by side as fit; the figure grows by that."""
     em = look.text / 72
-    fitting = int(look.width / (max(text_width(name, look) for name in lines) + 4.5 * em))
+    widths = [text_width(name, look) + 4.8 * em for name in lines]
+    fitting = len(lines) if sum(widths) < look.width else int(look.width / max(widths))
     axes = figure.axes[0]
     handles = [axes.plot([], [], label=name, **line)[0] for name, line in lines.items()]
     columns = max(1, min(len(lines), fitting))

@@ -91,8 +91,9 @@ class _Grid:
         narrowest = text_width("w 0.0012", look)
         self.look, self.parts, self.bar = look, 2 if frequency else 1, bar
         most = int((look.width + look.gap) / (narrowest + look.gap))
+        even = (c for c in range(max(1, most), int(0.7 * most), -1) if count % c == 0)
         rows = math.ceil(count / max(1, most))
-        self.columns = max(math.ceil(count / rows), min(most, 4))
+        self.columns = next(even, max(math.ceil(count / rows), min(most, 4)))
         edge = look.line / 72
         self.side = (look.width - edge + look.gap) / self.columns - look.gap
         self.block = self.parts * (self.side + look.gap) + 2 * look.row

@@ -1,6 +1,7 @@
 """Images and their errors on axes: true grey values, never rescaled."""
 
 import numpy as np
+import torch
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 from torch import Tensor
@@ -17,15 +18,15 @@ def magnify(whole: Axes, inset: Axes, image: Tensor, region: Region, color: str,
         spine.set(visible=True, color=color, linewidth=line)
 
 
-def as_shown(image: Tensor) -> np.ndarray:  # (1 or 3, H, W) -> (H, W) or (H, W, 3)
-    """Clipped to [0, 1]."""
-    pixels = image.detach().clamp(0, 1).permute(1, 2, 0).cpu().numpy()
-    return pixels[..., 0] if pixels.shape[2] == 1 else pixels
+def as_shown(image: Tensor) -> np.ndarray:  # (1 or 3, H, W) -> (H, W, 3), 8 bit
+    """0 is black and 1 is white, rounded: matplotlib's own conversions cut off and miss by one."""
+    pixels = (image.detach().cpu().clamp(0, 1) * 255).round().to(torch.uint8)
+    return pixels.expand(3, -1, -1).permute(1, 2, 0).numpy()
 
 
 def show(axes: Axes, image: Tensor, interpolation: str = "auto") -> None:
     """(1 or 3, H, W) on the true grey scale."""
-    axes.imshow(as_shown(image), cmap="gray", vmin=0, vmax=1, interpolation=interpolation)
+    axes.imshow(as_shown(image), interpolation=interpolation)
     bare(axes)
 
 

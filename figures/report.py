@@ -74,7 +74,7 @@ def slider(name: str, result: Tensor, before: dict[str, Tensor], caption: str) -
 def png(image: Tensor) -> str:
     """(1 or 3, H, W) on the true grey scale, rounded to 8 bit, as a data URI."""
     file = io.BytesIO()
-    Image.fromarray((as_shown(image) * 255).round().astype("uint8")).save(file, "PNG", optimize=True)
+    Image.fromarray(as_shown(image)).convert("L" if len(image) == 1 else "RGB").save(file, "PNG", optimize=True)
     return _data("png", file.getvalue())
 
 

@@ -137,7 +137,7 @@ def wrap(text: str, width: float, look: Look) -> str:
 
 
 def save(
-    figure: Figure, file: Path | BinaryIO, look: Look = PAPER, dpi: int | None = None, suffix: str | None = None
+    figure: Figure, file: str | Path | BinaryIO, look: Look = PAPER, dpi: int | None = None, suffix: str | None = None
 ) -> None:
     """Deterministic: no dates or versions inside. PDF and SVG hold whole images at their own resolution. A stream needs
     the suffix."""

@@ -29,9 +29,9 @@ def draw(models: dict[str, Evaluated], x: str = "seconds", look: Look = PAPER) -
             axes.plot(cost, quality, marker, color=color, markersize=2 * size, alpha=0.3, markeredgewidth=0)
             axes.errorbar(
                 fmean(cost), fmean(quality), standard_error(quality), standard_error(cost),
-                marker=marker, color=color, markersize=5 * size, markeredgecolor="white", markeredgewidth=0.4 * size,
+                marker=marker, color=color, markersize=4 * size, markeredgecolor="white", markeredgewidth=0.4 * size,
             )  # fmt: skip
-            lines[plain(name)] = {"color": color, "marker": marker, "linestyle": "", "markersize": 5 * size}
+            lines[plain(name)] = {"color": color, "marker": marker, "linestyle": "", "markersize": 4 * size}
         axes.set_ylabel("PSNR (dB)")
         tidy(axes)
         costs = [value for evaluated in models.values() for value in evaluated[x].values()]

@@ -53,7 +53,7 @@ def test_a_run_leaves_what_it_promises(run_folder):
     names = {p.name for p in run_folder.iterdir()}
     assert names == {
         "config.toml", "metrics.csv", "model.safetensors", "checkpoint", "curves.png", "filters.png",
-        "reconstruction.png", "reconstruction.pdf", "log.txt",
+        "reconstruction.png", "reconstruction.pdf", "log.txt", "history.safetensors",
     }  # fmt: skip
     rows = list(csv.DictReader((run_folder / "metrics.csv").open()))
     assert [r["step"] for r in rows] == ["1", "2", "3"]
@@ -261,12 +261,6 @@ def test_images_smaller_than_the_filters_are_refused(capsys, tmp_path, run_folde
     Image.fromarray(np.zeros((2, 9), np.uint8)).save(tmp_path / "small.png")
     line = refused(capsys, "reconstruct", run_folder, tmp_path / "small.png", "--out", tmp_path / "out")
     assert "9 x 2 are too small for 3 x 3 filters" in line
-
-
-def test_figures_refuse_what_they_cannot_draw(capsys, tmp_path, run_folder):
-    assert "--images" in refused(capsys, "figure", "comparison", run_folder, "--out", tmp_path / "a.png")
-    assert "suffix" in refused(capsys, "figure", "filters", run_folder, "--out", tmp_path / "a.gif")
-    assert "not a run folder" in refused(capsys, "figure", "curves", tmp_path, "--out", tmp_path / "a.png")
 
 
 def test_evaluate_writes_one_row_per_image_and_the_mean(capsys, tmp_path, run_folder, photograph):

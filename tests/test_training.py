@@ -43,7 +43,8 @@ def metrics(folder: Path) -> list[dict[str, str]]:
 
 def same_run(a: Path, b: Path) -> None:
     assert metrics(a) == metrics(b)
-    for x, y in (((load_file(f / "model.safetensors")) for f in (a, b)),):
+    for name in ("model.safetensors", "history.safetensors"):
+        x, y = (load_file(f / name) for f in (a, b))
         assert x.keys() == y.keys()
         assert all(torch.equal(x[k], y[k]) for k in x)
 

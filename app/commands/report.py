@@ -64,7 +64,7 @@ def _results(model: Model, config: Config, images: str, data_root: Path) -> list
         rows.append(
             [escape(path.stem), *quality, certified, f"{mu:.3g}", f"{largest:.3g}", str(int(solution.iterations))]
         )
-    head = ["image", "PSNR measured", "PSNR", "SSIM", "distance to argmin h", "mu", "L", "gradients"]
+    head = ["image", "PSNR measured", "PSNR", "SSIM", "||x - argmin h|| ≤", "mu", "L", "gradients"]
     about = (
         f"The energy h of each image is mu-strongly convex and its gradient is L-Lipschitz, both proven, so that "
         f"||x - argmin h|| <= ||grad h(x)|| / mu for every x. The solver stopped where this bound reached "

@@ -20,7 +20,7 @@ from figures.animation import Animation, Iterate
 from figures.convergence import Descent
 from figures.style import PAPER, FigureError, Look
 
-SOLVERS: dict[str, Solver] = {"preconditioned L-BFGS": lbfgs.solve, "accelerated gradient": agd.solve}
+SOLVERS: dict[str, Solver] = {"L-BFGS": lbfgs.solve, "accelerated gradient": agd.solve}
 TIGHTER = 1e-2  # accuracy of the reference in units of the solvers'
 
 

@@ -1,0 +1,174 @@
+"""`figure KIND` and `report` from a run to a file, and every mistake in one line."""
+
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from app.cli import main
+from app.commands.figures.comparison import panels
+from app.commands.figures.lower import SOLVERS, observe
+from app.commands.figures.runs import groups
+from app.commands.figures.sources import labelled, one_image
+from app.lower.solution import norm
+from tests.test_cli import photograph, refused, run_folder  # noqa: F401  (fixtures)
+from tests.test_history import TINY
+
+
+@pytest.fixture(scope="module")
+def tv_runs(tmp_path_factory):
+    """Total variation with two seeds."""
+    folder = tmp_path_factory.mktemp("tv")
+    for seed in (0, 1):
+        arguments = ["--out", str(folder / f"tv-seed{seed}"), *TINY, "--set", f"run.seed={seed}"]
+        assert main(["train", "tv-denoise", *arguments, "--set", "run.steps=4"]) == 0
+    return folder
+
+
+@pytest.fixture
+def table(tmp_path, run_folder, photograph):  # noqa: F811
+    file = tmp_path / "a.csv"
+    assert main(["evaluate", str(run_folder), "--images", str(photograph), "--csv", str(file), "--quiet"]) == 0
+    return file
+
+
+@pytest.mark.parametrize("kind", ["filters", "potentials", "curves", "parameters"])
+def test_every_kind_of_a_run_is_drawn(tmp_path, run_folder, kind):  # noqa: F811
+    out = tmp_path / "new" / "a.pdf"
+    assert main(["figure", kind, str(run_folder), "--out", str(out), "--width", "single"]) == 0
+    assert out.read_bytes().startswith(b"%PDF")
+
+
+def test_comparisons_show_models_beside_results_of_others(tmp_path, run_folder, photograph):  # noqa: F811
+    results = tmp_path / "bm3d"
+    results.mkdir()
+    shutil.copy(photograph, results / "photograph.png")
+    rows = panels([f"foe={run_folder}", str(results)], str(photograph), None, [], tmp_path)
+    row = rows["photograph"]
+    assert list(row) == ["clean", "degraded", "foe", "bm3d"]
+    assert torch.equal(row["bm3d"].image, row["clean"].image)
+    assert row["bm3d"].psnr == float("inf")
+    measured = one_image(str(run_folder), str(photograph), None, [], tmp_path)
+    assert torch.equal(row["degraded"].image, measured.y[0])
+    assert torch.equal(row["foe"].image, measured.reconstruct(measured.y, (0,)).x[0])
+    out = str(tmp_path / "a.png")
+    place = ["--at", "photograph:5,6,8", "--at", "0,0,8", "--errors"]
+    assert main(["figure", "comparison", str(run_folder), "--images", str(photograph), "--out", out, *place]) == 0
+
+
+def test_results_alone_may_be_grey_and_colour(tmp_path):
+    for folder in ("clean", "mine"):
+        (tmp_path / folder).mkdir()
+        for name, shape in (("a", (20, 30)), ("b", (30, 20, 3))):
+            pixels = np.full(shape, 100 if folder == "clean" else 110, np.uint8)
+            Image.fromarray(pixels).save(tmp_path / folder / f"{name}.png")
+    rows = panels([str(tmp_path / "mine")], str(tmp_path / "clean"), None, [], tmp_path)
+    assert [len(row["mine"].image) for row in rows.values()] == [1, 3]
+    assert rows["b"]["mine"].psnr == pytest.approx(-20 * np.log10(10 / 255), abs=1e-4)
+
+
+def test_runs_that_differ_in_their_seed_alone_are_one_group(tv_runs, run_folder):  # noqa: F811
+    seeds = [str(tv_runs / f"tv-seed{i}") for i in (0, 1)]
+    assert {name: len(r) for name, r in groups([*seeds, str(run_folder)]).items()} == {"tv": 2, "tiny": 1}
+    assert {name: len(r) for name, r in groups([f"a={seeds[0]}", f"b={seeds[1]}"]).items()} == {"a": 1, "b": 1}
+    again = groups([seeds[0], f"again={seeds[0]}"])
+    assert {name: len(r) for name, r in again.items()} == {"tv-seed0": 1, "again": 1}
+
+
+def test_labels_are_short_where_that_is_clear():
+    assert labelled(["x=runs/a", "runs/b", "w/c.safetensors"]) == [
+        ("x", "runs/a"), ("b", "runs/b"), ("c", "w/c.safetensors"),
+    ]  # fmt: skip
+    assert [label for label, _ in labelled(["p/a", "q/a"])] == ["p/a", "q/a"]
+
+
+def test_the_certified_bound_is_above_the_true_error_at_every_gradient(tmp_path, run_folder, photograph):  # noqa: F811
+    """And both solvers end where the bound is below the accuracy, at the same image."""
+    settings = ["run.precision=float64"]
+    measured = one_image(str(run_folder), str(photograph), None, settings, tmp_path)
+    energy = measured.reconstruct.energy(measured.y, measured.index)
+    exact = SOLVERS["accelerated gradient"](energy, energy.backprojection, 1e-9).x
+    for solve in SOLVERS.values():
+        path = observe(energy, solve, 1e-3)
+        assert all(float(norm(x - exact)) <= bound * (1 + 1e-9) for x, bound in path)
+        assert path[-1][1] <= 1e-3 < path[-2][1]
+        plain = solve(energy, energy.backprojection, 1e-3)
+        assert torch.equal(path[-1][0], plain.x), "observing changes nothing"
+    out = str(tmp_path / "a.svg")
+    arguments = ["--images", str(photograph), "--accuracy", "0.01", "--out", out]
+    assert main(["figure", "convergence", str(run_folder), *arguments]) == 0
+
+
+def test_animations_of_a_reconstruction_and_of_the_filters(tmp_path, run_folder, photograph):  # noqa: F811
+    small = ["--style", "web", "--width", "6", "--dpi", "50"]
+    film, bank = tmp_path / "a.gif", tmp_path / "b.png"
+    assert main(["figure", "animation", str(run_folder), "--images", str(photograph), "--out", str(film), *small]) == 0
+    assert main(["figure", "animation", str(run_folder), "--out", str(bank), *small]) == 0
+    measured = one_image(str(run_folder), str(photograph), None, [], tmp_path)
+    reconstruct = measured.reconstruct
+    path = observe(reconstruct.energy(measured.y, measured.index), reconstruct.solve, reconstruct.accuracy)
+    assert Image.open(film).n_frames == len(path)  # type: ignore[attr-defined]
+    assert Image.open(bank).n_frames == 4, "steps 0 to 3"  # type: ignore[attr-defined]
+
+
+def test_tables_and_tradeoffs_from_evaluations(tmp_path, table):
+    metrics = ["--metrics", "psnr,seconds"]
+    for out in ("t.tex", "t.md"):
+        assert main(["figure", "table", f"ours={table}", "--out", str(tmp_path / out), *metrics]) == 0
+    assert r"\toprule" in (tmp_path / "t.tex").read_text()
+    assert (tmp_path / "t.md").read_text().startswith("| method | PSNR (dB) | seconds |")
+    assert main(["figure", "tradeoff", str(table), "--out", str(tmp_path / "a.png"), "--x", "iterations"]) == 0
+
+
+def test_options_of_another_kind_are_refused_in_one_line(capsys, tmp_path, run_folder):  # noqa: F811
+    out = ["--out", tmp_path / "a.png"]
+    for kind, option in (
+        ("curves", "--zooms=2"), ("filters", "--errors"), ("comparison", "--x=step"), ("potentials", "--fps=3"),
+        ("table", "--style=talk"), ("parameters", "--images=builtin"),
+    ):  # fmt: skip
+        line = refused(capsys, "figure", kind, run_folder, *out, option)
+        assert option in line
+        assert f"figure {kind} --help" in line
+    both = ["--images", "builtin", "--zooms", "2", "--at", "0,0"]
+    assert "not allowed with" in refused(capsys, "figure", "comparison", run_folder, *out, *both)
+
+
+def test_what_is_missing_is_named(capsys, tmp_path, run_folder, photograph, table):  # noqa: F811
+    def no(*arguments: object) -> str:
+        return refused(capsys, "figure", *arguments, "--out", tmp_path / "a.png")
+
+    images = ["--images", photograph]
+    (tmp_path / "results").mkdir()
+    Image.new("L", (48, 40)).save(tmp_path / "results" / "other.png")
+    Image.new("L", (5, 5)).save(tmp_path / "results" / "small.png")
+    assert "--images is missing" in no("comparison", run_folder)
+    assert "no model 'nothing'" in no("comparison", "nothing", *images)
+    assert "no result for the image 'photograph'" in no("comparison", tmp_path / "results", *images)
+    assert "--only moon: no such image" in no("comparison", run_folder, *images, "--only", "moon")
+    assert "leaves the image" in no("comparison", run_folder, *images, "--at", "40,0,20")
+    assert "--at moon: no such image" in no("comparison", run_folder, *images, "--at", "moon:0,0,8")
+    assert "is not [IMAGE:]X,Y" in no("comparison", run_folder, *images, "--at", "here")
+    assert "two columns are called 'a'" in no("comparison", f"a={run_folder}", f"a={tmp_path / 'results'}", *images)
+    assert "not a run folder" in no("curves", tmp_path)
+    assert "unknown 'los'" in no("curves", run_folder, "--panels", "los")
+    assert "no history" in no("parameters", tmp_path)
+    assert "choose with --only" in no("convergence", run_folder, "--images", "builtin:test")
+    assert "not an evaluation" in no("tradeoff", run_folder / "config.toml")
+    assert "not an evaluation" in no("tradeoff", tmp_path / "none.csv")
+    assert "two files are called 'x'" in no("tradeoff", f"x={table}", f"x={table}")
+    assert "--width wide" in no("curves", run_folder, "--width", "wide")
+    assert "suffix must be .pdf or .svg or .png" in refused(capsys, "figure", "curves", run_folder, "--out", "a.gif")
+    assert "required: --out" in refused(capsys, "figure", "curves", run_folder)
+    assert "not a finished run (no config.toml)" in refused(capsys, "report", tmp_path)
+
+
+def test_total_variation_has_potentials_but_no_filters(capsys, tmp_path, tv_runs):
+    tv = tv_runs / "tv-seed0"
+    out = tmp_path / "a.png"
+    assert "has no filters" in refused(capsys, "figure", "filters", tv, "--out", out)
+    assert "has no filters" in refused(capsys, "figure", "animation", tv, "--out", tmp_path / "a.gif")
+    for kind in ("potentials", "parameters"):
+        assert main(["figure", kind, str(tv), "--out", str(out)]) == 0
+    assert Image.open(out).width == pytest.approx(17.4 / 2.54 * 300, abs=2)
