@@ -50,7 +50,7 @@ class RegularizerOptions:
     isotropic: bool = _option(True, "tv: both differences under one root")
     filters: int = _option(32, "foe: number of filters", at_least=1)
     filter_size: int = _option(7, "foe: side of the filters in pixels", at_least=3, odd=True)
-    potential: Literal["charbonnier", "huber", "mcp"] = _option("charbonnier", "foe: potential of the responses")
+    potential: Literal["charbonnier", "huber", "mcp", "log"] = _option("charbonnier", "foe: potential of the responses")
     boundary: Literal["valid", "circular", "reflect"] = _option("circular", "foe: how filters meet the border")
     weak_convexity: float = _option(0.95, "foe with mcp: modulus rho", above=0, below=1)
     weight: float = _option(0.01, "initial weight", above=0)
