@@ -1,7 +1,7 @@
 """From a configuration to the objects it names."""
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
@@ -10,6 +10,7 @@ import torch
 from app.config import override
 from app.evaluate import Reconstructor
 from app.lower import agd, lbfgs
+from app.lower.stationary import certified_or_stationary
 from app.models import load_model
 from app.options import Config, ConfigError
 from app.physics import OperatorFactory, deblurring, denoising, inpainting
@@ -17,6 +18,7 @@ from app.upper import direction, schedules
 from app.upper.descent import Descent
 from app.upper.hypergradient import Solver
 from app.upper.isgd import Isgd
+from app.upper.meha import Meha
 from app.upper.method import Method
 from datasets.kernels import gaussian_kernel, read_kernel
 from regularizers import Regularizer
@@ -66,6 +68,7 @@ def method(config: Config) -> Method:
     upper, solve = config.upper, lower_solver(config)
     methods: dict[str, Callable[[], Method]] = {
         "isgd": lambda: Isgd(solve, descent(config), _accuracies(config), upper.accuracy, upper.relative_accuracy),
+        "meha": lambda: Meha(certified_or_stationary(solve), descent(config), **asdict(config.meha)),
     }
     return methods[upper.algorithm]()
 
@@ -115,7 +118,7 @@ def reconstructor(config: Config, regularizer: Regularizer, data_root: Path) -> 
     return Reconstructor(
         regularizer.frozen(),
         operator_factory(config, data_root),
-        lower_solver(config),
+        certified_or_stationary(lower_solver(config)),
         config.lower.final_accuracy,
         problem.noise_level,
         problem.ridge,

@@ -66,7 +66,7 @@ class Lower:
 
 @dataclass(frozen=True)
 class Upper:
-    algorithm: Literal["isgd"] = _option("isgd", "upper-level method")
+    algorithm: Literal["isgd", "meha"] = _option("isgd", "upper-level method")
     optimizer: Literal["sgd", "momentum", "adam", "adabelief"] = _option("adam", "direction of the stochastic methods")
     schedule: Literal["constant", "polynomial", "logarithmic", "one_cycle"] = _option("one_cycle", "of the step size")
     step_size: float = _option(0.0, "alpha_0, or the peak of one_cycle; 0: found at the first step", at_least=0)
@@ -81,6 +81,17 @@ class Upper:
         at_least=0,
     )
     batch_size: int = _option(8, "patches per step of the stochastic methods", at_least=1)
+
+
+@dataclass(frozen=True)
+class Meha:
+    c: float = _option(
+        3.0, "c of c_k = c (k + 1)^p, which divides the loss: a larger c is less biased, and slower", above=0
+    )
+    p: float = _option(0.0, "p of c_k", at_least=0, below=0.5)
+    gamma: float = _option(0.0, "of the Moreau envelope; 0: from proven bounds", at_least=0)
+    eta: float = _option(0.0, "step of the proximal variable; 0: from proven bounds", at_least=0)
+    beta: float = _option(0.0, "step of the lower-level variable; 0: from proven bounds", at_least=0)
 
 
 @dataclass(frozen=True)
@@ -106,6 +117,7 @@ class Config:
     regularizer: RegularizerOptions = RegularizerOptions()
     lower: Lower = Lower()
     upper: Upper = Upper()
+    meha: Meha = Meha()
     run: Run = Run()
 
     def __post_init__(self) -> None:

@@ -2,9 +2,11 @@
 
 import csv
 import io
+from math import isinf
 from statistics import fmean
 
 from app.evaluate import Evaluation
+from app.lower.solution import NOT_CERTIFIED
 
 
 def summary_table(methods: dict[str, list[Evaluation]]) -> str:
@@ -22,6 +24,7 @@ def summary_table(methods: dict[str, list[Evaluation]]) -> str:
             f"{max(e.error_bound for e in rows):9.2g}  {fmean(e.iterations for e in rows):10.1f}  "
             f"{fmean(e.seconds for e in rows):7.2f}"
         )
+    lines += [f"{name}: {NOT_CERTIFIED}" for name, rows in methods.items() if all(isinf(e.error_bound) for e in rows)]
     return "\n".join(lines)
 
 

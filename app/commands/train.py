@@ -56,7 +56,7 @@ def _training(config: Config, folder: Path, data_root: Path) -> Training:
     patches.load()
     held_out = find_images(data.validation, data_root, data.color)
     method = assemble.method(config)
-    if method.full_batch and data.noise == "fresh":
+    if (method.full_batch or method.finite_sum) and data.noise == "fresh":
         raise ConfigError(f"{config.upper.algorithm} works on a finite sum: set data.noise = fixed")
     regularizer = build_regularizer(config.regularizer, data.color).to(device, dtype)
     operators = assemble.operator_factory(config, data_root)

@@ -170,7 +170,8 @@ def _advance(state: _State, energy: Energy, accuracy: float) -> None:
 
     slope, before = dot(g, state.d), -state.slope
     safe = before / (largest * dot(state.d, state.d))
-    limit = torch.where(state.stalled > STRICT, 0, ACCEPT * before)
+    strict = 0.0 if energy.assumed is None else -torch.inf  # without convexity only the safe step never climbs
+    limit = torch.where(state.stalled > STRICT, strict, ACCEPT * before)
     accept = (slope <= limit) | (state.t <= safe)
     secant = state.t * before / (before + slope)
     shorter = torch.maximum(secant.clamp(0.1 * state.t, 0.9 * state.t), safe)
