@@ -1,7 +1,7 @@
 """From a configuration to the objects it names."""
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from torch import Tensor
 from app.config import override
 from app.evaluate import Reconstructor
 from app.lower import agd, lbfgs
+from app.lower.stationary import certified_or_stationary
 from app.models import Model, load_model
 from app.options import Config, ConfigError, Problem
 from app.physics import OperatorFactory, deblurring, denoising, inpainting
@@ -21,6 +22,7 @@ from app.upper.descent import Descent
 from app.upper.hypergradient import Solver
 from app.upper.isgd import Isgd
 from app.upper.jfb import Jfb
+from app.upper.meha import Meha
 from app.upper.method import Method
 from app.upper.stocbio import Stocbio
 from app.upper.unroll import Unroll
@@ -86,6 +88,7 @@ def method(config: Config) -> Method:
         "amigo": lambda: Amigo(solve, descent(config), amigo.lower_steps, amigo.adjoint_steps),
         "jfb": lambda: Jfb(solve, descent(config), _accuracies(config), upper.accuracy),
         "unroll": lambda: Unroll(descent(config), unroll.iterations, unroll.backward_steps),
+        "meha": lambda: Meha(certified_or_stationary(solve), descent(config), **asdict(config.meha)),
     }
     return methods[upper.algorithm]()
 
@@ -146,7 +149,7 @@ def reconstructor(config: Config, model: Model, data_root: Path) -> Reconstructo
         model.regularizer.frozen(),
         measuring,
         operators,
-        lower_solver(config),
+        certified_or_stationary(lower_solver(config)),
         config.lower.final_accuracy,
         problem.noise_level,
         problem.ridge,

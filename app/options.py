@@ -57,7 +57,7 @@ class RegularizerOptions:
     isotropic: bool = _option(True, "tv: both differences under one root")
     filters: int = _option(32, "foe: number of filters", at_least=1)
     filter_size: int = _option(7, "foe: side of the filters in pixels", at_least=3, odd=True)
-    potential: Literal["charbonnier", "huber", "mcp"] = _option("charbonnier", "foe: potential of the responses")
+    potential: Literal["charbonnier", "huber", "mcp", "log"] = _option("charbonnier", "foe: potential of the responses")
     boundary: Literal["valid", "circular", "reflect"] = _option("circular", "foe: how filters meet the border")
     weak_convexity: float = _option(0.95, "foe with mcp: modulus rho", above=0, below=1)
     weight: float = _option(0.01, "initial weight", above=0)
@@ -73,7 +73,7 @@ class Lower:
 
 @dataclass(frozen=True)
 class Upper:
-    algorithm: Literal["isgd", "stocbio", "amigo", "jfb", "unroll"] = _option("isgd", "upper-level method")
+    algorithm: Literal["isgd", "stocbio", "amigo", "jfb", "unroll", "meha"] = _option("isgd", "upper-level method")
     optimizer: Literal["sgd", "momentum", "adam", "adabelief"] = _option("adam", "direction of the stochastic methods")
     schedule: Literal["constant", "polynomial", "logarithmic", "one_cycle"] = _option("one_cycle", "of the step size")
     step_size: float = _option(0.0, "alpha_0, or the peak of one_cycle; 0: found at the first step", at_least=0)
@@ -109,6 +109,17 @@ class Unroll:
 
 
 @dataclass(frozen=True)
+class Meha:
+    c: float = _option(
+        3.0, "c of c_k = c (k + 1)^p, which divides the loss: a larger c is less biased, and slower", above=0
+    )
+    p: float = _option(0.0, "p of c_k", at_least=0, below=0.5)
+    gamma: float = _option(0.0, "of the Moreau envelope; 0: from proven bounds", at_least=0)
+    eta: float = _option(0.0, "step of the proximal variable; 0: from proven bounds", at_least=0)
+    beta: float = _option(0.0, "step of the lower-level variable; 0: from proven bounds", at_least=0)
+
+
+@dataclass(frozen=True)
 class Run:
     steps: int = _option(1500, "upper-level steps", at_least=1)
     budget: float = _option(
@@ -134,6 +145,7 @@ class Config:
     stocbio: Stocbio = Stocbio()
     amigo: Amigo = Amigo()
     unroll: Unroll = Unroll()
+    meha: Meha = Meha()
     run: Run = Run()
 
     def __post_init__(self) -> None:

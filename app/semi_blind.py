@@ -71,6 +71,10 @@ class SemiBlind:
         by_kernel = mixed_by_kernel(self.kernel.operator(_grid(x)), x, self.y, q, self.kernel.size)
         return *self.regularizer.mixed(x, q), self.kernel.pull_back(by_kernel)
 
+    def slopes(self, x: Tensor) -> tuple[Tensor, ...]:
+        """dh/dtheta at fixed x, summed over the batch."""
+        return *self.regularizer.slopes(x), self.kernel.misfit_gradient(x, self.y)
+
     @torch.no_grad()
     def sensitivity(self, x: Tensor, q: Tensor, radius: Tensor) -> Sensitivity:
         """The regularizer's, and those of the kernel, whose J is affine in x and whose Hessian A^T A is constant.

@@ -2,10 +2,12 @@
 
 import csv
 import io
+from math import isinf
 from pathlib import Path
 from statistics import fmean
 
 from app.evaluate import Evaluation
+from app.lower.solution import NOT_CERTIFIED
 from app.options import ConfigError
 
 
@@ -24,6 +26,7 @@ def summary_table(methods: dict[str, list[Evaluation]]) -> str:
             f"{max(e.error_bound for e in rows):9.2g}  {fmean(e.iterations for e in rows):10.1f}  "
             f"{fmean(e.seconds for e in rows):7.2f}"
         )
+    lines += [f"{name}: {NOT_CERTIFIED}" for name, rows in methods.items() if all(isinf(e.error_bound) for e in rows)]
     return "\n".join(lines)
 
 

@@ -2,7 +2,7 @@
 
 from regularizers.filter_bank import BOUNDARIES, ImageTooSmallError
 from regularizers.foe import FieldOfExperts
-from regularizers.potentials import CHARBONNIER, HUBER, MCP, POTENTIALS, Potential
+from regularizers.potentials import CHARBONNIER, HUBER, LOG, MCP, POTENTIALS, Potential
 from regularizers.regularizer import Functional, Regularizer
 from regularizers.tv import TotalVariation
 
@@ -10,6 +10,7 @@ __all__ = [
     "BOUNDARIES",
     "CHARBONNIER",
     "HUBER",
+    "LOG",
     "MCP",
     "POTENTIALS",
     "FieldOfExperts",

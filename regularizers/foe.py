@@ -119,6 +119,18 @@ class FieldOfExpertsFunctional:
                 sums.add_((derivative(u, w, s) * v).sum((0, 2, 3)).view_as(sums))
         return tuple(self.scale * gradient for gradient in gradients)
 
+    def slopes(self, x: Tensor) -> tuple[Tensor, ...]:
+        """With u = C x:  dR/dc = x (x) phi'(u), and the sums of d phi / dw and d phi / ds."""
+        size, w, s = self.filters.shape[-1], self.weights, self.smoothings
+        x = self._pad(x)
+        gradients = torch.zeros_like(self.filters), torch.zeros_like(w), torch.zeros_like(s)
+        for tile in tiles(x.shape, self.filters):
+            u = analysis(x[tile], self.filters)
+            gradients[0].add_(w.unsqueeze(-1) * filter_gradient(x[tile], self.potential.influence(u, w, s), size))
+            for sums, slope in zip(gradients[1:], self.potential.slopes_by_parameters, strict=True):
+                sums.add_(slope(u, w, s).sum((0, 2, 3)).view_as(sums))
+        return tuple(self.scale * gradient for gradient in gradients)
+
     def _kernel(self, x: Tensor) -> Kernel | None:
         """What computes faster than torch here, where nothing is to be differentiated."""
         if torch.is_grad_enabled() and any(t.requires_grad for t in (x, *self.natural)):
@@ -132,21 +144,20 @@ class FieldOfExpertsFunctional:
         return pad_adjoint(x, self.filters.shape[-1], self.boundary)
 
     def curvature(self) -> tuple[float, float]:
-        """rho = scale rho_phi ||sum_k C_k^T C_k||,  L = scale ||sum_k max phi''_k C_k^T C_k||."""
+        """rho = scale ||sum_k max -phi''_k C_k^T C_k||,  L = scale ||sum_k max phi''_k C_k^T C_k||."""
         largest = self.potential.largest_curvature(self.weights, self.smoothings).flatten()
         bound = self.scale * float(spectral_bound(self.filters, largest, self.boundary))
-        if self.potential.weak_convexity == 0:
-            return 0.0, bound
-        whole = float(spectral_bound(self.filters, torch.ones_like(largest), self.boundary))
-        return self.scale * self.potential.weak_convexity * whole, bound
+        weak = self.potential.weak_convexity(self.weights, self.smoothings).flatten()
+        rho = float(spectral_bound(self.filters, weak, self.boundary)) if weak.any() else 0.0
+        return self.scale * rho, bound
 
 
 class FieldOfExperts(Regularizer):
     """Learned filters (zero mean per channel), weights and smoothings.
 
-    Convex potentials: every filter has unit norm and scale = 1. Weakly convex ones: the whole bank is divided by the
-    root of its `spectral_bound`, so that sum_k C_k^T C_k <= 1, and scale = `weak_convexity` = rho < 1; R is then
-    rho-weakly convex for every value of the parameters (the scheme of arXiv 2308.10542).
+    Every filter has unit norm and scale = 1, but for `budgeted` potentials: there the whole bank is divided by the root
+    of its `spectral_bound`, so that sum_k C_k^T C_k <= 1, and scale = `weak_convexity` = rho < 1; R is then rho-weakly
+    convex for every value of the parameters (the scheme of arXiv 2308.10542).
 
     channels: 1 or 3.  filters: K.  filter_size: s, odd.  boundary: one of `filter_bank.BOUNDARIES`.
     weight, smoothing: common initial w and s (in units of the filter responses).
@@ -167,16 +178,16 @@ class FieldOfExperts(Regularizer):
         if filter_size % 2 == 0 or filter_size < 3:
             raise ValueError(f"filter_size must be odd and at least 3, not {filter_size}")
         self.potential, self.boundary = potential, boundary
-        self.scale = weak_convexity if potential.weak_convexity else 1.0
+        self.scale = weak_convexity if potential.budgeted else 1.0
         self.raw_filters = nn.Parameter(dct_filters(channels, filters, filter_size))
         self.log_weights = nn.Parameter(torch.full((filters, 1, 1), weight).log())
         ratio = smoothing / weight
-        raw = torch.tensor(1 / ratio - 1 if potential.weak_convexity else smoothing).log()
+        raw = torch.tensor(1 / ratio - 1 if potential.budgeted else smoothing).log()
         self.raw_smoothings = nn.Parameter(raw.repeat(filters, 1, 1))
 
     def functional(self) -> FieldOfExpertsFunctional:
         filters = self.raw_filters - self.raw_filters.mean((2, 3), keepdim=True)
-        if self.potential.weak_convexity:
+        if self.potential.budgeted:
             ones = filters.new_ones(filters.shape[0])
             filters = filters / spectral_bound(filters, ones, self.boundary).sqrt()
         else:
@@ -195,7 +206,7 @@ class FieldOfExperts(Regularizer):
         functional = self.functional()
         w, s = functional.weights.flatten(), functional.smoothings.flatten()
         centred = self.raw_filters - self.raw_filters.mean((2, 3), keepdim=True)
-        if not self.potential.weak_convexity:
+        if not self.potential.budgeted:
             return 1 / centred.square().sum((1, 2, 3)).sqrt(), w, s
         # c = f / nu(f):  dc^T y = y / nu - <c, y> grad nu / nu.  Both w and s move with log w, hence the roots.
         with torch.enable_grad():

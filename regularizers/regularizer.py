@@ -45,6 +45,10 @@ class Functional(Protocol):
         """d/d natural of sum_b <dR/dx(x_b), q_b>."""
         ...
 
+    def slopes(self, x: Tensor) -> tuple[Tensor, ...]:
+        """d/d natural of sum_b R(x_b)."""
+        ...
+
     def curvature_model(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """What preconditioners know of d2R/dx2(x): a stencil (B, C, C, 2 r + 1, 2 r + 1), lag 0 in the middle, whose
         convolution resembles it and is >= 0, and its diagonal (B, C, H, W), >= 0."""
@@ -79,11 +83,19 @@ class Regularizer(Prior):
 
     def mixed(self, x: Tensor, q: Tensor) -> tuple[Tensor, ...]:
         """J^T q = d/dtheta sum_b <dR/dx(x_b), q_b>, one tensor per parameter, in their order."""
+        with torch.no_grad():
+            return self._pull_back(self.frozen().mixed(x, q))
+
+    def slopes(self, x: Tensor) -> tuple[Tensor, ...]:
+        """d/dtheta sum_b R(x_b), one tensor per parameter, in their order."""
+        with torch.no_grad():
+            return self._pull_back(self.frozen().slopes(x))
+
+    def _pull_back(self, cotangents: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """From derivatives by natural parameters to derivatives by theta."""
         with torch.enable_grad():
             natural = self.functional().natural
-        with torch.no_grad():
-            cotangents = self.frozen().mixed(x, q)
-        return torch.autograd.grad(natural, tuple(self.parameters()), cotangents)
+            return torch.autograd.grad(natural, tuple(self.parameters()), cotangents)
 
     def sensitivity(self, x: Tensor, q: Tensor, radius: Tensor) -> Sensitivity:
         """How far J and the Hessian can be from those at x: (B, C, H, W), (B, C, H, W), (B,). Proven, not estimated."""

@@ -103,6 +103,13 @@ class TotalVariationFunctional:
         by_smoothings = -(self.weights * self.smoothings * along * scale**3).sum((0, 1, 3, 4))
         return by_weights.view_as(self.weights), by_smoothings.view_as(self.smoothings)
 
+    def slopes(self, x: Tensor) -> tuple[Tensor, ...]:
+        squared = self._sum(differences(x).square())
+        root = (squared + self.smoothings.square()).sqrt()
+        by_weights = (squared / (root + self.smoothings)).sum((0, 1, 3, 4))
+        by_smoothings = -(self.weights * squared / (root * (root + self.smoothings))).sum((0, 1, 3, 4))
+        return by_weights.view_as(self.weights), by_smoothings.view_as(self.smoothings)
+
     def curvature(self) -> tuple[float, float]:
         """rho = 0 and L = max_c w_c / s_c ||D||^2."""
         return 0.0, NORM_SQUARED * float((self.weights / self.smoothings).max())

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from regularizers import CHARBONNIER, HUBER, MCP, FieldOfExperts, Regularizer, TotalVariation
+from regularizers import CHARBONNIER, HUBER, LOG, MCP, FieldOfExperts, Regularizer, TotalVariation
 
 
 @dataclass(frozen=True)
@@ -79,16 +79,18 @@ def regularizers(channels: int) -> dict[str, Regularizer]:
         "tv isotropic": TotalVariation(channels, isotropic=True, weight=0.2, smoothing=0.3),
         "tv anisotropic": TotalVariation(channels, isotropic=False, weight=0.2, smoothing=0.3),
     }
-    for name, potential in {"charbonnier": CHARBONNIER, "huber": HUBER, "mcp": MCP}.items():
+    for potential in (CHARBONNIER, HUBER, MCP, LOG):
+        # R with `log` is (w / (8 s) ||C||^2)-weakly convex, which has to stay below 0.9.
+        weight, smoothing = (0.05, 0.4) if potential is LOG else (0.6, 0.2)
         for boundary in ("valid", "circular", "reflect"):
-            made[f"foe {name} {boundary}"] = FieldOfExperts(
-                channels, 5, 3, potential, boundary, weak_convexity=0.8, weight=0.6, smoothing=0.2
+            made[f"foe {potential.name} {boundary}"] = FieldOfExperts(
+                channels, 5, 3, potential, boundary, weak_convexity=0.8, weight=weight, smoothing=smoothing
             )
     return {name: perturbed(r) for name, r in made.items()}
 
 
 NAMES = ["tv isotropic", "tv anisotropic"] + [
-    f"foe {p} {b}" for p in ("charbonnier", "huber", "mcp") for b in ("valid", "circular", "reflect")
+    f"foe {p} {b}" for p in ("charbonnier", "huber", "mcp", "log") for b in ("valid", "circular", "reflect")
 ]
 
 

@@ -239,7 +239,18 @@ def test_an_energy_without_strong_convexity_is_refused(capsys, tmp_path, run_fol
         "problem.task=inpaint",
     ]
     assert "mu = -0.95" in refused(capsys, "train", "foe-denoise", *SMALL, *mcp, "--out", tmp_path / "new")
-    assert "mu = 0" in refused(capsys, "evaluate", run_folder, "--images", photograph, "--task", "inpaint", "--quiet")
+
+
+def test_what_cannot_be_certified_is_reconstructed_and_said_to_be_so(capsys, tmp_path, run_folder, photograph):
+    """Half of the pixels are missing and nothing else holds them: mu = 0."""
+    inpaint = ["--task", "inpaint", "--set", "problem.ridge=0"]
+    assert main(["evaluate", str(run_folder), "--images", str(photograph), *inpaint, "--quiet"]) == 0
+    table = capsys.readouterr().out
+    assert " 0/1 " in table
+    assert table.splitlines()[-1] == f"{run_folder}: not certified: the energy is not provably strongly convex"
+    out = str(tmp_path / "out")
+    assert main(["reconstruct", str(run_folder), str(photograph), *inpaint, "--degrade", "--out", out]) == 0
+    assert "<= inf" in capsys.readouterr().out
 
 
 def test_inpainting_without_a_mask_is_refused(capsys, tmp_path, run_folder, photograph):

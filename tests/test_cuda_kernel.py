@@ -34,6 +34,7 @@ CASES = [
     ("charbonnier", "reflect", 1, 3, 5, (1, 9, 6), torch.float64),
     ("mcp", "valid", 1, 8, 7, (1, 15, 9), torch.float32),
     ("huber", "valid", 1, 2, 11, (1, 12, 13), torch.float64),
+    ("log", "circular", 1, 3, 3, (1, 6, 9), torch.float64),
 ]
 if DEVICE == "cuda":
     # In float32 a few of so many responses would be on the other side of a kink.
@@ -83,7 +84,7 @@ def test_the_kernel_computes_what_torch_computes(case, monkeypatch):
 
 
 @executed
-@pytest.mark.parametrize("potential", ["charbonnier", "mcp"])
+@pytest.mark.parametrize("potential", ["charbonnier", "mcp", "log"])
 def test_the_summary_is_of_absolute_curvatures(potential):
     functional, x, _ = problem(potential, "valid", 1, 5, 3, (2, 11, 4), torch.float64)
     assert_same(cuda.kernel(potential).summary(functional, x), summary_in_torch(functional, x), x.dtype)
@@ -134,6 +135,7 @@ def test_in_the_interpreter():
         ("_parts", "fp64", {"MODE": "product", "POTENTIAL": "mcp", "CHANNELS": 3}),
         ("_parts", "fp32", {"MODE": "summary", "POTENTIAL": "huber", "CHANNELS": 1}),
         ("_derivatives", "fp64", {"POTENTIAL": "mcp", "CHANNELS": 1}),
+        ("_derivatives", "fp32", {"POTENTIAL": "log", "CHANNELS": 1}),
         ("_sum_parts", "fp64", {"SCALE": 0.95, "CHANNELS": 3}),
     ],
 )

@@ -47,6 +47,9 @@ class _TikhonovFunctional:
     def mixed(self, x, q):
         return ((x * q).sum(),)
 
+    def slopes(self, x):
+        return (0.5 * x.square().sum(),)
+
     def curvature(self):
         return -float(self.weight), float(self.weight)
 

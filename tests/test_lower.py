@@ -6,7 +6,8 @@ import torch
 from app.lower import agd, lbfgs
 from app.lower.energy import Energy
 from app.lower.solution import NotStronglyConvexError, norm
-from regularizers import CHARBONNIER, MCP, FieldOfExperts, TotalVariation
+from app.lower.stationary import certified_or_stationary
+from regularizers import CHARBONNIER, HUBER, LOG, MCP, FieldOfExperts, TotalVariation
 from tests.problems import NAMES, Identity, MatrixOperator, dense, identity, regularizers
 
 pytestmark = pytest.mark.usefixtures("double")
@@ -137,6 +138,39 @@ def test_an_energy_without_strong_convexity_is_refused(solver):
     energy = Energy(operator, regularizer.frozen(), torch.zeros(1, 64))
     with pytest.raises(NotStronglyConvexError, match=r"ridge above 0\.5"):
         solver(energy, torch.zeros(1, 1, 8, 8), 0.1)
+
+
+NON_CONVEX = {
+    "a field of experts that outweighs the data": (Identity(), LOG, 3.0, 0.0),
+    "missing pixels": (MatrixOperator(torch.eye(64, dtype=torch.float64)[:40], SHAPE), LOG, 0.5, 0.01),
+    "convex, but not strongly": (MatrixOperator(torch.eye(64, dtype=torch.float64)[:40], SHAPE), HUBER, 0.5, 0.0),
+}
+
+
+@SOLVERS
+@pytest.mark.parametrize("case", NON_CONVEX)
+def test_without_strong_convexity_a_stationary_point_is_found_and_nothing_is_certified(case, solver):
+    operator, potential, weight, ridge = NON_CONVEX[case]
+    functional = FieldOfExperts(1, 4, 3, potential, weight=weight, smoothing=0.3).frozen()
+    start = torch.randn(3, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    energy = Energy(operator, functional, operator.forward(start), ridge)
+    assert energy.bounds[0] <= 0
+    solution = certified_or_stationary(solver)(energy, 2 * start, 1e-3)
+    modulus = (operator.lambda_min + ridge) or 1.0
+    assert (norm(energy.gradient(solution.x)) <= 1e-3 * modulus).all()
+    assert (energy.value(solution.x) < energy.value(2 * start)).all()
+    assert solution.error_bound.isinf().all()
+    assert not solution.converged.any()
+    assert solution.iterations.max() < 1000
+
+
+@SOLVERS
+def test_with_strong_convexity_the_certificate_stays(solver):
+    y = torch.randn(2, 1, 8, 8)
+    energy = Energy(Identity(), regularizers(1)["foe log valid"].frozen(), y)
+    a, b = solver(energy, y, 1e-4), certified_or_stationary(solver)(energy, y, 1e-4)
+    assert torch.equal(a.x, b.x)
+    assert b.converged.all()
 
 
 @SOLVERS

@@ -45,6 +45,14 @@ def test_mixed_is_the_parameter_derivative_of_the_directional_derivative(name, c
 
 
 @pytest.mark.parametrize(("name", "channels"), CASES)
+def test_slopes_are_the_parameter_derivatives_of_the_value(name, channels):
+    r, x = regularizers(channels)[name], images(2, channels)
+    expected = torch.autograd.grad(r.fn(x).sum(), tuple(r.parameters()))
+    for a, b in zip(r.slopes(x), expected, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize(("name", "channels"), CASES)
 def test_the_gradient_itself_can_be_differentiated(name, channels):
     """deepinv's unrolled and deep-equilibrium architectures back-propagate through `grad`."""
     r = regularizers(channels)[name]
@@ -73,7 +81,9 @@ def test_curvature_bounds_hold_for_the_dense_hessian(name, channels):
         assert tightest > 0.5, "the bound is far from what it bounds"
 
 
-@pytest.mark.parametrize(("name", "channels"), [c for c in CASES if not c[0].startswith(("foe mcp", "tv iso"))])
+@pytest.mark.parametrize(
+    ("name", "channels"), [c for c in CASES if not c[0].startswith(("foe mcp", "foe log", "tv iso"))]
+)
 def test_the_curvature_model_has_the_diagonal_of_the_hessian(name, channels):
     """Where phi'' is positive and differences do not share a root."""
     f, x = regularizers(channels)[name].frozen(), images(1, channels)
@@ -114,10 +124,24 @@ def test_potentials_stay_within_their_curvature_bounds_and_are_even(potential):
     t = torch.linspace(-2, 2, 4001)
     curvature = phi.curvature(t, w, s)
     assert curvature.max() <= phi.largest_curvature(w, s) + 1e-12
-    assert curvature.min() >= -phi.weak_convexity - 1e-12
+    assert curvature.min() >= -phi.weak_convexity(w, s) - 1e-12
     torch.testing.assert_close(phi.value(t, w, s), phi.value(-t, w, s))
     slopes = torch.gradient(phi.value(t, w, s), spacing=(t,))[0]
     torch.testing.assert_close(w * phi.influence(t, w, s)[1:-1], slopes[1:-1], atol=2e-3, rtol=0)
+
+
+def test_the_log_potential_attains_its_bounds_and_varies_as_much_as_claimed():
+    """On intervals between any two of many points; the claimed constants are attained up to the grid."""
+    phi, w, s = POTENTIALS["log"], torch.tensor(0.6), torch.tensor(0.2)
+    t = torch.linspace(0, 2, 8001)
+    assert phi.curvature(t, w, s).min() == pytest.approx(-float(phi.weak_convexity(w, s)), rel=1e-6)
+    derivatives = [f(t, w, s) for f in (phi.curvature, *phi.derivatives_by_parameters)]
+    for i, j in [(0, 8000), (0, 100), (200, 900), (330, 400), (700, 1400), (1500, 5000), (2000, 2100)]:
+        claimed = phi.variation(t[i], t[j], w, s)
+        assert phi.curvature(t[i : j + 1], w, s).abs().max() == pytest.approx(float(claimed.curvature), rel=1e-5)
+        for d, lipschitz in zip(derivatives, claimed.lipschitz, strict=True):
+            steepest = float((d[i : j + 1].diff() / t[1]).abs().max())
+            assert 0.97 * lipschitz <= steepest <= lipschitz * (1 + 1e-9)
 
 
 def test_mcp_is_the_published_spline_and_saturates():

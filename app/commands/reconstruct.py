@@ -4,6 +4,7 @@ from pathlib import Path
 
 from app import assemble
 from app.losses import psnr
+from app.lower.solution import NOT_CERTIFIED
 from app.options import ConfigError
 from app.training.checkpoint import RunError
 from datasets.image_sets import find_images
@@ -28,6 +29,8 @@ def reconstruct(model: str, images: list[str], settings: list[str], data_root: P
         write_image(target, solution.x[0])
         quality = f"PSNR {float(psnr(solution.x, image)):.2f} dB, " if degrade else ""
         cost = f"{int(solution.iterations)} iterations" + ("" if solution.converged else " (accuracy not reached)")
+        if solution.error_bound.isinf():
+            cost = f"{int(solution.iterations)} iterations ({NOT_CERTIFIED})"
         print(f"{target}: {quality}||x - argmin h|| <= {float(solution.error_bound):.3g}, {cost}")
         if degrade:
             write_image(target.with_stem(f"{target.stem}_degraded"), y[0])

@@ -58,12 +58,17 @@ class Functional(Protocol):
 
 @dataclass(frozen=True)
 class Energy:
-    """h for a batch of measurements y; one value per image, and no image depends on its batch."""
+    """h for a batch of measurements y; one value per image, and no image depends on its batch.
+
+    assumed: stands for mu in `bounds` where h is not provably strongly convex. A solver then knows that h may be
+    non-convex; what it returns certifies nothing (`stationary.py`).
+    """
 
     operator: Operator
     functional: Functional
     y: Tensor
     ridge: float = 0.0
+    assumed: float | None = None
 
     @cached_property
     def backprojection(self) -> Tensor:
@@ -74,7 +79,7 @@ class Energy:
     def bounds(self) -> tuple[float, float]:
         """(mu, L): mu <= d2h/dx2 <= L for every x."""
         rho, largest = self.functional.curvature()
-        mu = self.operator.lambda_min + self.ridge - rho
+        mu = self.operator.lambda_min + self.ridge - rho if self.assumed is None else self.assumed
         return mu, self.operator.norm_squared + self.ridge + largest
 
     def value(self, x: Tensor) -> Tensor:  # (B, C, H, W) -> (B,)

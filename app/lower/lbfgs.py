@@ -163,7 +163,9 @@ def _advance(state: _State, energy: Energy, accuracy: float, slot: int) -> None:
 
     slope, squared = dot(g, state.d), dot(state.d, state.d)
     safe, rise = before / (largest * squared), before + slope  # rise = <d, y>
-    accept = (slope <= ACCEPT * before * (state.stalled <= STRICT)) | (t <= safe)
+    # Without convexity only the safe step is sure never to climb.
+    strict = 0.0 if energy.assumed is None else -torch.inf
+    accept = (slope <= torch.where(state.stalled > STRICT, strict, ACCEPT * before)) | (t <= safe)
     shorter = torch.maximum((t * before / rise).clamp(0.1 * t, 0.9 * t), safe)
 
     usable = accept & (rise > 0.5 * mu * t * squared)  # rounding may break <s, y> >= mu ||s||^2

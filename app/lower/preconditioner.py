@@ -45,11 +45,12 @@ def preconditioner(energy: Energy, x: Tensor) -> Preconditioner:  # x (B, C, H, 
     """P at x, for about the cost of one gradient."""
     stencil, diagonal = energy.functional.curvature_model(x)
     data_symbol, data_diagonal = energy.operator.normal_model
-    diagonal = diagonal + data_diagonal + energy.ridge
+    least = energy.ridge if energy.assumed is None else max(energy.ridge, energy.assumed)  # keeps P definite
+    diagonal = diagonal + data_diagonal + least
     scaling = (diagonal / diagonal.mean((2, 3), keepdim=True)).sqrt()
     symbol = _symbol(stencil, x.shape[2:])
     identity = torch.eye(x.shape[1], dtype=x.dtype, device=x.device)[:, :, None, None]
-    symbol = symbol + identity * (data_symbol + energy.ridge)
+    symbol = symbol + identity * (data_symbol + least)
     if x.shape[1] == 1:
         return Preconditioner(scaling, 1 / symbol.real)
     return Preconditioner(scaling, torch.linalg.inv(symbol.movedim((1, 2), (-2, -1))).movedim((-2, -1), (1, 2)))

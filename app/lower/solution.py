@@ -16,6 +16,9 @@ class LowerSolution:
     iterations: Tensor  # (B,) gradients of h evaluated
 
 
+NOT_CERTIFIED = "not certified: the energy is not provably strongly convex"
+
+
 class NotStronglyConvexError(ValueError):
     """The energy has no positive strong-convexity constant, so no tolerance can be certified."""
 

@@ -57,6 +57,7 @@ class Amigo:
     adjoint_steps: int  # N
 
     full_batch: ClassVar[bool] = False
+    finite_sum: ClassVar[bool] = False
     needs_convexity: ClassVar[bool] = True
 
     def step(self, k: int, batch: Batch, state: State) -> Step:

@@ -27,21 +27,31 @@ class Descent:
     step_size: float  # alpha_0; 0 to find it at the first step
 
     def step(
-        self, k: int, theta: Theta, gradient: Theta, state: State, loss: Callable[[], float], damping: float = 1.0
+        self,
+        k: int,
+        theta: Theta,
+        gradient: Theta,
+        state: State,
+        loss: Callable[[], float],
+        damping: float = 1.0,
+        share: float = 1.0,
     ) -> float:
-        """Move theta in place and return alpha_k. loss(): that of the same batch at the present theta. An alpha_0 that
-        was found is multiplied by `damping`, which may change from step to step."""
+        """Move theta in place and return alpha_k. loss(): that of the same batch at the present theta.
+
+        For gradients that lag behind theta: `share` of the longest descent is taken, and an alpha_0 that was found is
+        multiplied by `damping`, which may change from step to step.
+        """
         if "alpha_0" not in state.values:
-            alpha_0 = self.step_size or self._automatic(theta, gradient, loss)
+            alpha_0 = self.step_size or self._automatic(theta, gradient, loss, share)
             state.values["alpha_0"] = torch.tensor(alpha_0, dtype=torch.float64)
         alpha = (self.step_size or damping * float(state.values["alpha_0"])) * self.schedule(k)
         move(theta, self.direction(gradient, state), alpha)
         return alpha
 
-    def _automatic(self, theta: Theta, gradient: Theta, loss: Callable[[], float]) -> float:
+    def _automatic(self, theta: Theta, gradient: Theta, loss: Callable[[], float], share: float) -> float:
         if self.direction in (adam, adabelief):
             return SCALE_FREE_STEP
-        alpha = SAFETY * longest_descent(theta, gradient, loss)
+        alpha = share * SAFETY * longest_descent(theta, gradient, loss)
         return (1 - BETA_1) * alpha if self.direction is momentum else alpha  # m sums up to g / (1 - beta_1)
 
 

@@ -35,11 +35,14 @@ class Sensitivity(Protocol):
 
 
 class Learned(Protocol):
-    """What the upper level moves: parameters theta, J^T q summed over the batch, in their order, and bounds on both."""
+    """What the upper level moves: parameters theta; J^T q and dh/dtheta, summed over the batch, in their order; and
+    bounds on J and the Hessian."""
 
     def parameters(self) -> Iterator[torch.nn.Parameter]: ...
 
     def mixed(self, x: Tensor, q: Tensor) -> tuple[Tensor, ...]: ...
+
+    def slopes(self, x: Tensor) -> tuple[Tensor, ...]: ...
 
     def sensitivity(self, x: Tensor, q: Tensor, radius: Tensor) -> Sensitivity: ...
 

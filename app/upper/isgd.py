@@ -49,6 +49,7 @@ class Isgd:
     relative_accuracy: float = 0.0  # eta with omega <= eta ||z_k||; 0 leaves it at eps_k
 
     full_batch: ClassVar[bool] = False
+    finite_sum: ClassVar[bool] = False
     needs_convexity: ClassVar[bool] = True
 
     def step(self, k: int, batch: Batch, state: State) -> Step:

@@ -31,6 +31,7 @@ class Jfb:
     accuracy: float  # eps_0; 0 to find it at the first step
 
     full_batch: ClassVar[bool] = False
+    finite_sum: ClassVar[bool] = False
     needs_convexity: ClassVar[bool] = True
 
     def step(self, k: int, batch: Batch, state: State) -> Step:

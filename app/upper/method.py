@@ -86,6 +86,7 @@ class Method(Protocol):
     with theta untouched."""
 
     full_batch: ClassVar[bool]  # whether it needs the whole finite sum at every step
+    finite_sum: ClassVar[bool]  # whether what it carries of an image needs the image's noise to stay
     needs_convexity: ClassVar[bool]  # whether it needs a strongly convex lower level
 
     def step(self, k: int, batch: Batch, state: State) -> Step: ...

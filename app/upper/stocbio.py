@@ -71,6 +71,7 @@ class Stocbio:
     series_terms: int  # Q
 
     full_batch: ClassVar[bool] = False
+    finite_sum: ClassVar[bool] = False
     needs_convexity: ClassVar[bool] = True
 
     def step(self, k: int, batch: Batch, state: State) -> Step:

@@ -83,6 +83,7 @@ class Unroll:
     backward_steps: int = 0  # K; 0 for all T
 
     full_batch: ClassVar[bool] = False
+    finite_sum: ClassVar[bool] = False
     needs_convexity: ClassVar[bool] = True
 
     def step(self, k: int, batch: Batch, state: State) -> Step:

@@ -64,6 +64,8 @@ def _influence(t, w, s, POTENTIAL: tl.constexpr):
         z = w * t * tl.rsqrt(t * t + s * s)
     elif POTENTIAL == "huber":
         z = w * _clip(t * (1 / s))
+    elif POTENTIAL == "log":
+        z = w * s * t / (t * t + s * s)
     else:
         z = w * (_clip(t * (1 / s)) - _clip(t * (1 / w)))
     return z
@@ -74,6 +76,9 @@ def _curvature(t, w, s, POTENTIAL: tl.constexpr):
     if POTENTIAL == "charbonnier":
         r = tl.rsqrt(t * t + s * s)
         d = (w * s * s) * (r * r * r)
+    elif POTENTIAL == "log":
+        r = 1 / (t * t + s * s)
+        d = (w * s) * (s * s - t * t) * (r * r)
     else:
         d = tl.where(tl.abs(t) < s, w / s, 0.0)
         if POTENTIAL == "mcp":
@@ -95,6 +100,9 @@ def _by_smoothing(t, w, s, POTENTIAL: tl.constexpr):
     if POTENTIAL == "charbonnier":
         r = tl.rsqrt(t * t + s * s)
         d = (-w * s) * t * (r * r * r)
+    elif POTENTIAL == "log":
+        r = 1 / (t * t + s * s)
+        d = w * t * (t * t - s * s) * (r * r)
     else:
         d = tl.where(tl.abs(t) < s, (-w / (s * s)) * t, 0.0)
     return d

@@ -5,7 +5,7 @@
 // Vectors run along image rows. Filtering keeps a block of experts in registers while one tap after the other is
 // broadcast; its adjoint keeps the SIZE rows that one row of responses touches.
 //
-// Compiled for one scalar type, filter size and potential: -DREAL=float|double -DSIZE=s -DPOTENTIAL=Charbonnier|Huber|Mcp.
+// Compiled for one scalar type, filter size and potential: -DREAL=float|double -DSIZE=s -DPOTENTIAL=Charbonnier|Huber|Mcp|Log.
 
 #include <algorithm>
 #include <cmath>
@@ -92,6 +92,20 @@ struct Mcp {
         return clip(t * e.inverse_s) - (absolute(t) < e.w ? vec{} : sign);
     }
     static vec by_smoothing(vec t, const Expert& e) { return Huber::by_smoothing(t, e); }
+};
+
+struct Log {
+    static vec inverse(vec t, const Expert& e) { return 1 / (t * t + e.s * e.s); }
+    static vec influence(vec t, const Expert& e) { return e.w * e.s * t * inverse(t, e); }
+    static vec curvature(vec t, const Expert& e) {
+        vec r = inverse(t, e);
+        return e.w * e.s * (e.s * e.s - t * t) * (r * r);
+    }
+    static vec by_weight(vec t, const Expert& e) { return e.s * t * inverse(t, e); }
+    static vec by_smoothing(vec t, const Expert& e) {
+        vec r = inverse(t, e);
+        return e.w * t * (t * t - e.s * e.s) * (r * r);
+    }
 };
 
 // The bank: filters (K, C, s, s) in the two orders in which taps are broadcast, K rounded up to a multiple of EXPERTS

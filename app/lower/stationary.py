@@ -1,0 +1,34 @@
+"""What can be said of an energy that is not provably strongly convex: that its gradient is small, and nothing more."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from app.lower.energy import Energy
+from app.lower.solution import LowerSolution
+
+SHARE = 1e-3  # of L: curvature below which a solver learns nothing from a pair, and its patience
+
+Solver = Callable[[Energy, Tensor, float], LowerSolution]  # (energy, start, accuracy)
+
+
+def certified_or_stationary(solve: Solver) -> Solver:
+    """`solve` where mu > 0. Elsewhere x with ||grad h(x)|| <= accuracy (lambda_min + ridge), or accuracy alone where
+    that sum is 0: the modulus h would have without R. The error bound is infinite, and no image has converged."""
+
+    def either(energy: Energy, start: Tensor, accuracy: float) -> LowerSolution:
+        mu, largest = energy.bounds
+        if mu > 0:
+            return solve(energy, start, accuracy)
+        modulus = (energy.operator.lambda_min + energy.ridge) or 1.0
+        assumed = min(modulus, SHARE * largest)
+        found = solve(replace(energy, assumed=assumed), start, accuracy * modulus / assumed)
+        return replace(
+            found,
+            error_bound=torch.full_like(found.error_bound, torch.inf),
+            converged=torch.zeros_like(found.converged),
+        )
+
+    return either
