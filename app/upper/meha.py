@@ -117,16 +117,14 @@ class Meha:
         u, w = self._start(batch, energy, slopes, sizes, state, cost)
         x, loss, alpha = u, batch.loss.value(u), 0.0
 
-        def probe() -> float:
-            lower = self.solve(batch.energy(), x, first_accuracy(batch, energy, state) / 100)
-            cost.add(lower.iterations)
-            return float(batch.loss.value(lower.x).mean())
+        probe = tight_loss(batch, self.solve, x, first_accuracy(batch, energy, state), cost)
 
         def move(d: Theta) -> Slopes:
             nonlocal alpha
             require_finite(k, loss, *d)
             z = tuple(sizes.c * g for g in d)  # estimates the hypergradient
-            alpha = self.descent.step(k, tuple(batch.learned.parameters()), z, state, probe, pace(energy, sizes))
+            theta = tuple(batch.learned.parameters())
+            alpha = self.descent.step(k, theta, z, state, probe, share=pace(energy, sizes))
             return _slopes(batch, batch.energy())
 
         with torch.no_grad():
