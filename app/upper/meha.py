@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from app.lower.energy import Energy
-from app.upper.descent import Descent, Theta
+from app.upper.descent import Descent, Theta, tight_loss
 from app.upper.hypergradient import Solver
 from app.upper.method import Batch, Computations, State, Step, energy_at, first_accuracy, require_finite
 
