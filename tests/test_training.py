@@ -132,16 +132,16 @@ def parameters(regularizer: TotalVariation) -> torch.Tensor:
 
 
 @pytest.mark.parametrize(
-    ("kind", "step_size"),
-    [(direction.plain, 0.1), (direction.momentum, 0.01), (direction.adam, 0.2), (direction.adabelief, 0.1)],
+    ("kind", "step_size", "steps"),
+    [(direction.plain, 0.1, 40), (direction.momentum, 0.01, 100), (direction.adam, 0.1, 60)],
 )
-def test_isgd_descends_to_the_best_total_variation(kind, step_size):
-    _descends(isgd(Descent(kind, schedules.polynomial(0.1), step_size), 1e-3), 100)
+def test_isgd_descends_to_the_best_total_variation(kind, step_size, steps):
+    _descends(isgd(Descent(kind, schedules.polynomial(0.1), step_size), 1e-3), steps)
 
 
 @pytest.mark.parametrize("kind", [direction.plain, direction.momentum, direction.adam, direction.adabelief])
 def test_isgd_needs_no_tuning_to_get_there(kind):
-    _descends(isgd(Descent(kind, schedules.constant(), 0.0), 0.0), 150)
+    _descends(isgd(Descent(kind, schedules.constant(), 0.0), 0.0), 100)
 
 
 def _descends(method: Isgd, steps: int) -> None:
@@ -190,7 +190,7 @@ def test_the_automatic_step_is_within_a_factor_of_two_of_the_inverse_curvature()
         t = torch.full((4,), 0.5, dtype=torch.float64)
         alpha = longest_descent((t,), (c * t,), lambda t=t, c=c: float(0.5 * c * t.square().sum()))
         assert 0.5 / c < alpha <= 1 / c
-        assert (t == 2).all()
+        assert (t == 0.5).all()
 
 
 def test_a_relative_accuracy_tightens_the_solves_until_it_is_proven():

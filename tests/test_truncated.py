@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from app.commands.figure import draw_curves
 from safetensors.torch import load_file
 from torch import Tensor
 
 from app.cli import main
+from app.commands.figures.runs import draw_curves
 from app.losses import SquaredError
 from app.lower import lbfgs
 from app.lower.energy import Energy
@@ -443,4 +443,4 @@ def test_a_run_without_an_accuracy_has_curves_to_draw(tmp_path, monkeypatch):
     monkeypatch.setattr("app.commands.train._draw_run", lambda *_: [])
     arguments = [*ARGUMENTS, "--set", "upper.algorithm=stocbio", "--set", "run.steps=2"]
     assert main(["train", "foe-denoise", "--out", str(tmp_path / "run"), *arguments]) == 0
-    save(draw_curves([tmp_path / "run"]), tmp_path / "curves.png")
+    save(draw_curves([str(tmp_path / "run")]), tmp_path / "curves.png")

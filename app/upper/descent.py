@@ -12,8 +12,9 @@ from app.upper.method import Batch, Computations, State, move
 from app.upper.schedules import Schedule
 
 Theta = tuple[Tensor, ...]
-# A parameter is the logarithm of a weight or smoothing, or an entry of a filter of norm one: 2 % per step.
-SCALE_FREE_STEP = 0.02
+# Per step, where the direction has no scale: a parameter is the logarithm of a weight or smoothing, or an entry of a
+# filter of norm one.
+LEAST_STEP, LARGEST_STEP = 0.01, 0.05
 SAFETY = 0.25  # of the longest descent on one batch: other batches and later parameters curve more
 FIRST_MOVE = 1e-2  # root mean square of the first trial's change
 LAST_MOVE = 1.0  # of the largest
@@ -42,33 +43,37 @@ class Descent:
         multiplied by `damping`, which may change from step to step.
         """
         if "alpha_0" not in state.values:
-            alpha_0 = self.step_size or self._automatic(theta, gradient, loss, share)
+            alpha_0 = self.step_size or self._automatic(theta, gradient, state, loss, share)
             state.values["alpha_0"] = torch.tensor(alpha_0, dtype=torch.float64)
         alpha = (self.step_size or damping * float(state.values["alpha_0"])) * self.schedule(k)
         move(theta, self.direction(gradient, state), alpha)
         return alpha
 
-    def _automatic(self, theta: Theta, gradient: Theta, loss: Callable[[], float], share: float) -> float:
+    def _automatic(self, theta: Theta, gradient: Theta, state: State, loss: Callable[[], float], share: float) -> float:
+        first = self.direction(gradient, state.copy())
+        longest = SAFETY * longest_descent(theta, gradient, loss, first)
         if self.direction in (adam, adabelief):
-            return SCALE_FREE_STEP
-        alpha = share * SAFETY * longest_descent(theta, gradient, loss)
-        return (1 - BETA_1) * alpha if self.direction is momentum else alpha  # m sums up to g / (1 - beta_1)
+            return min(max(longest, LEAST_STEP), LARGEST_STEP)
+        return share * longest * (1 - BETA_1 if self.direction is momentum else 1)  # m sums up to g / (1 - beta_1)
 
 
-def longest_descent(theta: Theta, gradient: Theta, loss: Callable[[], float]) -> float:
-    """The largest alpha, up to a factor of two, with f(theta - alpha g) <= f(theta) - alpha ||g||^2 / 2.
+def longest_descent(theta: Theta, gradient: Theta, loss: Callable[[], float], direction: Theta | None = None) -> float:
+    """The largest alpha, up to a factor of two, with f(theta - alpha d) <= f(theta) - alpha <g, d> / 2; d = g if not
+    given.
 
-    For a quadratic of curvature L along g these are the alpha <= 1 / L. theta is left as it was.
+    For a quadratic of curvature L along d = g these are the alpha <= 1 / L. theta is left as it was.
     """
-    squared = float(sum(g.square().sum() for g in gradient))
-    count = sum(g.numel() for g in gradient)
-    unit = (count / squared) ** 0.5 if squared else 0.0  # alpha that changes theta by 1 in the root mean square
+    direction = direction or gradient
+    slope = float(sum((g * d).sum() for g, d in zip(gradient, direction, strict=True)))
+    size = float(sum(d.square().sum() for d in direction))
+    count = sum(d.numel() for d in direction)
+    unit = (count / size) ** 0.5 if size else 0.0  # alpha that changes theta by 1 in the root mean square
     kept = [p.detach().clone() for p in theta]
     start = loss()
 
     def enough(alpha: float) -> bool:
-        move(theta, gradient, alpha)
-        decreased = loss() <= start - alpha * squared / 2
+        move(theta, direction, alpha)
+        decreased = loss() <= start - alpha * slope / 2
         with torch.no_grad():
             for p, before in zip(theta, kept, strict=True):
                 p.copy_(before)
