@@ -9,14 +9,17 @@ import torch
 
 from app.config import override
 from app.evaluate import Reconstructor
-from app.lower import agd, lbfgs
+from app.lower import agd, gd_polyak, lbfgs
 from app.models import load_model
 from app.options import Config, ConfigError
 from app.physics import OperatorFactory, deblurring, denoising, inpainting
-from app.upper import direction, schedules
+from app.upper import direction, hoag, schedules
 from app.upper.descent import Descent
+from app.upper.gd_polyak import GdPolyak
+from app.upper.hoag import Hoag
 from app.upper.hypergradient import Solver
 from app.upper.isgd import Isgd
+from app.upper.maid import Maid
 from app.upper.method import Method
 from datasets.kernels import gaussian_kernel, read_kernel
 from regularizers import Regularizer
@@ -57,7 +60,7 @@ def operator_factory(config: Config, data_root: Path) -> OperatorFactory:
 
 
 def lower_solver(config: Config) -> Solver:
-    solvers = {"lbfgs": lbfgs.solve, "agd": agd.solve}
+    solvers = {"lbfgs": lbfgs.solve, "agd": agd.solve, "gd_polyak": gd_polyak.solve}
     return partial(solvers[config.lower.solver], max_iterations=config.lower.max_iterations)
 
 
@@ -66,7 +69,15 @@ def method(config: Config) -> Method:
     upper, solve = config.upper, lower_solver(config)
     methods: dict[str, Callable[[], Method]] = {
         "isgd": lambda: Isgd(solve, descent(config), _accuracies(config), upper.accuracy, upper.relative_accuracy),
-    }
+        "maid": lambda: Maid(
+            solve, upper.step_size, upper.accuracy, config.maid.eta, config.maid.memory, config.maid.barzilai_borwein,
+            config.maid.error == "proven",
+        ),
+        "hoag": lambda: Hoag(solve, _tolerances(config), upper.step_size, upper.accuracy),
+        "gd_polyak": lambda: GdPolyak(
+            solve, _accuracies(config), upper.step_size, upper.accuracy, config.gd_polyak.short_steps
+        ),
+    }  # fmt: skip
     return methods[upper.algorithm]()
 
 
@@ -89,6 +100,11 @@ def _accuracies(config: Config) -> schedules.Schedule:
     if config.upper.accuracy_schedule == "logarithmic":
         return schedules.logarithmic()
     return schedules.polynomial(config.upper.accuracy_decay)
+
+
+def _tolerances(config: Config) -> schedules.Schedule:
+    shapes = {"quadratic": schedules.polynomial(2), "cubic": schedules.polynomial(3)}
+    return shapes.get(config.hoag.tolerance) or hoag.exponential()
 
 
 def load(model: str, settings: list[str]) -> tuple[Regularizer, Config]:
