@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 import torch
@@ -13,7 +14,8 @@ from app.lower.solution import norm
 from app.upper import schedules
 from app.upper.gd_polyak import GdPolyak
 from app.upper.method import State
-from tests.problems import Identity, regularizers
+from regularizers import TotalVariation
+from tests.problems import Identity
 from tests.test_hypergradient import Tikhonov
 from tests.test_training import batch_of, parameters, toy_problem
 
@@ -97,13 +99,13 @@ def test_the_epoch_rule_acts_on_each_image_alone_and_never_keeps_a_rise():
 def test_long_steps_save_gradients_of_the_lower_level(monkeypatch):
     """Against short steps alone, to the same certified accuracy."""
     y = torch.rand(2, 1, 16, 16, generator=torch.Generator().manual_seed(0))
-    energy = Energy(Identity(), regularizers(1)["tv isotropic"].frozen(), y)
+    energy = Energy(Identity(), TotalVariation(1, weight=0.1, smoothing=0.01).frozen(), y)
     ours = gd_polyak.solve(energy, y, 1e-6)
     monkeypatch.setattr(gd_polyak, "SHORT", 10**9)
     plain = gd_polyak.solve(energy, y, 1e-6)
     assert ours.converged.all()
     assert plain.converged.all()
-    assert ours.iterations.sum() < 0.8 * plain.iterations.sum()
+    assert ours.iterations.sum() < 0.7 * plain.iterations.sum()
     assert (norm(ours.x - plain.x) <= 2e-6).all()
 
 
@@ -128,7 +130,7 @@ def test_the_upper_level_never_loses_its_best_point():
     method, state = upper(), State(True)
     steps = [method.step(k, batch, state) for k in range(20)]
     losses = [float(s.loss.mean()) for s in steps]
-    assert all(after <= before * (1 + 1e-6) for before, after in zip(losses, losses[1:], strict=False))
+    assert all(after <= before * (1 + 1e-6) for before, after in pairwise(losses))
     assert losses[-1] < 0.5 * losses[0]
     # bit-exact resume
     saved, theta = {n: t.clone() for n, t in state.tensors().items()}, parameters(regularizer)

@@ -20,7 +20,17 @@ from app.lower.polyak import Epoch
 from app.upper.descent import longest_descent
 from app.upper.hypergradient import Hypergradient, Solver, hypergradient
 from app.upper.method import (
-    Batch, Computations, State, Step, energy_at, first_accuracy, length, move, report, require_finite, warm_start,
+    Batch,
+    Computations,
+    State,
+    Step,
+    energy_at,
+    first_accuracy,
+    length,
+    move,
+    report,
+    require_finite,
+    warm_start,
 )  # fmt: skip
 from app.upper.schedules import Schedule
 from app.upper.trial import Evaluation, bounded, copies, evaluate, put
@@ -52,6 +62,7 @@ class GdPolyak:
         cost.add(z.computations)
         require_finite(k, z.loss, *z.gradient)
         epoch, eta = self._recall(k, batch, state, z, cost)
+        usual = eta
 
         theta, now = tuple(batch.learned.parameters()), bounded(batch.loss, z.lower)
         before, squared = copies(theta), torch.tensor(length(z.gradient) ** 2, dtype=torch.float64)
@@ -61,7 +72,7 @@ class GdPolyak:
             move(theta, z.gradient, alpha)
             trial = evaluate(k, batch, self.solve, z.lower.x, accuracy, cost)
             change = torch.tensor(trial.value - now.value, dtype=torch.float64)
-            accepted = change <= (0.0 if long else -ENOUGH * eta * squared)
+            accepted = change <= (0.0 if long else -ENOUGH * alpha * squared)
             epoch = polyak.settle(epoch, long, change, accepted)
             if not long:
                 eta *= LONGER if accepted else SHORTER
@@ -70,6 +81,7 @@ class GdPolyak:
             put(theta, before)
             trial, alpha = now, 0.0
         else:
+            eta = usual
             _tighten(state, z)
         _remember(batch, state, z, trial, epoch, eta)
         return report(z, accuracy, alpha, cost.total)

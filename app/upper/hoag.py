@@ -21,11 +21,21 @@ import torch
 from app.upper.descent import longest_descent
 from app.upper.hypergradient import Hypergradient, Solver, hypergradient
 from app.upper.method import (
-    Batch, Computations, State, Step, energy_at, first_accuracy, length, move, remember, report, require_finite,
+    Batch,
+    Computations,
+    State,
+    Step,
+    energy_at,
+    first_accuracy,
+    length,
+    move,
+    remember,
+    report,
+    require_finite,
     warm_start,
 )  # fmt: skip
 from app.upper.schedules import Schedule
-from app.upper.trial import Evaluation, bounded, copies, evaluate, put
+from app.upper.trial import bounded, copies, evaluate, put
 
 RAISE, LOWER = 2.0, 0.95  # of L: the author's
 MARGIN = 4.0  # over the accuracy at which floating point ended a solve
@@ -59,12 +69,14 @@ class Hoag:
         if not bool((z.lower.converged & z.linear.converged).all()):
             state.values["floor"] = MARGIN * torch.maximum(z.lower.error_bound.max(), z.linear.residual.max())
         now = bounded(batch.loss, z.lower)
+        # Far from its accuracy, x says nothing about this theta: the step went too far.
+        low = now.low if bool((z.lower.error_bound <= MARGIN * accuracy).all()) else torch.inf
 
         if "L" not in state.values:
             alpha = self.step_size or longest_descent(theta, z.gradient, self._loss(k, batch, z, cost))
             lipschitz = 1 / alpha
         else:
-            lipschitz = adapted(float(state.values["L"]), now, *state.values["before"].tolist())
+            lipschitz = adapted(float(state.values["L"]), low, *state.values["before"].tolist())
         gradient = z.gradient
         if lipschitz > float(state.values.get("L", torch.inf)):
             put(theta, tuple(state.values[f"theta.{i}"] for i in range(len(theta))))
@@ -86,10 +98,10 @@ class Hoag:
         return lambda: evaluate(k, batch, self.solve, z.lower.x, accuracy, cost).value
 
 
-def adapted(lipschitz: float, now: Evaluation, high_before: float, moved: float) -> float:
-    """L after a step of length `moved` from parameters whose loss was at most high_before."""
-    if not now.low <= high_before:
+def adapted(lipschitz: float, low: float, high_before: float, moved: float) -> float:
+    """L after a step of length `moved`, from parameters of loss <= high_before to such of loss >= low."""
+    if not low <= high_before:
         return RAISE * lipschitz
-    if now.low <= high_before - lipschitz / 2 * moved**2:
+    if low <= high_before - lipschitz / 2 * moved**2:
         return LOWER * lipschitz
     return lipschitz

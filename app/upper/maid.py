@@ -31,7 +31,17 @@ from app.upper.bound import error_bound
 from app.upper.descent import longest_descent
 from app.upper.hypergradient import Hypergradient, Solver, hypergradient
 from app.upper.method import (
-    Batch, Computations, State, Step, energy_at, first_accuracy, length, move, remember, report, require_finite,
+    Batch,
+    Computations,
+    State,
+    Step,
+    energy_at,
+    first_accuracy,
+    length,
+    move,
+    remember,
+    report,
+    require_finite,
     warm_start,
 )  # fmt: skip
 from app.upper.trial import Evaluation, Theta, bounded, copies, evaluate, inner, put

@@ -8,7 +8,7 @@ e the certified error of each image, not the accuracy that was asked for (arXiv 
 float64: to differences of losses, the rounding of a float32 sum can be larger than e.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -39,8 +39,8 @@ def bounded(loss: Loss, lower: LowerSolution) -> Evaluation:
 
 
 def evaluate(k: int, batch: Batch, solve: Solver, start: Tensor, accuracy: float, cost: Computations) -> Evaluation:
-    """At the present theta. The bounds of parameters that leave the range of numbers are infinite or NaN, and pass no
-    test."""
+    """At the present theta. Where an image misses the accuracy, x may be the start, whose loss says nothing about this
+    theta: value is then the certified bound. Of parameters beyond the range of numbers all losses are infinite."""
     try:
         energy = energy_at(k, batch)
     except NonFiniteError:
@@ -49,7 +49,8 @@ def evaluate(k: int, batch: Batch, solve: Solver, start: Tensor, accuracy: float
         return Evaluation(lower, torch.inf, torch.inf, torch.inf)
     lower = solve(energy, start, accuracy)
     cost.add(lower.iterations)
-    return bounded(batch.loss, lower)
+    found = bounded(batch.loss, lower)
+    return found if bool(lower.converged.all()) else replace(found, value=found.high)
 
 
 def copies(theta: Theta) -> Theta:
