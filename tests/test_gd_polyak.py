@@ -127,11 +127,12 @@ def test_the_upper_level_finds_a_known_optimum():
 
 def test_the_upper_level_never_loses_its_best_point():
     regularizer, batch = toy_problem()
-    method, state = upper(), State(True)
+    method, state = upper(accuracy=1e-3), State(True)
     steps = [method.step(k, batch, state) for k in range(20)]
     losses = [float(s.loss.mean()) for s in steps]
-    assert all(after <= before * (1 + 1e-6) for before, after in pairwise(losses))
+    assert all(after <= before * (1 + 1e-4) for before, after in pairwise(losses))
     assert losses[-1] < 0.5 * losses[0]
+    assert max(s.step_size for s in steps) > 5 * steps[0].step_size, "a long step paid off"
     # bit-exact resume
     saved, theta = {n: t.clone() for n, t in state.tensors().items()}, parameters(regularizer)
     method.step(20, batch, state)

@@ -195,6 +195,7 @@ def test_training_and_resuming_from_the_command_line(algorithm, tmp_path):
     setting = [
         *ARGUMENTS, "--set", f"upper.algorithm={algorithm}", "--set", "data.noise=fixed", "--set", "data.count=3",
         "--set", "run.checkpoint_every=1", "--set", "run.validate_every=0",
+        "--set", "upper.accuracy=1e-3",
     ]  # fmt: skip
     cut, whole = tmp_path / "cut", tmp_path / "whole"
     assert main(["train", "foe-denoise", "--out", str(whole), *setting, "--set", "run.steps=3"]) == 0

@@ -49,6 +49,11 @@ def long_step(epoch: Epoch, squared: Tensor) -> Tensor:  # (B,) -> (B,)
     return torch.where(squared > 0, gap / squared, 0)
 
 
+def limit(epoch: Epoch, gap: Tensor) -> Epoch:  # (B,)
+    """With no larger gap than this."""
+    return Epoch(epoch.gap.minimum(gap), epoch.fallen.minimum(gap), epoch.count)
+
+
 def settle(epoch: Epoch, long: Tensor, change: Tensor, accepted: Tensor) -> Epoch:
     """After a step that changed f by `change`, accepted or taken back."""
     gap = torch.where(long, torch.maximum(epoch.gap, epoch.fallen), epoch.gap)

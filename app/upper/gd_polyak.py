@@ -2,7 +2,8 @@
 
     short_steps times  theta <- theta - eta z,   then once  theta <- theta - (f - f~) / ||z||^2 z,
 
-f~ = 0 at first, as losses are >= 0, then raised where the long step it gives fails (arXiv 1905.00313). Every step is
+f~ = 0 at first, as losses are >= 0, then raised where the long step it gives fails (arXiv 1905.00313), or would change
+theta by more than LAST_MOVE: far away, a lower level can be too stiff to be solved at any price. Every step is
 tried before it is taken, at the cost of the lower-level solve that the next step starts with: a long step must not
 raise the loss, a short one must lower it by eta ||z||^2 / 4 (for a quadratic of curvature L: eta <= 3 / (2 L)). What
 fails is replaced in the same step, a long step by a short one and a short one by its half; eta grows slowly after
@@ -17,7 +18,7 @@ import torch
 
 from app.lower import polyak
 from app.lower.polyak import Epoch
-from app.upper.descent import longest_descent
+from app.upper.descent import LAST_MOVE, longest_descent
 from app.upper.hypergradient import Hypergradient, Solver, hypergradient
 from app.upper.method import (
     Batch,
@@ -66,8 +67,11 @@ class GdPolyak:
 
         theta, now = tuple(batch.learned.parameters()), bounded(batch.loss, z.lower)
         before, squared = copies(theta), torch.tensor(length(z.gradient) ** 2, dtype=torch.float64)
+        longest = LAST_MOVE * (sum(p.numel() for p in theta) / squared) ** 0.5
         for _ in range(TRIALS):
             long = polyak.is_long(epoch, self.short_steps)
+            if long:
+                epoch = polyak.limit(epoch, longest * squared)
             alpha = max(float(polyak.long_step(epoch, squared)), eta) if long else eta
             move(theta, z.gradient, alpha)
             trial = evaluate(k, batch, self.solve, z.lower.x, accuracy, cost)
