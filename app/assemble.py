@@ -10,18 +10,21 @@ from torch import Tensor
 
 from app.config import override
 from app.evaluate import Reconstructor
-from app.lower import agd, lbfgs
+from app.lower import agd, gd_polyak, lbfgs
 from app.lower.stationary import certified_or_stationary
 from app.models import Model, load_model
 from app.options import Config, ConfigError, Problem
 from app.physics import OperatorFactory, deblurring, denoising, inpainting
 from app.semi_blind import kernel_error
-from app.upper import direction, schedules
+from app.upper import direction, hoag, schedules
 from app.upper.amigo import Amigo
 from app.upper.descent import Descent
+from app.upper.gd_polyak import GdPolyak
+from app.upper.hoag import Hoag
 from app.upper.hypergradient import Solver
 from app.upper.isgd import Isgd
 from app.upper.jfb import Jfb
+from app.upper.maid import Maid
 from app.upper.meha import Meha
 from app.upper.method import Method
 from app.upper.stocbio import Stocbio
@@ -74,7 +77,7 @@ def learned_kernel_error(config: Config, model: Model, data_root: Path) -> float
 
 
 def lower_solver(config: Config) -> Solver:
-    solvers = {"lbfgs": lbfgs.solve, "agd": agd.solve}
+    solvers = {"lbfgs": lbfgs.solve, "agd": agd.solve, "gd_polyak": gd_polyak.solve}
     return partial(solvers[config.lower.solver], max_iterations=config.lower.max_iterations)
 
 
@@ -89,7 +92,15 @@ def method(config: Config) -> Method:
         "jfb": lambda: Jfb(solve, descent(config), _accuracies(config), upper.accuracy),
         "unroll": lambda: Unroll(descent(config), unroll.iterations, unroll.backward_steps),
         "meha": lambda: Meha(certified_or_stationary(solve), descent(config), **asdict(config.meha)),
-    }
+        "maid": lambda: Maid(
+            solve, upper.step_size, upper.accuracy, config.maid.eta, config.maid.memory, config.maid.barzilai_borwein,
+            config.maid.error == "proven",
+        ),
+        "hoag": lambda: Hoag(solve, _tolerances(config), upper.step_size, upper.accuracy),
+        "gd_polyak": lambda: GdPolyak(
+            solve, _accuracies(config), upper.step_size, upper.accuracy, config.gd_polyak.short_steps
+        ),
+    }  # fmt: skip
     return methods[upper.algorithm]()
 
 
@@ -112,6 +123,11 @@ def _accuracies(config: Config) -> schedules.Schedule:
     if config.upper.accuracy_schedule == "logarithmic":
         return schedules.logarithmic()
     return schedules.polynomial(config.upper.accuracy_decay)
+
+
+def _tolerances(config: Config) -> schedules.Schedule:
+    shapes = {"quadratic": schedules.polynomial(2), "cubic": schedules.polynomial(3)}
+    return shapes.get(config.hoag.tolerance) or hoag.exponential()
 
 
 def load(spec: str, settings: list[str]) -> tuple[Model, Config]:

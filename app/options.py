@@ -66,14 +66,18 @@ class RegularizerOptions:
 
 @dataclass(frozen=True)
 class Lower:
-    solver: Literal["lbfgs", "agd"] = _option("lbfgs", "preconditioned L-BFGS or accelerated gradient")
+    solver: Literal["lbfgs", "agd", "gd_polyak"] = _option(
+        "lbfgs", "preconditioned L-BFGS, accelerated gradient, or gradient descent with Polyak steps"
+    )
     final_accuracy: float = _option(0.1, "certified ||x - argmin h|| of validation and evaluation", above=0)
     max_iterations: int = _option(20_000, "gradients after which an image stops uncertified", at_least=1)
 
 
 @dataclass(frozen=True)
 class Upper:
-    algorithm: Literal["isgd", "stocbio", "amigo", "jfb", "unroll", "meha"] = _option("isgd", "upper-level method")
+    algorithm: Literal["isgd", "maid", "meha", "gd_polyak", "stocbio", "amigo", "hoag", "jfb", "unroll"] = _option(
+        "isgd", "upper-level method"
+    )
     optimizer: Literal["sgd", "momentum", "adam", "adabelief"] = _option("adam", "direction of the stochastic methods")
     schedule: Literal["constant", "polynomial", "logarithmic", "one_cycle"] = _option("one_cycle", "of the step size")
     step_size: float = _option(0.0, "alpha_0, or the peak of one_cycle; 0: found at the first step", at_least=0)
@@ -91,25 +95,25 @@ class Upper:
 
 
 @dataclass(frozen=True)
-class Stocbio:
+class StocbioOptions:
     lower_steps: int = _option(10, "D: gradient steps on the lower level", at_least=1)
     series_terms: int = _option(10, "Q: terms of the Neumann series", at_least=1)
 
 
 @dataclass(frozen=True)
-class Amigo:
+class AmigoOptions:
     lower_steps: int = _option(10, "T: gradient steps on the lower level", at_least=1)
     adjoint_steps: int = _option(10, "N: gradient steps on the linear system", at_least=1)
 
 
 @dataclass(frozen=True)
-class Unroll:
+class UnrollOptions:
     iterations: int = _option(50, "T: accelerated gradient steps on the lower level", at_least=1)
     backward_steps: int = _option(0, "differentiate through the last so many of them; 0: through all", at_least=0)
 
 
 @dataclass(frozen=True)
-class Meha:
+class MehaOptions:
     c: float = _option(
         3.0, "c of c_k = c (k + 1)^p, which divides the loss: a larger c is less biased, and slower", above=0
     )
@@ -117,6 +121,28 @@ class Meha:
     gamma: float = _option(0.0, "of the Moreau envelope; 0: from proven bounds", at_least=0)
     eta: float = _option(0.0, "step of the proximal variable; 0: from proven bounds", at_least=0)
     beta: float = _option(0.0, "step of the lower-level variable; 0: from proven bounds", at_least=0)
+
+
+@dataclass(frozen=True)
+class MaidOptions:
+    eta: float = _option(0.5, "the error of the hypergradient z is kept below (1 - eta) ||z||", above=0, below=1)
+    error: Literal["estimated", "proven"] = _option(
+        "estimated", "that error from two solves, or proven (practical for tv and in float64)"
+    )
+    barzilai_borwein: bool = _option(True, "first trial of a step: Barzilai-Borwein instead of 10/9 of the last step")
+    memory: int = _option(1, "a loss may rise to the largest of so many last ones; 1: it always falls", at_least=1)
+
+
+@dataclass(frozen=True)
+class HoagOptions:
+    tolerance: Literal["quadratic", "cubic", "exponential"] = _option(
+        "quadratic", "eps_k / eps_0 = (k + 1)^-2, (k + 1)^-3 or 0.9^k"
+    )
+
+
+@dataclass(frozen=True)
+class GdPolyakOptions:
+    short_steps: int = _option(5, "gradient steps before each Polyak step", at_least=1)
 
 
 @dataclass(frozen=True)
@@ -142,10 +168,13 @@ class Config:
     regularizer: RegularizerOptions = RegularizerOptions()
     lower: Lower = Lower()
     upper: Upper = Upper()
-    stocbio: Stocbio = Stocbio()
-    amigo: Amigo = Amigo()
-    unroll: Unroll = Unroll()
-    meha: Meha = Meha()
+    stocbio: StocbioOptions = StocbioOptions()
+    amigo: AmigoOptions = AmigoOptions()
+    unroll: UnrollOptions = UnrollOptions()
+    meha: MehaOptions = MehaOptions()
+    maid: MaidOptions = MaidOptions()
+    hoag: HoagOptions = HoagOptions()
+    gd_polyak: GdPolyakOptions = GdPolyakOptions()
     run: Run = Run()
 
     def __post_init__(self) -> None:

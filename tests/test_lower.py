@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from app.lower import agd, lbfgs
+from app.lower import agd, gd_polyak, lbfgs
 from app.lower.energy import Energy
 from app.lower.solution import NotStronglyConvexError, norm
 from app.lower.stationary import certified_or_stationary
@@ -12,7 +12,9 @@ from tests.problems import NAMES, Identity, MatrixOperator, dense, identity, reg
 
 pytestmark = pytest.mark.usefixtures("double")
 SHAPE = (1, 8, 8)
-SOLVERS = pytest.mark.parametrize("solver", [agd.solve, lbfgs.solve], ids=["agd", "lbfgs"])
+SOLVERS = pytest.mark.parametrize(
+    "solver", [agd.solve, lbfgs.solve, gd_polyak.solve], ids=["agd", "lbfgs", "gd_polyak"]
+)
 
 
 class Quadratic:

@@ -76,7 +76,7 @@ def _training(config: Config, folder: Path, data_root: Path) -> Training:
     patches.load()
     held_out = find_images(data.validation, data_root, data.color)
     method = assemble.method(config)
-    if (method.full_batch or method.finite_sum) and data.noise == "fresh":
+    if method.finite_sum and data.noise == "fresh":
         raise ConfigError(f"{config.upper.algorithm} works on a finite sum: set data.noise = fixed")
     model = build_model(config).to(device, dtype)
     operators = assemble.operator_factory(config, data_root)
