@@ -86,7 +86,10 @@ def method(config: Config) -> Method:
     upper, solve = config.upper, lower_solver(config)
     stocbio, amigo, unroll = config.stocbio, config.amigo, config.unroll
     methods: dict[str, Callable[[], Method]] = {
-        "isgd": lambda: Isgd(solve, descent(config), _accuracies(config), upper.accuracy, upper.relative_accuracy),
+        "isgd": lambda: Isgd(
+            solve, descent(config), _accuracies(config), upper.accuracy, upper.relative_accuracy,
+            upper.relative_error == "proven",
+        ),
         "stocbio": lambda: Stocbio(solve, descent(config), stocbio.lower_steps, stocbio.series_terms),
         "amigo": lambda: Amigo(solve, descent(config), amigo.lower_steps, amigo.adjoint_steps),
         "jfb": lambda: Jfb(solve, descent(config), _accuracies(config), upper.accuracy),
@@ -152,7 +155,9 @@ def load_comparable(models: list[str], settings: list[str]) -> dict[str, tuple[M
 
 def _measurement(problem: Problem) -> Problem:
     """Without what belongs to the reconstruction."""
-    return replace(problem, ridge=0.0, learn_kernel=False, learned_kernel_size=1, initial_kernel_width=1.0)
+    return replace(
+        problem, ridge=0.0, learn_kernel=False, hold_kernel=False, learned_kernel_size=1, initial_kernel_width=1.0
+    )
 
 
 def reconstructor(config: Config, model: Model, data_root: Path) -> Reconstructor:

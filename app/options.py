@@ -28,6 +28,7 @@ class Problem:
     learn_kernel: bool = _option(
         False, "deblur: learn the kernel that reconstructs, with the regularizer; `kernel` still measures"
     )
+    hold_kernel: bool = _option(False, "learn_kernel: but keep the start, as one who is sure of a wrong kernel would")
     learned_kernel_size: int = _option(9, "learn_kernel: side of the learned kernel in pixels", at_least=3, odd=True)
     initial_kernel_width: float = _option(
         1.0, "learn_kernel: standard deviation of the gaussian it starts from, in pixels", above=0
@@ -87,9 +88,14 @@ class Upper:
     accuracy_decay: float = _option(0.0, "p of polynomial eps_k = eps_0 (k + 1)^-p; 0 keeps eps_0", at_least=0)
     relative_accuracy: float = _option(
         0.0,
-        "eta: tighten eps_k until the proven error of the hypergradient is eta times its norm; 0 keeps eps_k. "
-        "Practical for tv and in float64: for foe the proof asks for more digits than float32 has",
+        "isgd: tighten eps_k until the error of the hypergradient is this share of its norm, and start from there the "
+        "next time; 0 keeps eps_k",
         at_least=0,
+    )
+    relative_error: Literal["estimated", "proven"] = _option(
+        "estimated",
+        "isgd with relative_accuracy: the error from two solves, or proven (practical for tv and in float64: for foe "
+        "the proof asks for more digits than float32 has)",
     )
     batch_size: int = _option(8, "patches per step of the stochastic methods", at_least=1)
 

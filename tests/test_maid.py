@@ -7,8 +7,9 @@ from app.cli import main
 from app.losses import SquaredError
 from app.lower import agd, lbfgs
 from app.lower.energy import Energy
+from app.upper.bound import estimated_error
 from app.upper.hypergradient import hypergradient
-from app.upper.maid import LAMBDA, Maid, estimated_error
+from app.upper.maid import LAMBDA, Maid
 from app.upper.method import Batch, State
 from regularizers import Regularizer
 from tests.problems import Identity, dense, regularizers

@@ -89,6 +89,7 @@ def _training(config: Config, folder: Path, data_root: Path) -> Training:
         len(patches) if method.full_batch else config.upper.batch_size,
         device,
         dtype,
+        problem.hold_kernel,
     )
     energy = training_problem.batch(0)[0].energy()
     mu, _ = energy.bounds

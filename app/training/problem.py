@@ -23,6 +23,7 @@ class TrainingProblem:
     batch_size: int
     device: torch.device
     dtype: torch.dtype
+    hold_kernel: bool = False
 
     def batch(self, step: int) -> tuple[Batch, PatchBatch]:
         """The mini-batch of a step, and the patches it was made of."""
@@ -36,5 +37,5 @@ class TrainingProblem:
             present = operator if kernel is None else kernel.operator((clean.shape[2], clean.shape[3]))
             return Energy(present, regularizer.frozen(), y, self.ridge)
 
-        learned = regularizer if kernel is None else SemiBlind(regularizer, kernel, y)
+        learned = regularizer if kernel is None or self.hold_kernel else SemiBlind(regularizer, kernel, y)
         return Batch(learned, energy, SquaredError(clean), patches.images), patches

@@ -19,8 +19,9 @@ from torch import Tensor
 
 from app.lower.energy import Energy
 from app.lower.solution import LowerSolution
-from app.upper.hypergradient import Learned
+from app.upper.hypergradient import Hypergradient, Learned
 from app.upper.linear import LinearSolution
+from app.upper.method import length
 
 
 @torch.no_grad()
@@ -36,3 +37,18 @@ def error_bound(
     change = learned.sensitivity(lower.x, linear.q, lower.error_bound)
     adjoint = (linear.residual + change.product + smoothness * lower.error_bound) / mu
     return (change.jacobian * adjoint + change.jacobian_product).nan_to_num(torch.inf, torch.inf)
+
+
+def estimated_error(coarse: Hypergradient, fine: Hypergradient) -> float:
+    """Of the finer of two: ||z(s) - z(r s)|| r / (1 - r), s and r s their mean inexactnesses, as if the error were
+    proportional to it. An estimate, not a bound: for what is trained omega is too far from sharp to steer by. Infinite
+    where the finer is not finer."""
+    s, r_s = float(inexactness(coarse).mean()), float(inexactness(fine).mean())
+    if r_s == 0:
+        return 0.0
+    change = length(tuple(a - b for a, b in zip(coarse.gradient, fine.gradient, strict=True)))
+    return change * r_s / (s - r_s) if r_s < s else float("inf")
+
+
+def inexactness(z: Hypergradient) -> Tensor:  # (B,)
+    return torch.maximum(z.lower.error_bound, z.linear.residual)

@@ -57,6 +57,12 @@ class Descent:
         return share * longest * (1 - BETA_1 if self.direction is momentum else 1)  # m sums up to g / (1 - beta_1)
 
 
+def step_of_change(direction: Theta, change: float) -> float:
+    """alpha such that alpha d changes theta by `change` in the root mean square; 0 for d = 0."""
+    size, count = float(sum(d.square().sum() for d in direction)), sum(d.numel() for d in direction)
+    return change * (count / size) ** 0.5 if size else 0.0
+
+
 def longest_descent(theta: Theta, gradient: Theta, loss: Callable[[], float], direction: Theta | None = None) -> float:
     """The largest alpha, up to a factor of two, with f(theta - alpha d) <= f(theta) - alpha <g, d> / 2; d = g if not
     given.
@@ -64,10 +70,8 @@ def longest_descent(theta: Theta, gradient: Theta, loss: Callable[[], float], di
     For a quadratic of curvature L along d = g these are the alpha <= 1 / L. theta is left as it was.
     """
     direction = direction or gradient
+    unit = step_of_change(direction, 1.0)
     slope = float(sum((g * d).sum() for g, d in zip(gradient, direction, strict=True)))
-    size = float(sum(d.square().sum() for d in direction))
-    count = sum(d.numel() for d in direction)
-    unit = (count / size) ** 0.5 if size else 0.0  # alpha that changes theta by 1 in the root mean square
     kept = [p.detach().clone() for p in theta]
     start = loss()
 

@@ -8,8 +8,10 @@ plain, or with z_k turned into a direction by momentum, Adam or AdaBelief (arXiv
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
+
 from app.lower.energy import Energy
-from app.upper.bound import error_bound
+from app.upper.bound import error_bound, estimated_error, inexactness
 from app.upper.descent import Descent, tight_loss
 from app.upper.hypergradient import Hypergradient, Solver, hypergradient
 from app.upper.method import (
@@ -26,6 +28,8 @@ from app.upper.method import (
     warm_start,
 )
 from app.upper.schedules import Schedule
+
+TIGHTEN, LOOSEN = 0.3, 2.0  # of an accuracy that adapts itself: within a step, and to the next
 
 
 def unmet_condition(step_decay: float, accuracy_decay: float) -> str:
@@ -46,7 +50,8 @@ class Isgd:
     descent: Descent  # alpha_k
     schedule: Schedule  # eps_k / eps_0
     accuracy: float  # eps_0; 0 to find it at the first step
-    relative_accuracy: float = 0.0  # eta with omega <= eta ||z_k||; 0 leaves it at eps_k
+    relative_accuracy: float = 0.0  # eta: error of z_k <= eta ||z_k||; 0 leaves it at eps_k
+    proven: bool = False  # this error is omega; else it is estimated
 
     full_batch: ClassVar[bool] = False
     finite_sum: ClassVar[bool] = False
@@ -65,15 +70,25 @@ class Isgd:
     def _hypergradient(
         self, batch: Batch, energy: Energy, state: State, accuracy: float, cost: Computations
     ) -> tuple[Hypergradient, float]:
-        """To accuracy eps_k, or until the proven error is the share `relative_accuracy` of its norm, as far as rounding
-        lets the solvers go."""
+        """To accuracy eps_k, or until its error is the share `relative_accuracy` of its norm, as far as rounding lets
+        the solvers go; the accuracy that this took is where the next step begins."""
         x, q = warm_start(batch, energy, state)
+        if self.relative_accuracy:
+            accuracy = min(accuracy, LOOSEN * float(state.values.get("eps", accuracy)))
+        before: Hypergradient | None = None
         while True:
             z = hypergradient(batch.learned, energy, batch.loss, self.solve, x, q, accuracy)
             cost.add(z.computations)
             if self.relative_accuracy == 0 or not (z.lower.converged & z.linear.converged).all():
                 return z, accuracy
-            omega = error_bound(batch.learned, energy, batch.loss.smoothness, z.lower, z.linear).mean()
-            if omega <= self.relative_accuracy * length(z.gradient):
+            if self._error(batch, energy, before, z) <= self.relative_accuracy * length(z.gradient):
+                state.values["eps"] = torch.tensor(accuracy, dtype=torch.float64)
                 return z, accuracy
-            accuracy, x, q = accuracy / 10, z.lower.x, z.linear.q
+            # Below what was reached, so that every solve moves on.
+            reached = min(accuracy, float(inexactness(z).max()))
+            before, accuracy, x, q = z, TIGHTEN * reached, z.lower.x, z.linear.q
+
+    def _error(self, batch: Batch, energy: Energy, before: Hypergradient | None, z: Hypergradient) -> float:
+        if self.proven:
+            return float(error_bound(batch.learned, energy, batch.loss.smoothness, z.lower, z.linear).mean())
+        return estimated_error(before, z) if before else float("inf")

@@ -19,7 +19,6 @@ Where the solvers certify no tighter in floating point and no step passes, theta
 prove. The method then stays there: each later step costs one evaluation and has size 0, until the format changes.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -27,8 +26,8 @@ import torch
 from torch import Tensor
 
 from app.lower.energy import Energy
-from app.upper.bound import error_bound
-from app.upper.descent import longest_descent
+from app.upper.bound import error_bound, estimated_error, inexactness
+from app.upper.descent import step_of_change
 from app.upper.hypergradient import Hypergradient, Solver, hypergradient
 from app.upper.method import (
     Batch,
@@ -52,7 +51,7 @@ MAX_BT = 5  # trials at first
 LAMBDA = 0.1  # share of the decrease that a linear f would show
 SAFEGUARD = 10.0  # between a Barzilai-Borwein step and the last step
 MARGIN = 4.0  # over the accuracy at which floating point ended a solve
-ACTUAL_LOSS = 1e-2  # share of eps_k that losses are solved to, while alpha_0 is looked for
+FIRST_CHANGE = 0.1  # of theta, in the root mean square: the first trial where no alpha_0 is given
 
 
 @dataclass(frozen=True)
@@ -113,7 +112,7 @@ class Maid:
                 return report(z, found.accuracy, alpha, here.cost.total)
             if found.exhausted:
                 remember(batch, state, z)
-                _set(state, stalled=torch.finfo(x.dtype).eps, accuracy=float(_inexactness(z).max()))
+                _set(state, stalled=torch.finfo(x.dtype).eps, accuracy=float(inexactness(z).max()))
                 return report(z, found.accuracy, 0.0, here.cost.total)
             trials += 1
             found = self._gradient(here, z.lower.x, z.linear.q, NU_UNDER * found.accuracy)
@@ -134,9 +133,9 @@ class Maid:
                 error = _proven_error(here, z)
             else:  # below what was reached, so that every solve moves on
                 before = z
-                z = solved(z.lower.x, z.linear.q, NU_UNDER * min(accuracy, float(_inexactness(z).max())))
+                z = solved(z.lower.x, z.linear.q, NU_UNDER * min(accuracy, float(inexactness(z).max())))
                 error = estimated_error(before, z)
-            exhausted = float(_inexactness(z).max()) > (accuracy if self.proven else NU_UNDER * accuracy)
+            exhausted = float(inexactness(z).max()) > (accuracy if self.proven else NU_UNDER * accuracy)
             if exhausted or error <= (1 - self.eta) * length(z.gradient):
                 return _Gradient(z, accuracy, exhausted)
             accuracy *= NU_UNDER
@@ -167,7 +166,7 @@ class Maid:
     def _first_trial(self, here: _Here, z: Hypergradient, state: State) -> float:
         last = _get(state, "alpha")
         if not last:
-            return self.step_size or longest_descent(here.theta, z.gradient, self._loss(here, z))
+            return self.step_size or step_of_change(z.gradient, FIRST_CHANGE)
         if self.barzilai_borwein:
             previous = [tuple(state.values[f"{name}.{i}"] for i in range(len(z.gradient))) for name in ("theta", "z")]
             ds, dz = (tuple(b - a for a, b in zip(old, new, strict=True))
@@ -176,23 +175,6 @@ class Maid:
             if along > 0:
                 return min(max(inner(ds, ds) / along, last / SAFEGUARD), last * SAFEGUARD)
         return RHO_OVER * last
-
-    def _loss(self, here: _Here, z: Hypergradient) -> Callable[[], float]:
-        accuracy = ACTUAL_LOSS * float(z.lower.error_bound.max())
-        return lambda: evaluate(here.k, here.batch, self.solve, z.lower.x, accuracy, here.cost).value
-
-
-def estimated_error(coarse: Hypergradient, fine: Hypergradient) -> float:
-    """||z(s) - z(r s)|| r / (1 - r), s and r s the mean inexactnesses; infinite where the finer is none."""
-    s, r_s = float(_inexactness(coarse).mean()), float(_inexactness(fine).mean())
-    if r_s == 0:
-        return 0.0
-    change = length(tuple(a - b for a, b in zip(coarse.gradient, fine.gradient, strict=True)))
-    return change * r_s / (s - r_s) if r_s < s else float("inf")
-
-
-def _inexactness(z: Hypergradient) -> Tensor:  # (B,)
-    return torch.maximum(z.lower.error_bound, z.linear.residual)
 
 
 def _proven_error(here: _Here, z: Hypergradient) -> float:
@@ -208,7 +190,7 @@ def _move_on(state: State, here: _Here, found: _Gradient, alpha: float, accepted
         state.values[f"theta.{i}"], state.values[f"z.{i}"] = p, g.clone()
     state.remember("x", images, accepted.lower.x)
     state.remember("q", images, z.linear.q)
-    reached = MARGIN * float(_inexactness(z).max()) if found.exhausted else 0.0
+    reached = MARGIN * float(inexactness(z).max()) if found.exhausted else 0.0
     _set(state, alpha=alpha, accuracy=max(NU_OVER * found.accuracy, reached))
     if memory > 1:
         new = torch.tensor([accepted.high], dtype=torch.float64)
