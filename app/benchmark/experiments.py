@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
+from itertools import islice
 from typing import Any
 
 import torch
@@ -260,8 +261,9 @@ def _bytes(x: Tensor) -> Tensor:
 
 def training_step(regularizer: FieldOfExperts, clean: Tensor, accuracy: float) -> Rows:
     """One hypergradient in torch alone, with the compiled kernel, and with the preconditioned solvers too; and the
-    factor that its parts predict, each timed by itself and beside it: gradients, products, the mixed derivative, and
-    one application of the preconditioner with every gradient and product (to compute one counts as a gradient)."""
+    factor that its parts predict, each timed by itself and in turns with all steps: gradients, products, the mixed
+    derivative, three preconditioners (two of them among the gradients counted) and, per gradient and product, one of
+    their applications."""
     energy, loss = denoising_problem(regularizer, clean), SquaredError(clean)
     inverse = preconditioner(energy, energy.y)
 
@@ -276,21 +278,27 @@ def training_step(regularizer: FieldOfExperts, clean: Tensor, accuracy: float) -
         z = hypergradient(regularizer, energy, loss, lbfgs.solve, energy.y, None, accuracy)
         return z.lower, z.linear
 
-    def row(name: str, step: Callable[[], tuple[LowerSolution, LinearSolution]]) -> dict[str, Any]:
+    def measured(step: Callable[[], tuple[LowerSolution, LinearSolution]]) -> tuple[list[float], list[Callable]]:
+        """Gradients and products per image, and what to time: the step, then its parts."""
         lower, linear = step()
-        x, q, hessian = lower.x, linear.q, energy.hessian(lower.x)
-        gradients, products = float(lower.iterations.double().mean()), float(linear.iterations.double().mean())
-        spent, gradient, product, mixed, apply = seconds(
-            x.device, step, lambda: energy.gradient(x), lambda: hessian(q), lambda: regularizer.mixed(x, q),
-            lambda: inverse(q), repetitions=15,
-        )  # fmt: skip
-        applied = gradients + products if step is preconditioned else 0
-        parts = gradient * gradients + product * products + mixed + apply * applied
-        counted = f"{gradients:.0f} + {products:.0f}"
-        return {"step": name, "ms": 1e3 * spent, "gradients + products": counted, "parts (ms)": 1e3 * parts}
+        x, q = lower.x, linear.q
+        parts = partial(energy.gradient, x), partial(energy.hessian(x), q), partial(regularizer.mixed, x, q)
+        counts = [float(part.iterations.double().mean()) for part in (lower, linear)]
+        return counts, [step, *parts, partial(preconditioner, energy, x), partial(inverse, q)]
 
     with kernels_off():
-        first = row("torch, accelerated gradient, CG", plain)
-    rows = [first, row("compiled kernel", plain), row("preconditioned L-BFGS and CG", preconditioned)]
-    for r in rows:
-        yield r | {"factor": first["ms"] / r["ms"], "parts predict": first["parts (ms)"] / r["parts (ms)"]}
+        counts, functions = measured(plain)
+    table = [(counts, [kernels_off()(f) for f in functions]), measured(plain), measured(preconditioned)]
+    times = iter(seconds(clean.device, *(f for _, functions in table for f in functions)))
+    names = ("torch, accelerated gradient, CG", "compiled kernel", "preconditioned L-BFGS and CG")
+    first = None
+    for name, ((gradients, products), _) in zip(names, table, strict=True):
+        spent, gradient, product, mixed, build, apply = islice(times, 6)
+        parts = gradients * gradient + products * product + mixed
+        if name == names[-1]:
+            parts += 3 * build - 2 * gradient + (gradients + products) * apply
+        first = first or (spent, parts)
+        yield {
+            "step": name, "ms": 1e3 * spent, "gradients + products": f"{gradients:.0f} + {products:.0f}",
+            "parts (ms)": 1e3 * parts, "factor": first[0] / spent, "parts predict": first[1] / parts,
+        }  # fmt: skip
