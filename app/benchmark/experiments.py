@@ -265,7 +265,6 @@ def training_step(regularizer: FieldOfExperts, clean: Tensor, accuracy: float) -
     derivative, three preconditioners (two of them among the gradients counted) and, per gradient and product, one of
     their applications."""
     energy, loss = denoising_problem(regularizer, clean), SquaredError(clean)
-    inverse = preconditioner(energy, energy.y)
 
     def plain() -> tuple[LowerSolution, LinearSolution]:
         lower = agd.solve(energy, energy.y, accuracy)
@@ -278,17 +277,10 @@ def training_step(regularizer: FieldOfExperts, clean: Tensor, accuracy: float) -
         z = hypergradient(regularizer, energy, loss, lbfgs.solve, energy.y, None, accuracy)
         return z.lower, z.linear
 
-    def measured(step: Callable[[], tuple[LowerSolution, LinearSolution]]) -> tuple[list[float], list[Callable]]:
-        """Gradients and products per image, and what to time: the step, then its parts."""
-        lower, linear = step()
-        x, q = lower.x, linear.q
-        parts = partial(energy.gradient, x), partial(energy.hessian(x), q), partial(regularizer.mixed, x, q)
-        counts = [float(part.iterations.double().mean()) for part in (lower, linear)]
-        return counts, [step, *parts, partial(preconditioner, energy, x), partial(inverse, q)]
-
     with kernels_off():
-        counts, functions = measured(plain)
-    table = [(counts, [kernels_off()(f) for f in functions]), measured(plain), measured(preconditioned)]
+        counts, functions = _measured(plain, regularizer, energy)
+    table = [(counts, [kernels_off()(f) for f in functions])]
+    table += [_measured(step, regularizer, energy) for step in (plain, preconditioned)]
     times = iter(seconds(clean.device, *(f for _, functions in table for f in functions)))
     names = ("torch, accelerated gradient, CG", "compiled kernel", "preconditioned L-BFGS and CG")
     first = None
@@ -302,3 +294,14 @@ def training_step(regularizer: FieldOfExperts, clean: Tensor, accuracy: float) -
             "step": name, "ms": 1e3 * spent, "gradients + products": f"{gradients:.0f} + {products:.0f}",
             "parts (ms)": 1e3 * parts, "factor": first[0] / spent, "parts predict": first[1] / parts,
         }  # fmt: skip
+
+
+def _measured(
+    step: Callable[[], tuple[LowerSolution, LinearSolution]], regularizer: FieldOfExperts, energy: Energy
+) -> tuple[list[float], list[Callable[[], object]]]:
+    """Gradients and products per image, and what to time: the step, then its parts."""
+    lower, linear = step()
+    x, q = lower.x, linear.q
+    parts = partial(energy.gradient, x), partial(energy.hessian(x), q), partial(regularizer.mixed, x, q)
+    counts = [float(part.iterations.double().mean()) for part in (lower, linear)]
+    return counts, [step, *parts, partial(preconditioner, energy, x), partial(preconditioner(energy, x), q)]
