@@ -77,12 +77,12 @@ def _resume(options: argparse.Namespace) -> int:
 def _compare(options: argparse.Namespace) -> int:
     """Finished runs, or experiments to be trained: a comparison file, or presets and TOML files."""
     sources, out = options.sources, options.out
-    if all((Path(s) / "config.toml").is_file() for s in sources):
+    if all((Path(s.rpartition("=")[2]) / "config.toml").is_file() for s in sources):
         if options.set or options.seeds or options.full:
             raise ConfigError("runs are compared as they are; --set, --seeds and --full are for experiments")
         from app.commands.compare import compare_runs
 
-        return compare_runs([Path(s) for s in sources], out or Path("runs") / "comparison", options.data_root)
+        return compare_runs(sources, out or Path("runs") / "comparison", options.data_root)
     comparison = resolve_comparison(sources, options.set, options.full)
     if options.seeds:
         comparison = replace(comparison, seeds=tuple(options.seeds))

@@ -7,7 +7,8 @@ import pytest
 from matplotlib.image import imread
 
 from app.cli import main, resolve_comparison
-from app.commands import compare, train
+from app.commands import train
+from app.commands.outcomes import outcome
 from app.comparison import read_comparison, slug
 from app.options import Config, ConfigError
 from app.training import records
@@ -106,7 +107,7 @@ def test_runs_that_differ_in_their_seed_are_one_method(file, tmp_path, capsys):
     capsys.readouterr()
     assert main(["compare", *folders, "--out", str(tmp_path / "again")]) == 0
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| isgd")]
-    assert [line.split(" | ")[0] for line in lines] == ["| isgd-adam-seed0", "| isgd-sgd-seed0"]
+    assert [line.split(" | ")[0] for line in lines] == ["| isgd-adam", "| isgd-sgd"]
     assert all("±" in line for line in lines)
 
 
@@ -116,7 +117,7 @@ def test_the_training_psnr_is_that_of_all_patches(file, tmp_path):
     config = next(iter(resolve_comparison([str(file)], ["run.steps=1", "upper.batch_size=4"], False).variants.values()))
     assert train.train(config, out, Path("data"), True, draw=False) == 0
     first = records.read(out / "metrics.csv")["psnr"][0]
-    final = compare.outcome(out, Path("data")).training_psnr
+    final = outcome(out, Path("data")).training_psnr
     assert abs(final - first) < 1.0
     assert final != first
 
@@ -135,3 +136,11 @@ def test_the_figure_shows_each_method_against_computations_and_seconds():
 
 def test_names_of_folders():
     assert slug("ISGD, step 0.1 (Adam)") == "isgd-step-0.1-adam"
+
+
+def test_a_method_that_diverges_is_named_and_the_others_are_compared(file, tmp_path, capsys):
+    file.write_text(FILE.replace("upper.step_size=0.1", "upper.step_size=1e30").replace("[0, 1]", "[0]"))
+    assert main(["compare", str(file), "--out", str(tmp_path / "out"), "--quiet"]) == 0
+    table = (tmp_path / "out" / "table.md").read_text()
+    assert "| ISGD, SGD | diverged |" in table
+    assert "| ISGD, Adam | 2" in table

@@ -8,7 +8,8 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from app.commands.figures.sources import labelled
-from app.config import Config, load
+from app.config import load
+from app.options import Config
 from app.training import history, records
 from app.training.checkpoint import RunError
 from figures import animation, curves, parameters
@@ -28,8 +29,13 @@ def draw_curves(
 
 
 def groups(runs: list[str]) -> Groups:
-    """[LABEL=]RUN -> columns by name; runs of one LABEL, or whose settings differ in the seed alone, are a group."""
-    found: Groups = {}
+    """[LABEL=]RUN -> columns by the name of their group."""
+    return {name: [records.read(run / "metrics.csv") for run in found] for name, found in group_folders(runs).items()}
+
+
+def group_folders(runs: list[str]) -> dict[str, list[Path]]:
+    """[LABEL=]RUN -> folders by name; runs of one LABEL, or whose settings differ in the seed alone, are a group."""
+    found: dict[str, list[Path]] = {}
     seen: Counter[tuple[Config, int]] = Counter()
     names: dict[tuple[Config, int], str] = {}  # settings but for the seed, and which of their repetitions -> group
     for (label, source), given in zip(labelled(runs), runs, strict=True):
@@ -41,7 +47,7 @@ def groups(runs: list[str]) -> Groups:
             kind = replace(config, run=replace(config.run, seed=0))
             seen[kind, config.run.seed] += 1
             label = names.setdefault((kind, seen[kind, config.run.seed]), label)
-        found.setdefault(label, []).append(records.read(folder / "metrics.csv"))
+        found.setdefault(label, []).append(folder)
     return {_without_seed(name) if len(r) > 1 else name: r for name, r in found.items()}
 
 
