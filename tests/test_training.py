@@ -19,12 +19,13 @@ from app.config import load
 from app.losses import SquaredError
 from app.lower import agd, lbfgs
 from app.lower.energy import Energy
+from app.lower.solution import NonFiniteError
 from app.training import checkpoint
 from app.upper import direction, schedules
 from app.upper.descent import Descent, longest_descent
 from app.upper.hypergradient import hypergradient
 from app.upper.isgd import Isgd, unmet_condition
-from app.upper.method import Batch, NonFiniteError, State
+from app.upper.method import Batch, State
 from regularizers import TotalVariation
 from tests.conftest import ROOT
 from tests.problems import Identity

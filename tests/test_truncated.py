@@ -16,7 +16,7 @@ from app.commands.figures.runs import draw_curves
 from app.losses import SquaredError
 from app.lower import lbfgs
 from app.lower.energy import Energy
-from app.lower.solution import LowerSolution, norm
+from app.lower.solution import LowerSolution, NonFiniteError, norm
 from app.training import checkpoint
 from app.upper import direction, schedules
 from app.upper.amigo import Amigo, adjoint_steps
@@ -25,7 +25,7 @@ from app.upper.descent import Descent
 from app.upper.hypergradient import hypergradient
 from app.upper.jfb import Jfb
 from app.upper.linear import LinearSolution
-from app.upper.method import Batch, NonFiniteError, State
+from app.upper.method import Batch, State
 from app.upper.stocbio import Stocbio, gradient_steps, neumann_series
 from app.upper.unroll import Unroll, backward, coefficients, forward
 from figures.style import save

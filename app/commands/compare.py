@@ -9,10 +9,10 @@ from app.commands.outcomes import csv_table, markdown, outcome
 from app.comparison import Comparison
 from app.config import load
 from app.files import write_atomically
+from app.lower.solution import NonFiniteError
 from app.options import Config
 from app.training import records
 from app.training.checkpoint import RunError
-from app.upper.method import NonFiniteError
 from figures import curves
 from figures.style import save
 

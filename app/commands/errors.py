@@ -1,10 +1,9 @@
 """Mistakes of the user: one line on stderr instead of a traceback."""
 
-from app.lower.solution import NotStronglyConvexError
+from app.lower.solution import NonFiniteError, NotStronglyConvexError
 from app.models import ModelError
 from app.options import ConfigError
 from app.training.checkpoint import RunError
-from app.upper.method import NonFiniteError
 from datasets.fetch import FetchError
 from datasets.images import ImageError
 from datasets.kernels import KernelError

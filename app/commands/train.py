@@ -14,14 +14,14 @@ from app.commands.figures.comparison import draw_comparison
 from app.commands.figures.learned import draw_filters
 from app.commands.figures.runs import draw_curves
 from app.losses import psnr
-from app.lower.solution import NotStronglyConvexError
+from app.lower.solution import NonFiniteError, NotStronglyConvexError
 from app.models import Model, build_model
 from app.options import Config, ConfigError
 from app.training import train as training_loop
 from app.training.problem import TrainingProblem
 from app.training.train import Interrupted, Progress, Training
 from app.upper.isgd import unmet_condition
-from app.upper.method import NonFiniteError, State
+from app.upper.method import State
 from datasets.image_sets import ImageSet, find_images, subset
 from datasets.images import read_image
 from datasets.patches import Patches, centre_crop

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
+from math import isfinite
 from typing import Protocol
 
 from torch import Tensor
+
+from app.lower.solution import NonFiniteError
 
 
 class Operator(Protocol):
@@ -77,8 +80,10 @@ class Energy:
 
     @cached_property
     def bounds(self) -> tuple[float, float]:
-        """(mu, L): mu <= d2h/dx2 <= L for every x."""
+        """(mu, L): mu <= d2h/dx2 <= L for every x. Raises NonFiniteError where R has no such numbers."""
         rho, largest = self.functional.curvature()
+        if not (isfinite(rho) and isfinite(largest)):
+            raise NonFiniteError("the curvature of the energy is not finite")
         mu = self.operator.lambda_min + self.ridge - rho if self.assumed is None else self.assumed
         return mu, self.operator.norm_squared + self.ridge + largest
 

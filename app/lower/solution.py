@@ -19,6 +19,10 @@ class LowerSolution:
 NOT_CERTIFIED = "not certified: the energy is not provably strongly convex"
 
 
+class NonFiniteError(ArithmeticError):
+    """Parameters, a loss or a gradient have left the range of numbers."""
+
+
 class NotStronglyConvexError(ValueError):
     """The energy has no positive strong-convexity constant, so no tolerance can be certified."""
 

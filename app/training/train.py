@@ -16,13 +16,14 @@ from tqdm import tqdm
 from app.config import to_toml
 from app.files import write_atomically
 from app.losses import psnr
+from app.lower.solution import NonFiniteError
 from app.models import save_model
 from app.options import Config
 from app.training import checkpoint, history, records
 from app.training.checkpoint import RunError
 from app.training.problem import TrainingProblem
 from app.training.records import Record
-from app.upper.method import Method, NonFiniteError, State, Step
+from app.upper.method import Method, State, Step
 
 log = logging.getLogger("app")
 
@@ -149,7 +150,8 @@ def train(training: Training, progress: Progress, quiet: bool) -> Progress:
                 progress.seconds + time.perf_counter() - start,
             )
             last = finished(config, progress)
-            held_out = training.validate() if last or _validation_due(config, before.progress, progress) else None
+            due = last or _validation_due(config, before.progress, progress)
+            held_out = _validated(training, before) if due else None
             record = _record(step, psnr(step.x, patches.clean.to(step.x)), progress, held_out)
             rows.write(records.to_row(record))
             rows.flush()
@@ -160,6 +162,15 @@ def train(training: Training, progress: Progress, quiet: bool) -> Progress:
             if stop_requested() and not last:
                 raise Interrupted
     return progress
+
+
+def _validated(training: Training, before: _Snapshot) -> float:
+    """Held-out PSNR. If theta has just left the range of numbers, the run ends before this step."""
+    try:
+        return training.validate()
+    except NonFiniteError:
+        before.go_back(training)
+        raise
 
 
 def finished(config: Config, progress: Progress) -> bool:

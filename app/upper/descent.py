@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from app.lower.solution import NonFiniteError
 from app.upper.direction import BETA_1, Direction, adabelief, adam, momentum
 from app.upper.hypergradient import Solver
 from app.upper.method import Batch, Computations, State, move
@@ -77,7 +78,10 @@ def longest_descent(theta: Theta, gradient: Theta, loss: Callable[[], float], di
 
     def enough(alpha: float) -> bool:
         move(theta, direction, alpha)
-        decreased = loss() <= start - alpha * slope / 2
+        try:
+            decreased = loss() <= start - alpha * slope / 2
+        except NonFiniteError:
+            decreased = False
         with torch.no_grad():
             for p, before in zip(theta, kept, strict=True):
                 p.copy_(before)

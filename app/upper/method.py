@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from app.lower.energy import Energy
+from app.lower.solution import NonFiniteError
 from app.upper.hypergradient import Hypergradient, Learned, Loss
 
 ACCURACY_SHARE = 0.02
@@ -92,15 +93,13 @@ class Method(Protocol):
     def step(self, k: int, batch: Batch, state: State) -> Step: ...
 
 
-class NonFiniteError(ArithmeticError):
-    """A loss or hypergradient overflowed or became NaN."""
-
-
 def energy_at(k: int, batch: Batch) -> Energy:
     """The energy at the present theta. Raises NonFiniteError where theta has left the range of numbers."""
     energy = batch.energy()
-    if not all(abs(bound) < float("inf") for bound in energy.bounds):
-        raise NonFiniteError(f"the curvature of the energy is not finite at step {k}")
+    try:
+        _ = energy.bounds
+    except NonFiniteError as error:
+        raise NonFiniteError(f"{error} at step {k}") from None
     return energy
 
 

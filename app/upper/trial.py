@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from app.lower.solution import LowerSolution, norm
+from app.lower.solution import LowerSolution, NonFiniteError, norm
 from app.upper.hypergradient import Loss, Solver
-from app.upper.method import Batch, Computations, NonFiniteError, energy_at
+from app.upper.method import Batch, Computations, energy_at
 
 Theta = tuple[Tensor, ...]
 
