@@ -29,7 +29,7 @@ from app.upper.method import (
 )
 from app.upper.schedules import Schedule
 
-TIGHTEN, LOOSEN = 0.3, 2.0  # of an accuracy that adapts itself: within a step, and to the next
+TIGHTEN, LOOSEN = 0.3, 1.5  # of an accuracy that adapts itself: within a step, and to the next
 
 
 def unmet_condition(step_decay: float, accuracy_decay: float) -> str:
@@ -71,21 +71,22 @@ class Isgd:
         self, batch: Batch, energy: Energy, state: State, accuracy: float, cost: Computations
     ) -> tuple[Hypergradient, float]:
         """To accuracy eps_k, or until its error is the share `relative_accuracy` of its norm, as far as rounding lets
-        the solvers go; the accuracy that this took is where the next step begins."""
+        the solvers go; the next step begins a little coarser."""
         x, q = warm_start(batch, energy, state)
         if self.relative_accuracy:
-            accuracy = min(accuracy, LOOSEN * float(state.values.get("eps", accuracy)))
-        before: Hypergradient | None = None
+            accuracy = min(accuracy, float(state.values.get("eps", accuracy)))
+        before, asked = None, accuracy
         while True:
             z = hypergradient(batch.learned, energy, batch.loss, self.solve, x, q, accuracy)
             cost.add(z.computations)
             if self.relative_accuracy == 0 or not (z.lower.converged & z.linear.converged).all():
                 return z, accuracy
             if self._error(batch, energy, before, z) <= self.relative_accuracy * length(z.gradient):
-                state.values["eps"] = torch.tensor(accuracy, dtype=torch.float64)
+                # An estimate needs two solves: the coarser one is where the next step begins.
+                state.values["eps"] = torch.tensor(LOOSEN * (accuracy if self.proven else asked), dtype=torch.float64)
                 return z, accuracy
             # Below what was reached, so that every solve moves on.
-            reached = min(accuracy, float(inexactness(z).max()))
+            asked, reached = accuracy, min(accuracy, float(inexactness(z).max()))
             before, accuracy, x, q = z, TIGHTEN * reached, z.lower.x, z.linear.q
 
     def _error(self, batch: Batch, energy: Energy, before: Hypergradient | None, z: Hypergradient) -> float:
