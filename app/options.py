@@ -165,6 +165,11 @@ class Run:
     precision: Literal["float32", "float64"] = _option("float32", "of all computations")
     validate_every: int = _option(250, "steps between validations; 0 only at the end", at_least=0)
     checkpoint_every: int = _option(50, "steps between checkpoints", at_least=1)
+    average: int = _option(
+        0, "hand over the running mean of the parameters over about so many steps; 0: the last ones", at_least=0
+    )
+    keep_best: bool = _option(False, "hand over what was best on the held-out images")
+    patience: int = _option(0, "end after so many validations without a better one; 0: never", at_least=0)
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from app.models import Model, build_model
 from app.options import Config, ConfigError
 from app.training import train as training_loop
 from app.training.problem import TrainingProblem
+from app.training.selection import Selection
 from app.training.train import Interrupted, Progress, Training
 from app.upper.isgd import unmet_condition
 from app.upper.method import State
@@ -98,7 +99,8 @@ def _training(config: Config, folder: Path, data_root: Path) -> Training:
     if mu <= 0 and method.needs_convexity:
         raise NotStronglyConvexError(mu)
     validate = partial(_validate, config, model, held_out, data_root)
-    return Training(folder, config, training_problem, method, State(data.noise == "fixed"), validate)
+    selection = Selection(config.run.average, config.run.keep_best)
+    return Training(folder, config, training_problem, method, State(data.noise == "fixed"), selection, validate)
 
 
 def _run(training: Training, progress: Progress, data_root: Path, quiet: bool, draw: bool) -> int:

@@ -23,6 +23,7 @@ from app.training import checkpoint, history, records
 from app.training.checkpoint import RunError
 from app.training.problem import TrainingProblem
 from app.training.records import Record
+from app.training.selection import Selection, standing_in
 from app.upper.method import Method, State, Step
 
 log = logging.getLogger("app")
@@ -39,11 +40,16 @@ class Training:
     problem: TrainingProblem
     method: Method
     state: State
+    selection: Selection
     validate: Callable[[], float]  # mean held-out PSNR in dB
 
     @property
     def checkpoint_path(self) -> Path:
         return self.folder / "checkpoint" / "state.safetensors"
+
+    @property
+    def parameters(self) -> list[Tensor]:
+        return list(self.problem.model.parameters())
 
 
 @dataclass(frozen=True)
@@ -82,6 +88,7 @@ def restore(training: Training) -> Progress:
     try:
         training.problem.model.load(_with_prefix(tensors, "parameter."))
         training.state.restore(_with_prefix(tensors, "state."), training.problem.device)
+        training.selection.restore(_with_prefix(tensors, "selection."), training.problem.device)
         return Progress(**facts)
     except (RuntimeError, TypeError, ValueError, KeyError) as error:
         reason = " ".join(str(error).split())
@@ -92,8 +99,10 @@ def save(training: Training, progress: Progress) -> None:
     facts = asdict(progress)
     parameters = {f"parameter.{n}": p for n, p in training.problem.model.named_parameters().items()}
     state = {f"state.{n}": t for n, t in training.state.tensors().items()}
-    checkpoint.save(training.checkpoint_path, parameters | state, facts)
-    save_model(training.folder / "model.safetensors", training.problem.model, training.config, facts)
+    selection = {f"selection.{n}": t for n, t in training.selection.tensors().items()}
+    checkpoint.save(training.checkpoint_path, parameters | state | selection, facts)
+    with standing_in(training.parameters, training.selection.chosen(training.parameters)):
+        save_model(training.folder / "model.safetensors", training.problem.model, training.config, facts)
 
 
 def _with_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -106,19 +115,24 @@ class _Snapshot:
 
     parameters: list[Tensor]
     state: State
+    selection: Selection
     progress: Progress
 
     @staticmethod
     def of(training: Training, progress: Progress) -> "_Snapshot":
-        parameters = [p.detach().clone() for p in training.problem.model.parameters()]
-        return _Snapshot(parameters, training.state.copy(), progress)
+        parameters = [p.detach().clone() for p in training.parameters]
+        return _Snapshot(parameters, training.state.copy(), training.selection.copy(), progress)
 
     @torch.no_grad()
     def go_back(self, training: Training) -> None:
         """Save the run as if it had ended here."""
-        for p, before in zip(training.problem.model.parameters(), self.parameters, strict=True):
+        for p, before in zip(training.parameters, self.parameters, strict=True):
             p.copy_(before)
         training.state.values, training.state.images = self.state.values, self.state.images
+        selection = training.selection
+        selection.mean, selection.best, selection.numbers = (
+            self.selection.mean, self.selection.best, self.selection.numbers,
+        )  # fmt: skip
         save(training, self.progress)
         records.begin(training.folder / "metrics.csv", self.progress.step)
         history.begin(training.folder, self.progress.step, training.problem.model.regularizer)
@@ -134,7 +148,7 @@ def train(training: Training, progress: Progress, quiet: bool) -> Progress:
     history.begin(training.folder, progress.step, problem.model.regularizer)
     bar = tqdm(total=config.run.steps, initial=progress.step, disable=quiet, unit="step", dynamic_ncols=True)
     with bar, _stop_requests() as stop_requested, metrics.open("a", encoding="utf-8") as rows:
-        while not finished(config, progress):
+        while not (finished(config, progress) or tired(training)):
             start, before = time.perf_counter(), _Snapshot.of(training, progress)
             batch, patches = problem.batch(progress.step)
             try:
@@ -149,9 +163,10 @@ def train(training: Training, progress: Progress, quiet: bool) -> Progress:
                 progress.computations + step.computations,
                 progress.seconds + time.perf_counter() - start,
             )
-            last = finished(config, progress)
-            due = last or _validation_due(config, before.progress, progress)
+            training.selection.note(progress.step, training.parameters)
+            due = finished(config, progress) or _validation_due(config, before.progress, progress)
             held_out = _validated(training, before) if due else None
+            last = finished(config, progress) or tired(training)
             record = _record(step, psnr(step.x, patches.clean.to(step.x)), progress, held_out)
             rows.write(records.to_row(record))
             rows.flush()
@@ -165,17 +180,28 @@ def train(training: Training, progress: Progress, quiet: bool) -> Progress:
 
 
 def _validated(training: Training, before: _Snapshot) -> float:
-    """Held-out PSNR. If theta has just left the range of numbers, the run ends before this step."""
+    """Held-out PSNR, for the selection to judge. If theta has just left the range of numbers, the run ends before this
+    step."""
+    parameters, selection = training.parameters, training.selection
     try:
-        return training.validate()
+        with standing_in(parameters, selection.candidate(parameters)):
+            held_out = training.validate()
     except NonFiniteError:
         before.go_back(training)
         raise
+    selection.judge(held_out, parameters)
+    return held_out
 
 
 def finished(config: Config, progress: Progress) -> bool:
     run = config.run
     return progress.step >= run.steps or (run.budget > 0 and progress.computations >= run.budget)
+
+
+def tired(training: Training) -> bool:
+    """Whether the last `run.patience` validations brought nothing better."""
+    patience = training.config.run.patience
+    return 0 < patience <= training.selection.waited
 
 
 def _validation_due(config: Config, before: Progress, after: Progress) -> bool:
