@@ -6,7 +6,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import deepinv
 import safetensors.torch
 import torch
 from safetensors import SafetensorError, safe_open
@@ -15,10 +14,12 @@ from torch import Tensor, nn
 from app.config import parse
 from app.files import write_atomically
 from app.options import Config, ConfigError, RegularizerOptions
+from app.provenance import today, versions
 from app.semi_blind import BlurKernel
 from regularizers import POTENTIALS, FieldOfExperts, Regularizer, TotalVariation
 
 FORMAT = "bilevel-regularizer 1"
+PRETRAINED = Path(__file__).parents[1] / "regularizers" / "pretrained"
 KERNEL = "kernel."  # before the names of the blur kernel's tensors
 
 
@@ -81,21 +82,35 @@ def build_regularizer(options: RegularizerOptions, color: bool) -> Regularizer:
 
 
 def save_model(path: Path, model: Model, config: Config, facts: dict[str, Any]) -> None:
-    """Weights, with the configuration they were trained with, versions and `facts` as metadata."""
-    versions = {"torch": torch.__version__, "deepinv": deepinv.__version__}
+    """Weights, with the configuration they were trained with and `facts` as metadata; date and versions are of now,
+    unless they are among the facts."""
     metadata = {"format": FORMAT, "config": json.dumps(asdict(config))}
-    metadata["facts"] = json.dumps({**facts, "versions": versions})
+    metadata["facts"] = json.dumps({"date": today(), "versions": versions(), **facts})
     tensors = {name: p.detach().cpu().contiguous() for name, p in model.named_parameters().items()}
     write_atomically(path, safetensors.torch.save(tensors, metadata))
 
 
-def load_model(spec: str) -> tuple[Model, Config]:
-    """A run folder or a .safetensors file -> (model, the configuration it was trained with)."""
+def shipped() -> dict[str, Path]:
+    """The models that come with the program, by name."""
+    return {path.stem: path for path in sorted(PRETRAINED.glob("*.safetensors"))}
+
+
+def find_model(spec: str) -> Path:
+    """A run folder, a .safetensors file or the name of a shipped model -> its file. Raises ModelError."""
     path = Path(spec).expanduser()
     if path.is_dir():
         path = path / "model.safetensors"
     if not path.is_file():
-        raise ModelError(f"no model {spec!r}: give a run folder or a .safetensors file")
+        path = shipped().get(spec, path)
+    if not path.is_file():
+        names = ", ".join(shipped())
+        raise ModelError(f"no model {spec!r}: give a run folder, a .safetensors file or a shipped model: {names}")
+    return path
+
+
+def load_model(spec: str) -> tuple[Model, Config]:
+    """What `find_model` finds -> (model, the configuration it was trained with). Raises ModelError."""
+    path = find_model(spec)
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
@@ -117,4 +132,4 @@ def load_model(spec: str) -> tuple[Model, Config]:
 def read_facts(path: Path) -> dict[str, Any]:
     """What `save_model` wrote about the training of a model that `load_model` accepts."""
     with safe_open(path, framework="pt") as file:
-        return json.loads(file.metadata()["facts"])
+        return json.loads(file.metadata().get("facts", "{}"))

@@ -6,7 +6,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
@@ -40,6 +40,7 @@ class Training:
     method: Method
     state: State
     validate: Callable[[], float]  # mean held-out PSNR in dB
+    provenance: dict[str, list[str]] = field(default_factory=dict)  # what else the model file says about the run
 
     @property
     def checkpoint_path(self) -> Path:
@@ -93,6 +94,7 @@ def save(training: Training, progress: Progress) -> None:
     parameters = {f"parameter.{n}": p for n, p in training.problem.model.named_parameters().items()}
     state = {f"state.{n}": t for n, t in training.state.tensors().items()}
     checkpoint.save(training.checkpoint_path, parameters | state, facts)
+    facts |= training.provenance
     save_model(training.folder / "model.safetensors", training.problem.model, training.config, facts)
 
 
