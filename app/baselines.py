@@ -57,7 +57,7 @@ def bm3d(y: Tensor, sigma: float) -> Tensor:
 def wiener(y: Tensor, kernel: Tensor, balance: float) -> Tensor:  # kernel (h, w)
     """argmin_x ||k * x - y||^2 + balance ||Laplacian x||^2, circular, channel by channel."""
     psf = kernel.cpu().numpy()
-    channels = [restoration.wiener(c, psf, balance, clip=False) for c in y[0].cpu().numpy()]
+    channels = [np.asarray(restoration.wiener(c, psf, balance, clip=False)) for c in y[0].cpu().numpy()]
     return torch.from_numpy(np.stack(channels)).to(y)[None]
 
 

@@ -17,6 +17,7 @@ from app.options import Config, ConfigError
 
 BASELINES = ("tv", "wavelet", "nlm", "bm3d", "wiener")
 MODEL = "a run folder, a .safetensors file or the name of a shipped model"
+MODELS = "list the models that come with the program, show what is known about one, or ship another"
 FIGURE = "Draw a figure or a table that goes into a paper unchanged; `figure KIND --help` explains each kind."
 COMPARISONS = Path(__file__).parent.parent / "scripts" / "comparisons"
 PRESETS = Path(__file__).parent.parent / "scripts" / "experiments"
@@ -153,6 +154,19 @@ def _data(options: argparse.Namespace) -> int:
     return data.check(options.name, options.data_root)
 
 
+def _models(options: argparse.Namespace) -> int:
+    from app.commands import models
+
+    if options.action == "list":
+        return models.list_models()
+    if options.action == "show":
+        return models.show(options.model)
+    return models.ship(
+        options.model, options.name, options.images, options.noise_levels, options.kernels, options.data_root,
+        options.quiet,
+    )  # fmt: skip
+
+
 def _settings(options: argparse.Namespace) -> list[str]:
     """--task, --noise-level and --kernel are short for --set problem.*; a later --set wins."""
     short = {"task": options.task, "noise_level": options.noise_level, "kernel": options.kernel}
@@ -247,6 +261,22 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("run", type=Path, help="run folder")
     report.add_argument("--out", type=Path, metavar="FILE.html", help="(default: RUN/report.html)")
     report.add_argument("--images", metavar="SET", default="builtin:test", help="clean images (default: builtin:test)")
+
+    models = commands.add_parser("models", help=MODELS, description=MODELS)
+    models.set_defaults(command=_models)
+    actions = models.add_subparsers(title="actions", metavar="ACTION", required=True, dest="action")
+    actions.add_parser("list", help="one table of the models that come with the program")
+    show = actions.add_parser("show", help="how a model was made, and how well it reconstructs")
+    show.add_argument("model", help=MODEL)
+    ship = actions.add_parser("ship", help="assess a model and put it among the shipped ones")
+    ship.add_argument("model", help=MODEL)
+    ship.add_argument("--name", help="(default: REGULARIZER-TASK-grey|color-LEVEL)")
+    ship.add_argument("--images", nargs="+", metavar="SET", default=["bsds500:val32", "bsds500:bsd68"],
+                      help="(default: bsds500:val32 and bsds500:bsd68)")  # fmt: skip
+    ship.add_argument("--noise-levels", nargs="+", default=[], metavar="LEVEL", help="such as 15/255 25/255 50/255")
+    ship.add_argument("--kernels", nargs="+", default=[], metavar="KERNEL", help="such as levin:1 levin:2")
+    ship.add_argument("--quiet", action="store_true", help="no progress bar")
+    data_root(ship)
 
     data = command("data", _data, "list, fetch or check image sets")
     data.add_argument("action", choices=("list", "fetch", "check"))

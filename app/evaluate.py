@@ -75,12 +75,22 @@ def evaluate(
     for i, path in enumerate(paths):
         clean = reconstruct.to_device(read_image(path, color)[None])
         y = reconstruct.measure(clean, (i,))
-        start, certificate = time.perf_counter(), (None, None, None)
+        start, bound, converged, iterations = time.perf_counter(), None, None, None
         if baseline is None:
             solution = reconstruct(y, (i,))
-            x, certificate = solution.x, (solution.error_bound, solution.converged, solution.iterations)
+            x, bound = solution.x, float(solution.error_bound)
+            converged, iterations = bool(solution.converged), int(solution.iterations)
         else:
             x = baseline(y)
         seconds = time.perf_counter() - start
-        quality = [float(q) for q in (psnr(x, clean), ssim(x, clean), psnr(y, clean), ssim(y, clean))]
-        yield Evaluation(path.stem, *quality, *(c if c is None else c.item() for c in certificate), seconds)
+        yield Evaluation(
+            path.stem,
+            float(psnr(x, clean)),
+            float(ssim(x, clean)),
+            float(psnr(y, clean)),
+            float(ssim(y, clean)),
+            bound,
+            converged,
+            iterations,
+            seconds,
+        )

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from app.config import parse
 from app.files import write_atomically
 from app.options import Config, ConfigError, RegularizerOptions
-from app.provenance import today, versions
 from app.semi_blind import BlurKernel
 from regularizers import POTENTIALS, FieldOfExperts, Regularizer, TotalVariation
 
@@ -82,10 +81,8 @@ def build_regularizer(options: RegularizerOptions, color: bool) -> Regularizer:
 
 
 def save_model(path: Path, model: Model, config: Config, facts: dict[str, Any]) -> None:
-    """Weights, with the configuration they were trained with and `facts` as metadata; date and versions are of now,
-    unless they are among the facts."""
-    metadata = {"format": FORMAT, "config": json.dumps(asdict(config))}
-    metadata["facts"] = json.dumps({"date": today(), "versions": versions(), **facts})
+    """Weights, with the configuration they were trained with and `facts` about their making as metadata."""
+    metadata = {"format": FORMAT, "config": json.dumps(asdict(config)), "facts": json.dumps(facts)}
     tensors = {name: p.detach().cpu().contiguous() for name, p in model.named_parameters().items()}
     write_atomically(path, safetensors.torch.save(tensors, metadata))
 

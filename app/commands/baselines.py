@@ -34,8 +34,10 @@ def check(names: tuple[str, ...], config: Config) -> None:
     problem = config.problem
     for name in names:
         if baselines.TASKS[name] != problem.task:
-            known = ", ".join(n for n, task in baselines.TASKS.items() if task == problem.task) or "none"
-            raise ConfigError(f"--baselines {name} cannot {problem.task}; for this task there are: {known}")
+            known = ", ".join(n for n, task in baselines.TASKS.items() if task == problem.task)
+            raise ConfigError(
+                f"--baselines {name} is there to {baselines.TASKS[name]}; to {problem.task} there is {known or 'none'}"
+            )
         package = baselines.PACKAGES.get(name)
         if package and find_spec(package) is None:
             raise ConfigError(

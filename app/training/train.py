@@ -19,6 +19,7 @@ from app.losses import psnr
 from app.lower.solution import NonFiniteError
 from app.models import save_model
 from app.options import Config
+from app.provenance import today, versions
 from app.training import checkpoint, history, records
 from app.training.checkpoint import RunError
 from app.training.problem import TrainingProblem
@@ -94,7 +95,7 @@ def save(training: Training, progress: Progress) -> None:
     parameters = {f"parameter.{n}": p for n, p in training.problem.model.named_parameters().items()}
     state = {f"state.{n}": t for n, t in training.state.tensors().items()}
     checkpoint.save(training.checkpoint_path, parameters | state, facts)
-    facts |= training.provenance
+    facts |= {"date": today(), "versions": versions(), **training.provenance}
     save_model(training.folder / "model.safetensors", training.problem.model, training.config, facts)
 
 
