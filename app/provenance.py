@@ -1,5 +1,6 @@
 """With what a model was made: machine, versions, date."""
 
+import os
 import platform
 import tomllib
 from contextlib import suppress
@@ -15,7 +16,14 @@ def processor(device: torch.device) -> str:
     """The GPU, or the CPU and how many threads of it compute."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"{_cpu()}, {torch.get_num_threads()} threads"
+    threads = torch.get_num_threads()
+    return f"{_cpu()}, {threads} thread{'s' if threads > 1 else ''}"
+
+
+def contention() -> str:
+    """What a time says little without: that more processes want to run than there are cores. Else empty."""
+    load, cores = os.getloadavg()[0], os.cpu_count() or 1
+    return f", shared with other work (load {load:.0f} on {cores} cores)" if load > cores + 1 else ""
 
 
 @cache

@@ -12,7 +12,7 @@ from app.config import override
 from app.evaluate import evaluate
 from app.models import find_model, load_model, read_facts, save_model, shipped
 from app.options import ConfigError
-from app.provenance import processor
+from app.provenance import contention, processor
 from datasets.image_sets import find_images
 from datasets.images import read_image
 
@@ -65,5 +65,5 @@ def _assess(spec: str, images: str, settings: list[str], data_root: Path, quiet:
     shapes = {read_image(path, config.data.color).shape for path in paths}
     bounds = [reconstruct.energy(torch.zeros(1, *shape), (0,)).bounds for shape in shapes]
     extremes = min(mu for mu, _ in bounds), max(largest for _, largest in bounds)
-    machine = processor(assemble.device_of(config))
+    machine = processor(assemble.device_of(config)) + contention()
     return assess(images, config.problem, config.lower.final_accuracy, done, extremes, machine)
