@@ -1,5 +1,7 @@
 """Baselines solve what they say, see what the models see, and certify nothing."""
 
+# ruff: noqa: F811 (fixtures)
+
 import csv
 import math
 
@@ -12,7 +14,8 @@ from app.cli import BASELINES, main
 from app.commands import baselines as command
 from app.physics import deblurring
 from datasets.image_sets import ImageSet
-from tests.test_cli import photograph, refused, run_folder  # noqa: F401  (fixtures)
+from tests.test_cli import photograph, refused  # noqa: F401  (fixtures)
+from tests.test_models import tiny_model  # noqa: F401  (fixtures)
 
 
 def test_total_variation_lowers_a_step_by_weight_over_width():
@@ -76,14 +79,14 @@ def test_baselines_see_the_measurements_of_the_models(
     capsys,
     tmp_path,
     monkeypatch,
-    run_folder,
+    tiny_model,
     photograph,
     task,
-    names,  # noqa: F811
+    names,
 ):
     monkeypatch.setattr(command, "_images_to_tune_on", lambda *_: ImageSet("one", (photograph,)))
     file, table = tmp_path / "rows.csv", tmp_path / "table.tex"
-    arguments = ["evaluate", str(run_folder), "--images", str(photograph), "--csv", str(file), "--latex", str(table)]
+    arguments = ["evaluate", str(tiny_model), "--images", str(photograph), "--csv", str(file), "--latex", str(table)]
     task = ["--task", task, "--set", "problem.ridge=0.01"]
     assert main([*arguments, "--baselines", names, *task, "--quiet"]) == 0
     text = capsys.readouterr().out
@@ -103,12 +106,12 @@ def test_baselines_see_the_measurements_of_the_models(
     assert "has no metric" in refused(capsys, *both, "--metrics", "iterations", "--out", tmp_path / "t.md")
 
 
-def test_the_tuned_parameter_is_the_best_on_the_images_of_tuning(tmp_path, run_folder, photograph):  # noqa: F811
+def test_the_tuned_parameter_is_the_best_on_the_images_of_tuning(tmp_path, tiny_model, photograph):
     from app import assemble
     from app.losses import psnr
     from datasets.images import read_image
 
-    model, config = assemble.load(str(run_folder), [])
+    model, config = assemble.load(str(tiny_model), [])
     measured = assemble.reconstructor(config, model, tmp_path)
     images = ImageSet("one", (photograph,))
     best = command._tune(baselines.total_variation, images, False, measured, (0.01, 1.0), "")
@@ -123,9 +126,9 @@ def test_tuning_takes_builtin_photographs_where_bsds_is_absent(tmp_path, data_ro
     assert command._images_to_tune_on(tmp_path, True).name == "builtin:train"
 
 
-def test_wrong_baselines_are_refused(capsys, monkeypatch, run_folder, photograph):  # noqa: F811
+def test_wrong_baselines_are_refused(capsys, monkeypatch, tiny_model, photograph):
     def no(*arguments: str) -> str:
-        return refused(capsys, "evaluate", run_folder, "--images", photograph, "--quiet", *arguments)
+        return refused(capsys, "evaluate", tiny_model, "--images", photograph, "--quiet", *arguments)
 
     assert "known are tv, wavelet, nlm, bm3d, wiener" in no("--baselines", "median")
     assert "tv is there to denoise; to deblur there is wiener" in no("--baselines", "tv", "--task", "deblur")

@@ -5,6 +5,7 @@ import json
 import shlex
 import shutil
 import sys
+from pathlib import Path
 from statistics import fmean, stdev
 
 import pytest
@@ -22,8 +23,18 @@ from app.evaluate import Evaluation
 from app.models import build_model, find_model, read_facts, save_model, shipped
 from app.options import Config
 from app.tables import csv_table, latex_table, summary_table
-from tests.test_cli import photograph, refused, run_folder  # noqa: F401  (fixtures)
+from tests.test_cli import photograph, refused  # noqa: F401  (fixtures)
 from tests.test_history import TINY
+
+
+@pytest.fixture(scope="module")
+def tiny_model(tmp_path_factory) -> Path:
+    """A run folder with the model of an untrained field of experts."""
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    folder.mkdir()
+    _, config = resolve_experiment("foe-denoise", ["regularizer.filters=3", "regularizer.filter_size=3"])
+    save_model(folder / "model.safetensors", build_model(config), config, {})
+    return folder
 
 
 def test_shipped_models_are_called_what_they_are():
@@ -56,12 +67,12 @@ def test_an_unknown_model_is_answered_with_the_shipped_ones(capsys, tmp_path, ph
         assert all(name in line for name in shipped())
 
 
-def test_a_folder_or_file_comes_before_a_shipped_name(tmp_path, monkeypatch, run_folder):  # noqa: F811
+def test_a_folder_or_file_comes_before_a_shipped_name(tmp_path, monkeypatch, tiny_model):
     name = next(iter(shipped()))
     monkeypatch.chdir(tmp_path)
     (tmp_path / name).mkdir()
     assert find_model(name) == shipped()[name], "a folder that holds no model is not meant"
-    shutil.copy(run_folder / "model.safetensors", tmp_path / name)
+    shutil.copy(tiny_model / "model.safetensors", tmp_path / name)
     assert find_model(name).resolve().parent == tmp_path / name
 
 
@@ -84,13 +95,13 @@ def test_a_run_records_how_it_was_made_and_resuming_adds_to_it(tmp_path, monkeyp
     assert set(after["versions"]) == {"torch", "deepinv", "bilevel-regularizers"}
 
 
-def test_files_that_say_less_give_a_shorter_card(capsys, tmp_path, run_folder, photograph):  # noqa: F811
-    with safe_open(run_folder / "model.safetensors", framework="pt") as file:
+def test_files_that_say_less_give_a_shorter_card(capsys, tmp_path, tiny_model, photograph):  # noqa: F811
+    with safe_open(tiny_model / "model.safetensors", framework="pt") as file:
         metadata = file.metadata()
     bare = tmp_path / "bare.safetensors"
     for facts in ({}, {"facts": json.dumps({"step": 3, "seconds": 244.5, "versions": {"torch": "2.6"}})}):
         kept = {k: v for k, v in metadata.items() if k != "facts"}
-        save_file(load_file(run_folder / "model.safetensors"), bare, kept | facts)
+        save_file(load_file(tiny_model / "model.safetensors"), bare, kept | facts)
         assert main(["evaluate", str(bare), "--images", str(photograph), "--quiet"]) == 0
         assert main(["models", "show", str(bare)]) == 0
         assert overview([read_card(str(bare))]).splitlines()[1].startswith("bare   25/255")
