@@ -3,17 +3,21 @@ answer at once."""
 
 import argparse
 import os
+import shlex
 import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
-from app.commands.figures.arguments import Container, add_kinds
+from app.commands.figures.arguments import Container, add_kinds, names
 from app.comparison import Comparison, is_comparison, read_comparison
 from app.config import load, override
 from app.memory import keep_freed_memory
 from app.options import Config, ConfigError
 
+BASELINES = ("tv", "wavelet", "nlm", "bm3d", "wiener")
+MODEL = "a run folder, a .safetensors file or the name of a shipped model"
+MODELS = "list the models that come with the program, show what is known about one, or ship another"
 FIGURE = "Draw a figure or a table that goes into a paper unchanged; `figure KIND --help` explains each kind."
 COMPARISONS = Path(__file__).parent.parent / "scripts" / "comparisons"
 PRESETS = Path(__file__).parent.parent / "scripts" / "experiments"
@@ -23,6 +27,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one command. A mistake the user can mend ends in one line on stderr and exit code 2."""
     try:
         options = _parser().parse_args(arguments)
+        options.typed = shlex.join(["python", "-m", "app", *(sys.argv[1:] if arguments is None else arguments)])
         keep_freed_memory()
         return options.command(options) or 0
     except KeyboardInterrupt:
@@ -61,7 +66,7 @@ def _train(options: argparse.Namespace) -> int:
     folder = options.out or Path("runs") / name
     from app.commands.train import train
 
-    return train(config, folder, options.data_root, options.quiet)
+    return train(config, folder, options.data_root, options.quiet, command=options.typed)
 
 
 def _resume(options: argparse.Namespace) -> int:
@@ -71,7 +76,7 @@ def _resume(options: argparse.Namespace) -> int:
     config = override(load(config_file), options.set)
     from app.commands.train import resume
 
-    return resume(config, options.run, options.data_root, options.quiet)
+    return resume(config, options.run, options.data_root, options.quiet, command=options.typed)
 
 
 def _compare(options: argparse.Namespace) -> int:
@@ -88,7 +93,7 @@ def _compare(options: argparse.Namespace) -> int:
         comparison = replace(comparison, seeds=tuple(options.seeds))
     from app.commands.compare import compare
 
-    return compare(comparison, out or Path("runs") / comparison.name, options.data_root, options.quiet)
+    return compare(comparison, out or Path("runs") / comparison.name, options.data_root, options.quiet, options.typed)
 
 
 def resolve_comparison(sources: list[str], assignments: list[str], full: bool) -> Comparison:
@@ -112,8 +117,9 @@ def _evaluate(options: argparse.Namespace) -> int:
     from app.commands.evaluate import evaluate
 
     return evaluate(
-        options.models, options.images, _settings(options), options.data_root, options.csv, options.latex, options.quiet
-    )
+        options.models, options.images, _settings(options), options.data_root, options.csv, options.latex,
+        options.quiet, options.baselines,
+    )  # fmt: skip
 
 
 def _reconstruct(options: argparse.Namespace) -> int:
@@ -146,6 +152,19 @@ def _data(options: argparse.Namespace) -> int:
     if options.action == "fetch":
         return data.fetch(options.name, options.data_root, options.quiet)
     return data.check(options.name, options.data_root)
+
+
+def _models(options: argparse.Namespace) -> int:
+    from app.commands import models
+
+    if options.action == "list":
+        return models.list_models()
+    if options.action == "show":
+        return models.show(options.model)
+    return models.ship(
+        options.model, options.name, options.images, options.noise_levels, options.kernels, options.data_root,
+        options.quiet,
+    )  # fmt: skip
 
 
 def _settings(options: argparse.Namespace) -> list[str]:
@@ -215,14 +234,20 @@ def _parser() -> argparse.ArgumentParser:
     settings(compare)
 
     evaluate = command("evaluate", _evaluate, "PSNR, SSIM and certificates on a set of images")
-    evaluate.add_argument("models", nargs="+", metavar="MODEL", help="run folders or .safetensors files")
+    evaluate.add_argument(
+        "models", nargs="+", metavar="MODEL", help="run folders, .safetensors files or names of shipped models"
+    )
     evaluate.add_argument("--images", required=True, metavar="SET", help="SET, SET:SPLIT+SPLIT, a folder or an image")
     evaluate.add_argument("--csv", type=Path, metavar="FILE", help="one row per image, and their mean")
     evaluate.add_argument("--latex", type=Path, metavar="FILE", help="the means as a LaTeX table")
+    evaluate.add_argument(
+        "--baselines", type=names(BASELINES), default=(), metavar="NAME,...",
+        help="classical methods on the same measurements: tv, wavelet, nlm, bm3d to denoise, wiener to deblur",
+    )  # fmt: skip
     problem(evaluate)
 
     reconstruct = command("reconstruct", _reconstruct, "reconstruct image files")
-    reconstruct.add_argument("model", help="a run folder or a .safetensors file")
+    reconstruct.add_argument("model", help=MODEL)
     reconstruct.add_argument("images", nargs="+", metavar="IMAGE", help="measured images, or a SET")
     reconstruct.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the results (PNG)")
     reconstruct.add_argument("--degrade", action="store_true", help="the images are clean: measure them first")
@@ -236,6 +261,22 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("run", type=Path, help="run folder")
     report.add_argument("--out", type=Path, metavar="FILE.html", help="(default: RUN/report.html)")
     report.add_argument("--images", metavar="SET", default="builtin:test", help="clean images (default: builtin:test)")
+
+    models = commands.add_parser("models", help=MODELS, description=MODELS)
+    models.set_defaults(command=_models)
+    actions = models.add_subparsers(title="actions", metavar="ACTION", required=True, dest="action")
+    actions.add_parser("list", help="one table of the models that come with the program")
+    show = actions.add_parser("show", help="how a model was made, and how well it reconstructs")
+    show.add_argument("model", help=MODEL)
+    ship = actions.add_parser("ship", help="assess a model and put it among the shipped ones")
+    ship.add_argument("model", help=MODEL)
+    ship.add_argument("--name", help="(default: REGULARIZER-TASK-grey|color-LEVEL)")
+    ship.add_argument("--images", nargs="+", metavar="SET", default=["bsds500:val32", "bsds500:bsd68"],
+                      help="(default: bsds500:val32 and bsds500:bsd68)")  # fmt: skip
+    ship.add_argument("--noise-levels", nargs="+", default=[], metavar="LEVEL", help="such as 15/255 25/255 50/255")
+    ship.add_argument("--kernels", nargs="+", default=[], metavar="KERNEL", help="such as levin:1 levin:2")
+    ship.add_argument("--quiet", action="store_true", help="no progress bar")
+    data_root(ship)
 
     data = command("data", _data, "list, fetch or check image sets")
     data.add_argument("action", choices=("list", "fetch", "check"))

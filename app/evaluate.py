@@ -52,35 +52,45 @@ class Reconstructor:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One image: quality, certificate and cost."""
+    """One image: quality, certificate and cost. None stands where a method certifies nothing."""
 
     image: str
     psnr: float
     ssim: float
     psnr_degraded: float
     ssim_degraded: float
-    error_bound: float  # certified ||x - argmin h||
-    converged: bool  # error_bound <= the accuracy asked for
-    iterations: int  # gradients of h
+    error_bound: float | None  # certified ||x - argmin h||
+    converged: bool | None  # error_bound <= the accuracy asked for
+    iterations: int | None  # gradients of h
     seconds: float
 
 
-def evaluate(reconstruct: Reconstructor, paths: tuple[Path, ...], color: bool) -> Iterator[Evaluation]:
-    """One row per image, whole images, in order."""
+Baseline = Callable[[Tensor], Tensor]  # y (1, C, H, W) -> x (1, C, H, W)
+
+
+def evaluate(
+    reconstruct: Reconstructor, paths: tuple[Path, ...], color: bool, baseline: Baseline | None = None
+) -> Iterator[Evaluation]:
+    """One row per image, whole images, in order; of a baseline, where one is given, on the same measurements."""
     for i, path in enumerate(paths):
         clean = reconstruct.to_device(read_image(path, color)[None])
         y = reconstruct.measure(clean, (i,))
-        start = time.perf_counter()
-        solution = reconstruct(y, (i,))
+        start, bound, converged, iterations = time.perf_counter(), None, None, None
+        if baseline is None:
+            solution = reconstruct(y, (i,))
+            x, bound = solution.x, float(solution.error_bound)
+            converged, iterations = bool(solution.converged), int(solution.iterations)
+        else:
+            x = baseline(y)
         seconds = time.perf_counter() - start
         yield Evaluation(
             path.stem,
-            float(psnr(solution.x, clean)),
-            float(ssim(solution.x, clean)),
+            float(psnr(x, clean)),
+            float(ssim(x, clean)),
             float(psnr(y, clean)),
             float(ssim(y, clean)),
-            float(solution.error_bound),
-            bool(solution.converged),
-            int(solution.iterations),
+            bound,
+            converged,
+            iterations,
             seconds,
         )

@@ -6,7 +6,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import deepinv
 import safetensors.torch
 import torch
 from safetensors import SafetensorError, safe_open
@@ -19,6 +18,7 @@ from app.semi_blind import BlurKernel
 from regularizers import POTENTIALS, FieldOfExperts, Regularizer, TotalVariation
 
 FORMAT = "bilevel-regularizer 1"
+PRETRAINED = Path(__file__).parents[1] / "regularizers" / "pretrained"
 KERNEL = "kernel."  # before the names of the blur kernel's tensors
 
 
@@ -81,21 +81,33 @@ def build_regularizer(options: RegularizerOptions, color: bool) -> Regularizer:
 
 
 def save_model(path: Path, model: Model, config: Config, facts: dict[str, Any]) -> None:
-    """Weights, with the configuration they were trained with, versions and `facts` as metadata."""
-    versions = {"torch": torch.__version__, "deepinv": deepinv.__version__}
-    metadata = {"format": FORMAT, "config": json.dumps(asdict(config))}
-    metadata["facts"] = json.dumps({**facts, "versions": versions})
+    """Weights, with the configuration they were trained with and `facts` about their making as metadata."""
+    metadata = {"format": FORMAT, "config": json.dumps(asdict(config)), "facts": json.dumps(facts)}
     tensors = {name: p.detach().cpu().contiguous() for name, p in model.named_parameters().items()}
     write_atomically(path, safetensors.torch.save(tensors, metadata))
 
 
-def load_model(spec: str) -> tuple[Model, Config]:
-    """A run folder or a .safetensors file -> (model, the configuration it was trained with)."""
+def shipped() -> dict[str, Path]:
+    """The models that come with the program, by name."""
+    return {path.stem: path for path in sorted(PRETRAINED.glob("*.safetensors"))}
+
+
+def find_model(spec: str) -> Path:
+    """A run folder, a .safetensors file or the name of a shipped model -> its file. Raises ModelError."""
     path = Path(spec).expanduser()
     if path.is_dir():
         path = path / "model.safetensors"
     if not path.is_file():
-        raise ModelError(f"no model {spec!r}: give a run folder or a .safetensors file")
+        path = shipped().get(spec, path)
+    if not path.is_file():
+        names = ", ".join(shipped())
+        raise ModelError(f"no model {spec!r}: give a run folder, a .safetensors file or a shipped model: {names}")
+    return path
+
+
+def load_model(spec: str) -> tuple[Model, Config]:
+    """What `find_model` finds -> (model, the configuration it was trained with). Raises ModelError."""
+    path = find_model(spec)
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
@@ -117,4 +129,4 @@ def load_model(spec: str) -> tuple[Model, Config]:
 def read_facts(path: Path) -> dict[str, Any]:
     """What `save_model` wrote about the training of a model that `load_model` accepts."""
     with safe_open(path, framework="pt") as file:
-        return json.loads(file.metadata()["facts"])
+        return json.loads(file.metadata().get("facts", "{}"))

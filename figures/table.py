@@ -44,7 +44,7 @@ def latex(methods: dict[str, Evaluated], metrics: tuple[str, ...] = ("psnr", "ss
 
     known = [METRICS[name] for name in metrics]
     head = " & ".join(["method", *(m.title for m in known)])
-    body = [" & ".join([_escape(n), *map(show, row, known)]) for n, row in cells.items()]
+    body = [" & ".join([escape(n), *map(show, row, known)]) for n, row in cells.items()]
     lines = [head + r" \\", r"\midrule", *(line + r" \\" for line in body)]
     return "\n".join(
         [rf"\begin{{tabular}}{{l{'r' * len(metrics)}}}", r"\toprule", *lines, r"\bottomrule", r"\end{tabular}", ""]
@@ -94,5 +94,5 @@ def _error(cell: Cell, metric: Metric, sign: str, wanted: bool) -> str:
     return f" {sign} {cell.error:.{metric.digits}f}" if wanted and math.isfinite(cell.error) else ""
 
 
-def _escape(name: str) -> str:
+def escape(name: str) -> str:
     return "".join({"\\": r"\textbackslash{}"}.get(c, f"\\{c}" if c in "_%&#${}" else c) for c in name)

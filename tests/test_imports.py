@@ -31,6 +31,7 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
             "app.losses",
             "app.models",
             "app.physics",
+            "app.provenance",
             "app.semi_blind",
         }
         | {"datasets", "regularizers"},

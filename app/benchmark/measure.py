@@ -1,7 +1,6 @@
 """Time, memory and the speed of this machine."""
 
 import ctypes
-import platform
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -11,6 +10,8 @@ from statistics import median
 
 import deepinv
 import torch
+
+from app.provenance import processor
 
 
 def synchronize(device: torch.device) -> None:
@@ -76,11 +77,4 @@ def peak_memory(device: torch.device) -> Iterator[list[int]]:
 
 
 def machine(device: torch.device) -> str:
-    name = platform.processor() or platform.machine()
-    with suppress(OSError, StopIteration):
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        name = next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
-    name = f"{name}, {torch.get_num_threads()} threads"
-    if device.type == "cuda":
-        name = torch.cuda.get_device_name(device)
-    return f"{name}; torch {torch.__version__}, deepinv {deepinv.__version__}"
+    return f"{processor(device)}; torch {torch.__version__}, deepinv {deepinv.__version__}"

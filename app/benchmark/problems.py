@@ -18,15 +18,11 @@ from datasets.patches import centre_crop
 from regularizers import FieldOfExperts
 
 NOISE_LEVEL = 25 / 255
-WEIGHTS = Path(__file__).parents[2] / "regularizers" / "weights"
-MODELS = {
-    "convex": WEIGHTS / "foe-denoise-grey-25.safetensors",
-    "weakly convex": WEIGHTS / "foe-mcp-denoise-grey-25.safetensors",
-}
+MODELS = {"convex": "foe-denoise-grey-25", "weakly convex": "foe-mcp-denoise-grey-25"}
 
 
 def trained(name: str, device: torch.device) -> FieldOfExperts:
-    regularizer = load_model(str(MODELS[name]))[0].regularizer
+    regularizer = load_model(MODELS[name])[0].regularizer
     assert isinstance(regularizer, FieldOfExperts)
     return regularizer.to(device)
 

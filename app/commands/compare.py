@@ -19,7 +19,7 @@ from figures.style import save
 log = logging.getLogger("app")
 
 
-def compare(comparison: Comparison, out: Path, data_root: Path, quiet: bool) -> int:
+def compare(comparison: Comparison, out: Path, data_root: Path, quiet: bool, command: str) -> int:
     """Train what is not there yet (an interrupted comparison goes on where it stopped), then draw. A run that diverges
     is left out, and the table says so."""
     groups: dict[str, list[Path]] = {}
@@ -27,7 +27,7 @@ def compare(comparison: Comparison, out: Path, data_root: Path, quiet: bool) -> 
         finished = groups.setdefault(label, [])
         for name, config in runs:
             log.info("%s: %s", label, out / name)
-            status = _finish(config, out / name, data_root, quiet)
+            status = _finish(config, out / name, data_root, quiet, command)
             if status == 130:
                 return status
             if status == 0:
@@ -57,14 +57,14 @@ def summarize(groups: dict[str, list[Path]], out: Path, data_root: Path, about: 
     return 0
 
 
-def _finish(config: Config, folder: Path, data_root: Path, quiet: bool) -> int:
+def _finish(config: Config, folder: Path, data_root: Path, quiet: bool, command: str) -> int:
     """Train to the end from wherever the run is. 0: done, 1: it diverged, 130: interrupted."""
     try:
         if not (folder / "config.toml").is_file():
-            return train.train(config, folder, data_root, quiet, draw=False)
+            return train.train(config, folder, data_root, quiet, draw=False, command=command)
         if load(folder / "config.toml") != config:
             raise RunError(f"{folder} holds a run with other settings: remove it, or choose another --out")
-        return train.resume(config, folder, data_root, quiet, draw=False)
+        return train.resume(config, folder, data_root, quiet, draw=False, command=command)
     except NonFiniteError as error:
         log.info("%s diverged: %s", folder, error)
         return 1

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 
 from app import assemble
 from app.commands.figures.comparison import draw_comparison
@@ -15,8 +16,10 @@ from app.commands.figures.learned import draw_filters
 from app.commands.figures.runs import draw_curves
 from app.losses import psnr
 from app.lower.solution import NonFiniteError, NotStronglyConvexError
-from app.models import Model, build_model
+from app.models import Model, build_model, read_facts
 from app.options import Config, ConfigError
+from app.protocol import images_to_learn_from
+from app.provenance import processor
 from app.training import train as training_loop
 from app.training.problem import TrainingProblem
 from app.training.selection import Selection
@@ -34,14 +37,21 @@ log = logging.getLogger("app")
 PART = 8  # images that are solved together where nothing else says how many
 
 
-def train(config: Config, folder: Path, data_root: Path, quiet: bool, draw: bool = True) -> int:
+def train(
+    config: Config, folder: Path, data_root: Path, quiet: bool, draw: bool = True, command: str = "not recorded"
+) -> int:
+    """`command` is what the user typed."""
     training = _training(config, folder, data_root)
+    training = replace(training, provenance=_provenance({}, command, training))
     return _run(training, training_loop.begin(training), data_root, quiet, draw)
 
 
-def resume(config: Config, folder: Path, data_root: Path, quiet: bool, draw: bool = True) -> int:
+def resume(
+    config: Config, folder: Path, data_root: Path, quiet: bool, draw: bool = True, command: str = "not recorded"
+) -> int:
     training = _training(config, folder, data_root)
     progress = training_loop.restore(training)
+    training = replace(training, provenance=_provenance(_past(folder), command, training))
     training_loop.write_config(training)
     return _run(training, progress, data_root, quiet, draw)
 
@@ -60,6 +70,20 @@ def training_psnr(config: Config, folder: Path, data_root: Path) -> float:
     return float(torch.cat(values)[: len(whole.patches)].mean())
 
 
+def _past(folder: Path) -> dict[str, list[str]]:
+    """The provenance of a run so far; nothing where its model file is lost, which resuming writes anew."""
+    try:
+        return read_facts(folder / "model.safetensors")
+    except (OSError, SafetensorError, ValueError):
+        return {}
+
+
+def _provenance(past: dict[str, list[str]], command: str, training: Training) -> dict[str, list[str]]:
+    """Every command and every machine that had a part in a run, the present ones last."""
+    machines = [*past.get("hardware", []), processor(training.problem.device)]
+    return {"commands": [*past.get("commands", []), command], "hardware": list(dict.fromkeys(machines))}
+
+
 def _training(config: Config, folder: Path, data_root: Path) -> Training:
     """Read and check everything a run needs, before anything is written."""
     device, dtype = assemble.device_of(config), assemble.dtype_of(config)
@@ -67,7 +91,7 @@ def _training(config: Config, folder: Path, data_root: Path) -> Training:
     if data.patch_size < config.regularizer.filter_size:
         raise ConfigError(f"data.patch_size = {data.patch_size} is smaller than the filters")
     patches = Patches(
-        subset(find_images(data.images, data_root, data.color), data.count),
+        subset(images_to_learn_from("data.images", data.images, data_root, data.color), data.count),
         data.color,
         data.patch_size,
         config.run.seed,
@@ -75,7 +99,7 @@ def _training(config: Config, folder: Path, data_root: Path) -> Training:
         data.augment,
     )
     patches.load()
-    held_out = find_images(data.validation, data_root, data.color)
+    held_out = images_to_learn_from("data.validation", data.validation, data_root, data.color)
     method = assemble.method(config)
     if method.finite_sum and data.noise == "fresh":
         raise ConfigError(f"{config.upper.algorithm} works on a finite sum: set data.noise = fixed")

@@ -6,7 +6,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
@@ -19,6 +19,7 @@ from app.losses import psnr
 from app.lower.solution import NonFiniteError
 from app.models import save_model
 from app.options import Config
+from app.provenance import today, versions
 from app.training import checkpoint, history, records
 from app.training.checkpoint import RunError
 from app.training.problem import TrainingProblem
@@ -42,6 +43,7 @@ class Training:
     state: State
     selection: Selection
     validate: Callable[[], float]  # mean held-out PSNR in dB
+    provenance: dict[str, list[str]] = field(default_factory=dict)  # what else the model file says about the run
 
     @property
     def checkpoint_path(self) -> Path:
@@ -101,6 +103,7 @@ def save(training: Training, progress: Progress) -> None:
     state = {f"state.{n}": t for n, t in training.state.tensors().items()}
     selection = {f"selection.{n}": t for n, t in training.selection.tensors().items()}
     checkpoint.save(training.checkpoint_path, parameters | state | selection, facts)
+    facts |= {"date": today(), "versions": versions(), **training.provenance}
     with standing_in(training.parameters, training.selection.chosen(training.parameters)):
         save_model(training.folder / "model.safetensors", training.problem.model, training.config, facts)
 

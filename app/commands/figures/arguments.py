@@ -35,7 +35,7 @@ def add_kinds(figure: argparse.ArgumentParser, data_root: Add, problem: Add) -> 
     comparison = still(
         "comparison",
         "rows of images, columns of methods: clean, degraded, and every source",
-        (MODELS, "run folders, .safetensors files, or folders of results named like the images ..."),
+        (MODELS, "models, or folders of results named like the images ..."),
     )
     _images(comparison, data_root, problem)
     where = comparison.add_mutually_exclusive_group()
@@ -65,7 +65,7 @@ def add_kinds(figure: argparse.ArgumentParser, data_root: Add, problem: Add) -> 
     curves.add_argument("--x", choices=("step", "computations", "seconds"), default="computations", help="against what")
     curves.add_argument("--log-x", action="store_true", help="logarithmic x-axis")
     curves.add_argument(
-        "--panels", type=_names(CURVES), default=CURVES, metavar="NAME,...", help=f"which of {', '.join(CURVES)}"
+        "--panels", type=names(CURVES), default=CURVES, metavar="NAME,...", help=f"which of {', '.join(CURVES)}"
     )
 
     parameters = still("parameters", "how weights and smoothings evolved", ("RUN", "a run folder with a history"))
@@ -74,7 +74,7 @@ def add_kinds(figure: argparse.ArgumentParser, data_root: Add, problem: Add) -> 
     convergence = still(
         "convergence",
         "certified bound and true error of both lower-level solvers on one image",
-        ("MODEL", "a run folder or a .safetensors file"),
+        ("MODEL", "a model"),
     )
     _images(convergence, data_root, problem)
     convergence.add_argument(
@@ -88,7 +88,7 @@ def add_kinds(figure: argparse.ArgumentParser, data_root: Add, problem: Add) -> 
         "table", "means and standard errors of evaluations", (TABLES, "files of `evaluate --csv` ..."), (".tex", ".md")
     )
     table.add_argument(
-        "--metrics", type=_names(METRICS), default=("psnr", "ssim"), metavar="NAME,...",
+        "--metrics", type=names(METRICS), default=("psnr", "ssim"), metavar="NAME,...",
         help=f"which of {', '.join(METRICS)} (default: psnr,ssim)",
     )  # fmt: skip
     table.add_argument("--no-errors", action="store_true", help="means only")
@@ -137,13 +137,13 @@ def _count(text: str) -> int:
     return number
 
 
-def _names(known: tuple[str, ...]) -> Callable[[str], tuple[str, ...]]:
+def names(known: tuple[str, ...]) -> Callable[[str], tuple[str, ...]]:
     def parse(text: str) -> tuple[str, ...]:
-        names = tuple(text.split(","))
-        for name in names:
+        chosen = tuple(text.split(","))
+        for name in chosen:
             if name not in known:
                 raise argparse.ArgumentTypeError(f"unknown {name!r}; known are {', '.join(known)}")
-        return names
+        return chosen
 
     return parse
 

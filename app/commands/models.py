@@ -1,0 +1,69 @@
+"""`models list`, `models show` and `models ship`."""
+
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from app import assemble, models
+from app.card import assess, full_name, read_card
+from app.catalogue import describe, overview
+from app.config import override
+from app.evaluate import evaluate
+from app.models import find_model, load_model, read_facts, save_model, shipped
+from app.options import ConfigError
+from app.provenance import contention, processor
+from datasets.image_sets import find_images
+from datasets.images import read_image
+
+
+def list_models() -> int:
+    print(overview([read_card(str(file)) for file in shipped().values()]))
+    return 0
+
+
+def show(spec: str) -> int:
+    print(describe(read_card(spec)))
+    return 0
+
+
+def ship(
+    spec: str,
+    name: str | None,
+    images: list[str],
+    noise_levels: list[str],
+    kernels: list[str],
+    data_root: Path,
+    quiet: bool,
+) -> int:
+    """Assess a model at every noise level and with every kernel on every image set, and keep it, in float32, with what
+    was found. A shipped model may be assessed again; another one is not overwritten."""
+    model, config = load_model(spec)
+    config = override(config, ["run.precision=float32"])
+    levels = [override(config, [f"problem.noise_level={n}"]).problem.noise_level for n in noise_levels]
+    levels = levels or [config.problem.noise_level]
+    kernels = kernels or [config.problem.kernel]
+    source = find_model(spec)
+    target = models.PRETRAINED / f"{name or full_name(config, levels, kernels)}.safetensors"
+    if target.exists() and not target.samefile(source):
+        raise ConfigError(f"{target} exists already: remove it first, or choose another --name")
+    settings = [["run.precision=float32", f"problem.noise_level={n}", f"problem.kernel={k}"]
+                for n in levels for k in kernels]  # fmt: skip
+    found = [_assess(spec, each, own, data_root, quiet) for own in settings for each in images]
+    facts = {**read_facts(source), "evaluations": found}
+    save_model(target, model.to(torch.device("cpu"), torch.float32), config, facts)
+    print(f"{describe(read_card(str(target)))}\n\n{target}")
+    return 0
+
+
+def _assess(spec: str, images: str, settings: list[str], data_root: Path, quiet: bool) -> dict[str, object]:
+    model, config = assemble.load(spec, settings)
+    reconstruct = assemble.reconstructor(config, model, data_root)
+    paths = find_images(images, data_root, config.data.color).paths
+    rows = evaluate(reconstruct, paths, config.data.color)
+    done = list(tqdm(rows, images, len(paths), disable=quiet, unit="image", dynamic_ncols=True))
+    shapes = {read_image(path, config.data.color).shape for path in paths}
+    bounds = [reconstruct.energy(torch.zeros(1, *shape), (0,)).bounds for shape in shapes]
+    extremes = min(mu for mu, _ in bounds), max(largest for _, largest in bounds)
+    machine = processor(assemble.device_of(config)) + contention()
+    return assess(images, config.problem, config.lower.final_accuracy, done, extremes, machine)

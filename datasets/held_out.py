@@ -1,0 +1,31 @@
+"""Which files are images of BSD68, on which results are reported and from which nothing may be learned."""
+
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+
+from PIL import Image, UnidentifiedImageError
+
+from datasets.fetch import read_manifest
+from datasets.image_sets import bsd68_ids
+
+SIZES = ((481, 321), (321, 481))
+
+
+def of_bsd68(paths: Iterable[Path]) -> list[Path]:
+    """Those with the same bytes, whatever their name, or with the same id and size, as copies in other formats have."""
+    ids, manifest = set(bsd68_ids()), read_manifest()
+    digests = {manifest[f"val/{name}.jpg"] for name in ids}
+    return [p for p in paths if _digest(p) in digests or (p.stem in ids and _size(p) in SIZES)]
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _size(path: Path) -> tuple[int, int] | None:  # (W, H)
+    try:
+        with Image.open(path) as image:
+            return image.size
+    except (UnidentifiedImageError, OSError):
+        return None  # reading it will say what is wrong

@@ -1,0 +1,194 @@
+"""Models by name, what their files say, and how one becomes a shipped one."""
+
+import csv
+import json
+import shlex
+import shutil
+import sys
+from pathlib import Path
+from statistics import fmean, stdev
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from app import models
+from app.card import full_name, read_card
+from app.catalogue import aligned, duration, overview
+from app.cli import main, resolve_experiment
+from app.commands import train
+from app.config import override
+from app.evaluate import Evaluation
+from app.models import build_model, find_model, read_facts, save_model, shipped
+from app.options import Config
+from app.tables import csv_table, latex_table, summary_table
+from tests.test_cli import photograph, refused  # noqa: F401  (fixtures)
+from tests.test_history import TINY
+
+
+@pytest.fixture(scope="module")
+def tiny_model(tmp_path_factory) -> Path:
+    """A run folder with the model of an untrained field of experts."""
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    folder.mkdir()
+    _, config = resolve_experiment("foe-denoise", ["regularizer.filters=3", "regularizer.filter_size=3"])
+    save_model(folder / "model.safetensors", build_model(config), config, {})
+    return folder
+
+
+def test_shipped_models_are_called_what_they_are():
+    assert shipped()
+    for name in shipped():
+        card = read_card(name)
+        levels = sorted({a.noise_level for a in card.assessments}) or [card.config.problem.noise_level]
+        kernels = [a.kernel for a in card.assessments] or [card.config.problem.kernel]
+        assert card.name == name == full_name(card.config, levels, kernels)
+        assert all(t.dtype == torch.float32 for t in load_file(card.file).values())
+
+
+def test_every_command_takes_a_shipped_model_by_its_name(tmp_path, photograph):  # noqa: F811
+    name, images = next(iter(shipped())), ["--images", str(photograph)]
+    assert main(["evaluate", name, *images, "--quiet"]) == 0
+    assert main(["reconstruct", name, str(photograph), "--out", str(tmp_path / "out")]) == 0
+    for kind, more in (("filters", []), ("comparison", images)):
+        assert main(["figure", kind, name, *more, "--out", str(tmp_path / f"{kind}.png"), "--dpi", "40"]) == 0
+    assert main(["models", "show", name]) == 0
+
+
+def test_an_unknown_model_is_answered_with_the_shipped_ones(capsys, tmp_path, photograph):  # noqa: F811
+    out = ["--out", tmp_path / "a.png"]
+    for arguments in (
+        ["evaluate", "foe", "--images", photograph], ["reconstruct", "foe", photograph, "--out", tmp_path / "out"],
+        ["figure", "filters", "foe", *out], ["models", "show", "foe"], ["models", "ship", "foe"],
+    ):  # fmt: skip
+        line = refused(capsys, *arguments)
+        assert "no model 'foe'" in line
+        assert all(name in line for name in shipped())
+
+
+def test_a_folder_or_file_comes_before_a_shipped_name(tmp_path, monkeypatch, tiny_model):
+    name = next(iter(shipped()))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / name).mkdir()
+    assert find_model(name) == shipped()[name], "a folder that holds no model is not meant"
+    shutil.copy(tiny_model / "model.safetensors", tmp_path / name)
+    assert find_model(name).resolve().parent == tmp_path / name
+
+
+def test_a_run_records_how_it_was_made_and_resuming_adds_to_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(train, "_draw_run", lambda *_: [])
+    out = tmp_path / "my run"
+    typed = ["train", "foe-denoise", "--out", str(out), *TINY, "--set", "run.steps=2"]
+    monkeypatch.setattr(sys, "argv", ["app", *typed])
+    assert main() == 0
+    before = read_facts(out / "model.safetensors")
+    assert main(["resume", str(out), "--quiet", "--set", "run.steps=4"]) == 0
+    after = read_facts(out / "model.safetensors")
+    assert before["commands"] == [shlex.join(["python", "-m", "app", *typed])]
+    assert after["commands"] == [*before["commands"], f"python -m app resume '{out}' --quiet --set run.steps=4"]
+    assert len(after["hardware"]) == 1
+    assert " thread" in after["hardware"][0] or torch.cuda.is_available()
+    assert after["seconds"] > before["seconds"] > 0
+    assert (before["step"], after["step"]) == (2, 4)
+    assert len(after["date"].split("-")) == 3
+    assert set(after["versions"]) == {"torch", "deepinv", "bilevel-regularizers"}
+
+
+def test_files_that_say_less_give_a_shorter_card(capsys, tmp_path, tiny_model, photograph):  # noqa: F811
+    with safe_open(tiny_model / "model.safetensors", framework="pt") as file:
+        metadata = file.metadata()
+    bare = tmp_path / "bare.safetensors"
+    for facts in ({}, {"facts": json.dumps({"step": 3, "seconds": 244.5, "versions": {"torch": "2.6"}})}):
+        kept = {k: v for k, v in metadata.items() if k != "facts"}
+        save_file(load_file(tiny_model / "model.safetensors"), bare, kept | facts)
+        assert main(["evaluate", str(bare), "--images", str(photograph), "--quiet"]) == 0
+        assert main(["models", "show", str(bare)]) == 0
+        assert overview([read_card(str(bare))]).splitlines()[1].startswith("bare   25/255")
+    text = capsys.readouterr().out
+    assert "not recorded" in text
+    assert "4.1 min, 3 steps" in text
+    assert "not assessed yet" in text
+
+
+@pytest.fixture
+def shelf(tmp_path, monkeypatch):
+    """An empty place for shipped models."""
+    monkeypatch.setattr(models, "PRETRAINED", tmp_path / "shelf")
+    (tmp_path / "shelf").mkdir()
+    return tmp_path / "shelf"
+
+
+def test_a_run_becomes_a_shipped_model_that_knows_what_it_can(capsys, tmp_path, shelf, photograph):  # noqa: F811
+    run = tmp_path / "run"
+    run.mkdir()
+    small = ["regularizer.filters=3", "regularizer.filter_size=3", "run.precision=float64"]
+    _, config = resolve_experiment("foe-mcp-denoise", small)
+    facts = {"commands": ["python -m app train ..."], "seconds": 12.3}
+    save_model(run / "model.safetensors", build_model(config).to(torch.device("cpu"), torch.float64), config, facts)
+    for name in "ab":
+        (tmp_path / "set").mkdir(exist_ok=True)
+        shutil.copy(photograph, tmp_path / "set" / f"{name}.png")
+    ship = ["models", "ship", str(run), "--images", str(tmp_path / "set"), "--quiet"]
+    assert main([*ship, "--noise-levels", "15/255", "25/255"]) == 0
+    assert [p.name for p in shelf.iterdir()] == ["foe-mcp-denoise-grey-all.safetensors"]
+    card = read_card("foe-mcp-denoise-grey-all")
+    assert [a.noise_level * 255 for a in card.assessments] == pytest.approx([15, 25])
+    assert {t.dtype for t in load_file(card.file).values()} == {torch.float32}
+    assert {name: card.facts[name] for name in facts} == facts
+
+    rows = tmp_path / "rows.csv"
+    again = ["--images", str(tmp_path / "set"), "--noise-level", "15/255", "--csv", str(rows), "--quiet"]
+    assert main(["evaluate", card.name, *again]) == 0
+    values = [float(r["psnr"]) for r in csv.DictReader(rows.open())][:2]
+    first = card.assessments[0]
+    assert first.psnr == pytest.approx(fmean(values), abs=1e-4)
+    assert first.psnr_error == pytest.approx(stdev(values) / 2**0.5, rel=1e-3)
+    assert (first.certified, first.count) == (2, 2)
+    assert first.mu == pytest.approx(0.05, abs=1e-4)
+    assert first.mu < 1 < first.largest
+
+    assert "exists already" in refused(capsys, *ship, "--noise-levels", "15/255", "25/255")
+    assert main(["models", "ship", card.name, "--images", str(photograph), "--name", card.name, "--quiet"]) == 0
+    assert len(read_card(card.name).assessments) == 1, "assessed again, in place"
+
+
+def test_tables_of_models_fit_a_terminal(capsys):
+    assert main(["models", "list"]) == 0
+    text = capsys.readouterr().out
+    assert all(name in text for name in shipped())
+    assert max(map(len, text.splitlines())) <= 120
+
+
+@pytest.mark.parametrize(
+    ("settings", "levels", "kernels", "name"),
+    [
+        (["regularizer.name=tv"], [25 / 255], ["gaussian"], "tv-denoise-grey-25"),
+        (["regularizer.potential=huber"], [2.55 / 255], ["gaussian"], "foe-huber-denoise-grey-2.55"),
+        (["data.color=true"], [0.1, 0.2], ["gaussian"], "foe-denoise-color-all"),
+        (["problem.task=deblur"], [0.01], ["levin:1", "levin:2"], "foe-deblur-grey-levin"),
+        (["problem.task=deblur"], [0.01], ["a/motion.png"], "foe-deblur-grey-motion"),
+    ],
+)
+def test_names_say_what_a_model_is_for(settings, levels, kernels, name):
+    assert full_name(override(Config(), settings), levels, kernels) == name
+
+
+def test_columns_are_aligned_and_durations_short():
+    assert aligned([("a", "bcd"), ("ab", "c")], left=1) == "a   bcd\nab    c"
+    assert [duration(s) for s in (13.4, 244.5, 7200)] == ["13 s", "4.1 min", "2.0 h"]
+
+
+def evaluation(psnr: float) -> Evaluation:
+    return Evaluation(f"{psnr}", psnr, 0.8, 20.0, 0.4, 0.09, True, 40, 0.5)
+
+
+def test_tables_tell_the_standard_error_of_the_mean_psnr():
+    """stdev / sqrt(n): 1, 3, 5 -> 3 +- 2 / sqrt(3)."""
+    rows = [evaluation(p) for p in (1.0, 3.0, 5.0)]
+    table = summary_table({"foe": rows})
+    assert "3.00 ± 1.15" in table
+    assert "± SE: standard error of the mean PSNR over the 3 images" in table
+    assert r"foe & $3.00 \pm 1.15$ & 0.8000 \\" in latex_table({"foe": rows})
+    assert "±" not in summary_table({"foe": rows[:1]})
+    assert csv_table(rows).splitlines()[-1].startswith("mean,3.0,0.8")
