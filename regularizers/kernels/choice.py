@@ -29,5 +29,5 @@ def fastest(x: Tensor, filter_size: int, potential: str) -> Kernel | None:
     if x.device.type == "cpu":
         return cpu.kernel(x.dtype, filter_size, potential)
     if x.device.type == "cuda" and torch.version.cuda:  # ROCm calls itself cuda
-        return None if potential == "spline" else cuda.kernel(potential)
+        return cuda.kernel(potential)
     return None

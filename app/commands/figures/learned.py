@@ -29,10 +29,10 @@ def draw_potentials(regularizer: Regularizer, name: str, look: Look = PAPER) -> 
         functional, potential, scale = regularizer.functional(), CHARBONNIER, 1.0
     else:
         raise ConfigError(f"{name} has no potentials to draw (this figure is for tv, foe, crr and wcrr)")
-    w, s = (p.double().view(-1, 1, 1) for p in (functional.weights, functional.smoothings))
+    w, s = (p.detach().double().view(-1, 1, 1) for p in (functional.weights, functional.smoothings))
     end = 1.2 * float(w.max()) if potential is MCP else 4 * float(s.max())
     t = torch.linspace(-end, end, 801, dtype=torch.float64, device=w.device)
     every = t.repeat(len(w), 1, 1)
     values, slopes = potential.value(every, w, s), w * potential.influence(every, w, s)
     values, slopes = ((scale * v[:, 0]).detach().cpu() for v in (values, slopes))
-    return potentials.draw(t.cpu(), values, slopes, w.flatten().detach().cpu(), look)
+    return potentials.draw(t.cpu(), values, slopes, w.flatten().cpu(), look)
