@@ -117,15 +117,13 @@ def _by_weight(t, w, s, shape, POTENTIAL: tl.constexpr):
 
 
 @jit
-def _by_smoothing(t, w, s, shape, POTENTIAL: tl.constexpr):
+def _by_smoothing(t, w, s, POTENTIAL: tl.constexpr):
     if POTENTIAL == "charbonnier":
         r = tl.rsqrt(t * t + s * s)
         d = (-w * s) * t * (r * r * r)
     elif POTENTIAL == "log":
         r = 1 / (t * t + s * s)
         d = w * t * (t * t - s * s) * (r * r)
-    elif POTENTIAL == "spline":
-        d = (-1 / s) * t * _curvature(t, w, s, shape, POTENTIAL)
     else:
         d = tl.where(tl.abs(t) < s, (-w / (s * s)) * t, 0.0)
     return d
@@ -336,10 +334,15 @@ def _derivatives(
                 inside = _inside(row + i, columns, height - SIZE + 1, width - SIZE + 1)[None, :]
                 along = tl.where(inside, r[e * ROWS + i], 0.0)
                 t, a = u[e * ROWS + i], shape + e * VECTOR
-                by_x += (_curvature(t, w[e], s[e], a, POTENTIAL) * along,)
-                by_v += (tl.where(inside, _influence(t, w[e], s[e], a, POTENTIAL), 0.0),)
-                by_w += _by_weight(t, w[e], s[e], a, POTENTIAL) * along
-                by_s += _by_smoothing(t, w[e], s[e], a, POTENTIAL) * along
+                d, z = _curvature(t, w[e], s[e], a, POTENTIAL), _influence(t, w[e], s[e], a, POTENTIAL)
+                by_x += (d * along,)
+                by_v += (tl.where(inside, z, 0.0),)
+                if POTENTIAL == "spline":
+                    by_w += z / w[e] * along
+                    by_s -= d * t / s[e] * along
+                else:
+                    by_w += _by_weight(t, w[e], s[e], a, POTENTIAL) * along
+                    by_s += _by_smoothing(t, w[e], s[e], POTENTIAL) * along
             _add(mine + (TAPS * VECTORS + e) * VECTOR + k, tl.sum(by_w, 1))
             _add(mine + ((TAPS + 1) * VECTORS + e) * VECTOR + k, tl.sum(by_s, 1))
             for j in range(KNOTTED):  # by b
