@@ -87,6 +87,8 @@ def _about(option: Field) -> str:
 def _literal(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, tuple):
+        return repr(list(value))
     if isinstance(value, str):
         escaped = value.replace("\\", "\\\\").replace('"', '\\"')
         return f'"{escaped}"'
@@ -98,6 +100,10 @@ def _checked(path: str, value: Any, hint: Any, option: Field) -> Any:
         if value not in get_args(hint):
             raise ConfigError(f"{path} = {value!r}; allowed are {_listing(get_args(hint), ordered=True)}")
         return value
+    if get_origin(hint) is tuple:
+        if not isinstance(value, list | tuple):
+            raise ConfigError(f"{path} = {value!r} must be a list such as [4, 8]")
+        return tuple(_checked(path, entry, get_args(hint)[0], option) for entry in value)
     if hint is float:
         value = _as_float(path, value)
     elif isinstance(value, bool) != (hint is bool) or not isinstance(value, hint):

@@ -66,15 +66,21 @@ def build_regularizer(options: RegularizerOptions, color: bool) -> Regularizer:
     try:
         if options.name == "tv":
             return TotalVariation(channels, options.isotropic, options.weight, options.smoothing)
+        size, potential, hidden = options.filter_size, options.potential, ()
+        if options.name != "foe":
+            size, hidden = options.layer_size, options.hidden_channels
+            potential = "spline" if options.name == "crr" else "weak_spline"
         return FieldOfExperts(
             channels,
             options.filters,
-            options.filter_size,
-            POTENTIALS[options.potential],
+            size,
+            POTENTIALS[potential],
             options.boundary,
             options.weak_convexity,
             options.weight,
             options.smoothing,
+            hidden,
+            options.shared_potential,
         )
     except ValueError as error:
         raise ConfigError(f"[regularizer] {error}") from None

@@ -54,15 +54,26 @@ class Data:
 
 @dataclass(frozen=True)
 class RegularizerOptions:
-    name: Literal["tv", "foe"] = _option("foe", "total variation or field of experts")
+    name: Literal["tv", "foe", "crr", "wcrr"] = _option(
+        "foe", "total variation, field of experts, or convex and weakly convex ridge regularizer"
+    )
     isotropic: bool = _option(True, "tv: both differences under one root")
-    filters: int = _option(32, "foe: number of filters", at_least=1)
+    filters: int = _option(32, "foe, crr, wcrr: number of filters", at_least=1)
     filter_size: int = _option(7, "foe: side of the filters in pixels", at_least=3, odd=True)
-    potential: Literal["charbonnier", "huber", "mcp", "log"] = _option("charbonnier", "foe: potential of the responses")
-    boundary: Literal["valid", "circular", "reflect"] = _option("circular", "foe: how filters meet the border")
-    weak_convexity: float = _option(0.95, "foe with mcp: modulus rho", above=0, below=1)
+    hidden_channels: tuple[int, ...] = _option(
+        (4, 8), "crr, wcrr: their filters are composed of layers, with so many channels between them", at_least=1
+    )
+    layer_size: int = _option(5, "crr, wcrr: side of the filters of each layer", at_least=3, odd=True)
+    potential: Literal["charbonnier", "huber", "mcp", "log", "spline", "weak_spline"] = _option(
+        "charbonnier", "foe: potential of the responses; spline is learned and convex, weak_spline weakly convex"
+    )
+    shared_potential: bool = _option(True, "spline, weak_spline, crr, wcrr: one learned potential for all filters")
+    boundary: Literal["valid", "circular", "reflect"] = _option(
+        "circular", "foe, crr, wcrr: how filters meet the border"
+    )
+    weak_convexity: float = _option(0.95, "mcp, weak_spline, wcrr: modulus rho", above=0, below=1)
     weight: float = _option(0.01, "initial weight", above=0)
-    smoothing: float = _option(0.01, "initial smoothing; below the weight for mcp", above=0)
+    smoothing: float = _option(0.01, "initial smoothing; below the weight for mcp, weak_spline, wcrr", above=0)
 
 
 @dataclass(frozen=True)
@@ -190,8 +201,9 @@ class Config:
 
     def __post_init__(self) -> None:
         r = self.regularizer
-        if r.name == "foe" and r.potential == "mcp" and r.smoothing >= r.weight:
-            raise ConfigError(f"regularizer.smoothing = {r.smoothing} must be below weight = {r.weight} for mcp")
+        kind = r.potential if r.name == "foe" else r.name
+        if kind in ("mcp", "weak_spline", "wcrr") and r.smoothing >= r.weight:
+            raise ConfigError(f"regularizer.smoothing = {r.smoothing} must be below weight = {r.weight} for {kind}")
         if self.problem.learn_kernel:
             self._check_learned_kernel()
 

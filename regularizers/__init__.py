@@ -2,7 +2,8 @@
 
 from regularizers.filter_bank import BOUNDARIES, ImageTooSmallError
 from regularizers.foe import FieldOfExperts
-from regularizers.potentials import CHARBONNIER, HUBER, LOG, MCP, POTENTIALS, Potential
+from regularizers.potential import Potential
+from regularizers.potentials import CHARBONNIER, HUBER, LOG, MCP, POTENTIALS, SPLINE, WEAK_SPLINE
 from regularizers.regularizer import Functional, Regularizer
 from regularizers.tv import TotalVariation
 
@@ -13,6 +14,8 @@ __all__ = [
     "LOG",
     "MCP",
     "POTENTIALS",
+    "SPLINE",
+    "WEAK_SPLINE",
     "FieldOfExperts",
     "Functional",
     "ImageTooSmallError",

@@ -7,6 +7,7 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
+from regularizers.composition import ComposedFilters
 from regularizers.filter_bank import (
     analysis,
     autocorrelation,
@@ -17,16 +18,19 @@ from regularizers.filter_bank import (
     synthesis,
     tiles,
 )
+from regularizers.foe_scales import scales
 from regularizers.foe_sensitivity import sensitivity
 from regularizers.initial_filters import dct_filters
 from regularizers.kernels.choice import Kernel, fastest
-from regularizers.potentials import Potential
+from regularizers.potential import Potential
 from regularizers.regularizer import Regularizer, Sensitivity
+from regularizers.spline import LearnedPotential
 
 
 @dataclass(frozen=True)
 class FieldOfExpertsFunctional:
-    """R for given filters (K, C, s, s), weights (K, 1, 1) and smoothings (K, 1, 1).
+    """R for given filters (K, C, s, s), weights (K, 1, 1), smoothings (K, 1, 1) and, where the potential has one, its
+    shape (K, J).
 
     With u = C x, D = diag(phi''(u)):  dR/dx = C^T phi'(u),  d2R/dx2 = C^T D C,
     d<dR/dx, q>/dc = x (x) (phi''(u) Cq) + q (x) phi'(u), (x) the correlation of `filter_gradient`.
@@ -41,7 +45,8 @@ class FieldOfExpertsFunctional:
 
     @property
     def natural(self) -> tuple[Tensor, ...]:
-        return self.filters, self.weights, self.smoothings
+        shape = () if self.potential.shape is None else (self.potential.shape,)
+        return self.filters, self.weights, self.smoothings, *shape
 
     def value(self, x: Tensor) -> Tensor:  # (B, C, H, W) -> (B,)
         padded, w, s = self._pad(x), self.weights, self.smoothings
@@ -110,26 +115,34 @@ class FieldOfExpertsFunctional:
         kernel = self._kernel(x)
         if kernel:
             return kernel.mixed(self, x, q)
-        gradients = torch.zeros_like(self.filters), torch.zeros_like(w), torch.zeros_like(s)
+        derivatives = self.potential.derivatives_by_parameters
+        by_filters, by_parameters = torch.zeros_like(self.filters), w.new_zeros(len(w), len(derivatives))
         for tile in tiles(x.shape, self.filters):
             u, v = analysis(x[tile], self.filters), analysis(q[tile], self.filters)
-            gradients[0].add_(filter_gradient(x[tile], self.potential.curvature(u, w, s).mul_(v), size))
-            gradients[0].add_(w.unsqueeze(-1) * filter_gradient(q[tile], self.potential.influence(u, w, s), size))
-            for sums, derivative in zip(gradients[1:], self.potential.derivatives_by_parameters, strict=True):
-                sums.add_((derivative(u, w, s) * v).sum((0, 2, 3)).view_as(sums))
-        return tuple(self.scale * gradient for gradient in gradients)
+            by_filters.add_(filter_gradient(x[tile], self.potential.curvature(u, w, s).mul_(v), size))
+            by_filters.add_(w.unsqueeze(-1) * filter_gradient(q[tile], self.potential.influence(u, w, s), size))
+            for i, derivative in enumerate(derivatives):
+                by_parameters[:, i] += (derivative(u, w, s) * v).sum((0, 2, 3))
+        return self._in_natural(by_filters, by_parameters)
 
     def slopes(self, x: Tensor) -> tuple[Tensor, ...]:
-        """With u = C x:  dR/dc = x (x) phi'(u), and the sums of d phi / dw and d phi / ds."""
+        """With u = C x:  dR/dc = x (x) phi'(u), and the sums of d phi / dw, d phi / ds, ..."""
         size, w, s = self.filters.shape[-1], self.weights, self.smoothings
         x = self._pad(x)
-        gradients = torch.zeros_like(self.filters), torch.zeros_like(w), torch.zeros_like(s)
+        slopes = self.potential.slopes_by_parameters
+        by_filters, by_parameters = torch.zeros_like(self.filters), w.new_zeros(len(w), len(slopes))
         for tile in tiles(x.shape, self.filters):
             u = analysis(x[tile], self.filters)
-            gradients[0].add_(w.unsqueeze(-1) * filter_gradient(x[tile], self.potential.influence(u, w, s), size))
-            for sums, slope in zip(gradients[1:], self.potential.slopes_by_parameters, strict=True):
-                sums.add_(slope(u, w, s).sum((0, 2, 3)).view_as(sums))
-        return tuple(self.scale * gradient for gradient in gradients)
+            by_filters.add_(w.unsqueeze(-1) * filter_gradient(x[tile], self.potential.influence(u, w, s), size))
+            for i, slope in enumerate(slopes):
+                by_parameters[:, i] += slope(u, w, s).sum((0, 2, 3))
+        return self._in_natural(by_filters, by_parameters)
+
+    def _in_natural(self, by_filters: Tensor, by_parameters: Tensor) -> tuple[Tensor, ...]:
+        """Derivatives (K, 2 + J) by all parameters of the potential, times the scale, as `natural` has them."""
+        by_weights, by_smoothings, by_shape = by_parameters.tensor_split((1, 2), 1)
+        every = by_filters, by_weights.unsqueeze(-1), by_smoothings.unsqueeze(-1), by_shape
+        return tuple(self.scale * gradient for gradient in every[: len(self.natural)])
 
     def _kernel(self, x: Tensor) -> Kernel | None:
         """What computes faster than torch here, where nothing is to be differentiated."""
@@ -153,7 +166,7 @@ class FieldOfExpertsFunctional:
 
 
 class FieldOfExperts(Regularizer):
-    """Learned filters (zero mean per channel), weights and smoothings.
+    """Learned filters (zero mean per channel), weights, smoothings and, for a `LearnedPotential`, its shape.
 
     Every filter has unit norm and scale = 1, but for `budgeted` potentials: there the whole bank is divided by the root
     of its `spectral_bound`, so that sum_k C_k^T C_k <= 1, and scale = `weak_convexity` = rho < 1; R is then rho-weakly
@@ -161,6 +174,8 @@ class FieldOfExperts(Regularizer):
 
     channels: 1 or 3.  filters: K.  filter_size: s, odd.  boundary: one of `filter_bank.BOUNDARIES`.
     weight, smoothing: common initial w and s (in units of the filter responses).
+    hidden: (n_1, ...) composes the filters of layers with so many channels between them, each of filter_size.
+    shared_potential: whether a learned shape is one for all filters.
     """
 
     def __init__(
@@ -168,50 +183,48 @@ class FieldOfExperts(Regularizer):
         channels: int,
         filters: int,
         filter_size: int,
-        potential: Potential,
+        potential: Potential | LearnedPotential,
         boundary: str = "circular",
         weak_convexity: float = 0.95,
         weight: float = 0.01,
         smoothing: float = 0.01,
+        hidden: tuple[int, ...] = (),
+        shared_potential: bool = True,
     ) -> None:
         super().__init__()
         if filter_size % 2 == 0 or filter_size < 3:
             raise ValueError(f"filter_size must be odd and at least 3, not {filter_size}")
         self.potential, self.boundary = potential, boundary
         self.scale = weak_convexity if potential.budgeted else 1.0
-        self.raw_filters = nn.Parameter(dct_filters(channels, filters, filter_size))
+        self.composition = ComposedFilters(channels, hidden, filters, filter_size) if hidden else None
+        if self.composition is None:
+            self.raw_filters = nn.Parameter(dct_filters(channels, filters, filter_size))
         self.log_weights = nn.Parameter(torch.full((filters, 1, 1), weight).log())
-        ratio = smoothing / weight
-        raw = torch.tensor(1 / ratio - 1 if potential.budgeted else smoothing).log()
-        self.raw_smoothings = nn.Parameter(raw.repeat(filters, 1, 1))
+        learned = isinstance(potential, LearnedPotential)
+        if not (learned and potential.budgeted):
+            raw = torch.tensor(weight / smoothing - 1 if potential.budgeted else smoothing).log()
+            self.raw_smoothings = nn.Parameter(raw.repeat(filters, 1, 1))
+        if learned:
+            rows = 1 if shared_potential else filters
+            self.raw_shape = nn.Parameter(potential.initial(weight, smoothing).repeat(rows, 1))
 
     def functional(self) -> FieldOfExpertsFunctional:
-        filters = self.raw_filters - self.raw_filters.mean((2, 3), keepdim=True)
+        filters = self.centred_filters()
         if self.potential.budgeted:
             ones = filters.new_ones(filters.shape[0])
             filters = filters / spectral_bound(filters, ones, self.boundary).sqrt()
         else:
             filters = filters / filters.square().sum((1, 2, 3), keepdim=True).sqrt()
-        weights = self.log_weights.exp()
-        smoothings = self.potential.smoothing(weights, self.raw_smoothings)
-        return FieldOfExpertsFunctional(filters, weights, smoothings, self.potential, self.boundary, self.scale)
+        weights, potential = self.log_weights.exp(), self.potential
+        if isinstance(potential, LearnedPotential):
+            potential = potential.at(self.raw_shape.expand(len(weights), -1))
+        smoothings = potential.smoothing(weights, getattr(self, "raw_smoothings", weights))
+        return FieldOfExpertsFunctional(filters, weights, smoothings, potential, self.boundary, self.scale)
+
+    def centred_filters(self) -> Tensor:
+        filters = self.raw_filters if self.composition is None else self.composition()
+        return filters - filters.mean((2, 3), keepdim=True)
 
     @torch.no_grad()
     def sensitivity(self, x: Tensor, q: Tensor, radius: Tensor) -> Sensitivity:
-        return sensitivity(self.functional(), x, q, radius, self._scales())
-
-    def _scales(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Per expert, for derivatives y by filters, weights and smoothings: numbers with which the derivative by the
-        parameters is at most (sum_k (f_k ||y_c,k||)^2 + (g_k y_w,k)^2 + (h_k y_s,k)^2)^(1/2) long."""
-        functional = self.functional()
-        w, s = functional.weights.flatten(), functional.smoothings.flatten()
-        centred = self.raw_filters - self.raw_filters.mean((2, 3), keepdim=True)
-        if not self.potential.budgeted:
-            return 1 / centred.square().sum((1, 2, 3)).sqrt(), w, s
-        # c = f / nu(f):  dc^T y = y / nu - <c, y> grad nu / nu.  Both w and s move with log w, hence the roots.
-        with torch.enable_grad():
-            f = centred.detach().requires_grad_()
-            nu = spectral_bound(f, f.new_ones(len(f)), self.boundary).sqrt()
-            (slope,) = torch.autograd.grad(nu, f)
-        by_filters = (1 + functional.filters.norm() * slope.norm()) / nu
-        return by_filters.detach().expand_as(w), 2**0.5 * w, 3**0.5 * s
+        return sensitivity(self.functional(), x, q, radius, scales(self))

@@ -32,10 +32,10 @@ MULTIPLIERS = 4.0 ** torch.arange(0, 9)  # of the smallest useful lambda
 
 
 def sensitivity(
-    functional: FieldOfExpertsFunctional, x: Tensor, q: Tensor, radius: Tensor, scales: tuple[Tensor, Tensor, Tensor]
+    functional: FieldOfExpertsFunctional, x: Tensor, q: Tensor, radius: Tensor, scales: tuple[Tensor, ...]
 ) -> Sensitivity:
     """Bounds for theta with ||(dc/dtheta)^T y|| <= (sum_k sum_groups ||scales y||^2)^(1/2), y derivatives by filters,
-    weights and smoothings (scales (K,) each), of filters that stay zero-mean. Radius (B,)."""
+    weights, smoothings and columns of the shape (scales (K,) each), of filters that stay zero-mean. Radius (B,)."""
     return _Sums(functional, x, q, radius).bounds(scales)
 
 
@@ -59,14 +59,15 @@ class _Sums:
         self.curvature = zeros(experts)  # sup phi''
         self.trace = zeros(experts)  # sum_i sup phi''_i ||patch_i||^2
         self.influence = zeros(experts)  # ||phi'(u)||^2
-        self.shape = [zeros(experts), zeros(experts)]  # sup ||d phi' / dw||^2, sup ||d phi' / ds||^2
+        parameters = range(len(f.potential.derivatives_by_parameters))  # w, s, a_1, ..., a_J
+        self.shape = [zeros(experts) for _ in parameters]  # sup ||d phi' / dw||^2, sup ||d phi' / ds||^2, ...
         self.product = zeros(experts)  # ||phi''(u) v||^2
         self.steepest, self.spread = zeros(), zeros()  # max lip |v|, sum (lip v r)^2
         self.by_x, self.by_q = (
             zeros(experts),
             zeros(experts),
         )  # sum_i (lip v)^2 ||patch||^2, sum_i (phi'' ||q patch||)^2
-        self.by_shape = [zeros(experts), zeros(experts)]  # sum_i (lip v)^2
+        self.by_shape = [zeros(experts) for _ in parameters]  # sum_i (lip v)^2
         self.jumps = [_Jumps(zeros(), zeros(), self.all * radius)] + [
             _Jumps(zeros(experts), zeros(experts), self.norm * radius[:, None]) for _ in range(3)
         ]
@@ -110,16 +111,16 @@ class _Sums:
         self.by_q[b] += (bounds.curvature.square() * q_energy).sum((2, 3))
         for i, derivative in enumerate(potential.derivatives_by_parameters, 1):
             largest = derivative(u, w, s).abs() + bounds.lipschitz[i] * r
-            for kink, distance in reached:
+            for kink, distance in reached if i <= 2 else ():  # those by the shape do not jump
                 largest = largest + kink.jumps[i] * (distance <= r)
             self.shape[i - 1][b] += largest.square().sum((2, 3))
             self.by_shape[i - 1][b] += lipschitz[i].square().sum((2, 3))
 
-    def bounds(self, scales: tuple[Tensor, Tensor, Tensor]) -> Sensitivity:
+    def bounds(self, scales: tuple[Tensor, ...]) -> Sensitivity:
         f, r = self.f, self.radius
         moved = self.size * self.padding * r[:, None]  # >= norm of the change of all patches
         change = torch.minimum(self.steepest * self.all * r, self.spread.sqrt()) + self.jumps[0].total().sqrt()
-        by_filters, by_weights, by_smoothings = (scale.flatten() for scale in scales)
+        by_filters, *by_parameters = scales
 
         # J(x')^T q by filters: patches' phi'' C q + q's patches phi'. The first is at most the root of
         # <q, sum_k (scale trace)_k C_k^T phi'' C_k q>.
@@ -130,15 +131,16 @@ class _Sums:
         second = self.size * self.padding * (by_filters * influence).norm(dim=1)
         shapes = [
             (scale * self.norm * total.sqrt()).norm(dim=1)
-            for scale, total in zip((by_weights, by_smoothings), self.shape, strict=True)
+            for scale, total in zip(by_parameters, self.shape, strict=True)
         ]
-        jacobian = ((first + second).square() + shapes[0].square() + shapes[1].square()).sqrt()
+        jacobian = torch.stack([first + second, *shapes]).norm(dim=0)
 
         step = self.norm * r[:, None]
         filters = moved * self.product.sqrt() + (self.by_x.sqrt() + self.by_q.sqrt()) * step + self.jumps[1].total()
         parts = [by_filters * filters, by_filters.max() * moved * change[:, None]]
-        for scale, total, jumps in zip((by_weights, by_smoothings), self.by_shape, self.jumps[2:], strict=True):
-            parts.append(scale * (total.sqrt() * step + jumps.total()))
+        jumps = [j.total() for j in self.jumps[2:]] + [0.0] * (len(by_parameters) - 2)  # those by the shape do not
+        for scale, total, jump in zip(by_parameters, self.by_shape, jumps, strict=True):
+            parts.append(scale * (total.sqrt() * step + jump))
         jacobian_product = torch.stack([part.norm(dim=1) for part in parts]).norm(dim=0)
         return Sensitivity(f.scale * jacobian, f.scale * self.all * change, f.scale * jacobian_product)
 

@@ -6,6 +6,7 @@ Each is one frozen record of pure, elementwise functions. Responses are (B, K, H
     huber         w H_s(t)                           convex,  0 <= phi'' <= w / s
     mcp           w (H_s(t) - H_w(t)),  s < w        weakly convex, -1 <= phi'' <= w / s - 1
     log           w s / 2 log(1 + t^2 / s^2)         weakly convex, -w / (8 s) <= phi'' <= w / s
+    spline, weak_spline: learned, in regularizers/spline.py
 
 with H_a(t) = t^2 / (2 a) for |t| <= a and |t| - a / 2 beyond. `mcp` is the smoothed minimax concave penalty (Zhang,
 Annals of Statistics 2010): quadratic for |t| <= s, curvature exactly -1 up to |t| = w, constant beyond. In the
@@ -14,47 +15,12 @@ parameters of Goujon et al. (arXiv 2308.10542), alpha = 1 / w and beta = w / s. 
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-Elementwise = Callable[[Tensor, Tensor, Tensor], Tensor]
-
-
-@dataclass(frozen=True)
-class Kink:
-    """Where derivatives of phi jump: at |t| = place, by jumps = (phi'', d phi' / dw, d phi' / ds), in size."""
-
-    place: Tensor
-    jumps: tuple[Tensor | float, Tensor | float, Tensor | float]
-
-
-@dataclass(frozen=True)
-class Variation:
-    """How phi'', d phi' / dw and d phi' / ds vary while |t| stays in [low, high]: Lipschitz constants between kinks,
-    and sup |phi''|."""
-
-    lipschitz: tuple[Tensor, Tensor, Tensor]
-    curvature: Tensor
-
-
-@dataclass(frozen=True)
-class Potential:
-    """phi and what the bilevel problem needs of it; every function takes (t, w, s)."""
-
-    name: str
-    value: Elementwise
-    influence: Elementwise  # (d phi / dt) / w: the weight is cheaper applied to filters than to responses
-    curvature: Elementwise  # d2 phi / dt2
-    derivatives_by_parameters: tuple[Elementwise, Elementwise]  # d2 phi / dt dw, d2 phi / dt ds
-    slopes_by_parameters: tuple[Elementwise, Elementwise]  # d phi / dw, d phi / ds
-    largest_curvature: Callable[[Tensor, Tensor], Tensor]  # (w, s) -> max_t phi''
-    weak_convexity: Callable[[Tensor, Tensor], Tensor]  # (w, s) -> -min_t phi''
-    budgeted: bool  # -min_t phi'' = 1 for every w and s, so that the bank alone decides how weakly convex R is
-    smoothing: Callable[[Tensor, Tensor], Tensor]  # (w, unconstrained) -> s in its range
-    variation: Callable[[Tensor, Tensor, Tensor, Tensor], Variation]  # (low, high, w, s)
-    kinks: Callable[[Tensor, Tensor], list[Kink]]  # (w, s)
+from regularizers.potential import Kink, Potential, Variation
+from regularizers.spline import SPLINE, WEAK_SPLINE, LearnedPotential
 
 
 def _charbonnier_scale(t: Tensor, s: Tensor) -> Tensor:  # 1 / sqrt(t^2 + s^2)
@@ -199,4 +165,6 @@ LOG = Potential(
     kinks=lambda w, s: [],
 )
 
-POTENTIALS = {potential.name: potential for potential in (CHARBONNIER, HUBER, MCP, LOG)}
+POTENTIALS: dict[str, Potential | LearnedPotential] = {
+    potential.name: potential for potential in (CHARBONNIER, HUBER, MCP, LOG, SPLINE, WEAK_SPLINE)
+}

@@ -24,7 +24,7 @@ class Sensitivity:
 
 
 class Functional(Protocol):
-    """R(x) >= 0 for images x (B, C, H, W), with -rho <= d2R/dx2 <= L for every x."""
+    """R(x) for images x (B, C, H, W), R(constant) = 0 and -rho <= d2R/dx2 <= L for every x; R >= 0 if convex."""
 
     @property
     def natural(self) -> tuple[Tensor, ...]:

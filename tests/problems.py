@@ -5,7 +5,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from regularizers import CHARBONNIER, HUBER, LOG, MCP, FieldOfExperts, Regularizer, TotalVariation
+from regularizers import (
+    CHARBONNIER,
+    HUBER,
+    LOG,
+    MCP,
+    SPLINE,
+    WEAK_SPLINE,
+    FieldOfExperts,
+    Regularizer,
+    TotalVariation,
+)
 
 
 @dataclass(frozen=True)
@@ -86,12 +96,21 @@ def regularizers(channels: int) -> dict[str, Regularizer]:
             made[f"foe {potential.name} {boundary}"] = FieldOfExperts(
                 channels, 5, 3, potential, boundary, weak_convexity=0.8, weight=weight, smoothing=smoothing
             )
+    # Convex and weakly convex ridge regularizers: composed filters of 5 x 5, learned potentials, shared or not.
+    for name, potential, boundary, shared in (
+        ("crr", SPLINE, "valid", True),
+        ("crr reflect", SPLINE, "reflect", False),
+        ("wcrr circular", WEAK_SPLINE, "circular", True),
+        ("wcrr valid", WEAK_SPLINE, "valid", False),
+    ):
+        made[name] = FieldOfExperts(channels, 4, 3, potential, boundary, 0.8, 0.6, 0.2, (2,), shared)
     return {name: perturbed(r) for name, r in made.items()}
 
 
 NAMES = ["tv isotropic", "tv anisotropic"] + [
     f"foe {p} {b}" for p in ("charbonnier", "huber", "mcp", "log") for b in ("valid", "circular", "reflect")
 ]
+NAMES += ["crr", "crr reflect", "wcrr circular", "wcrr valid"]
 
 
 def dense(product, shape: tuple[int, ...]) -> Tensor:

@@ -47,6 +47,9 @@ def test_later_assignments_win():
         ("runs.steps=3", "unknown section"),
         ("run.steps", "--set takes section.key=value"),
         ("regularizer.weak_convexity=1.0", "must be below 1"),
+        ("regularizer.hidden_channels=4", "regularizer.hidden_channels = 4 must be a list such as [4, 8]"),
+        ("regularizer.hidden_channels=[4, 0]", "must be at least 1"),
+        ("regularizer.hidden_channels=[4, 1.5]", "must be a whole number"),
     ],
 )
 def test_mistakes_are_named(assignment, message):
@@ -58,7 +61,7 @@ def test_mistakes_are_named(assignment, message):
 def test_the_defaults_and_choices_are_those_of_the_regularizers():
     for constructor in (TotalVariation, FieldOfExperts):
         for name, parameter in inspect.signature(constructor).parameters.items():
-            if parameter.default is not parameter.empty:
+            if parameter.default is not parameter.empty and name != "hidden":  # none for foe, some for crr and wcrr
                 assert getattr(RegularizerOptions(), name) == parameter.default
     hints = get_type_hints(RegularizerOptions)
     assert set(get_args(hints["potential"])) == set(POTENTIALS)

@@ -15,6 +15,7 @@ import torch
 
 from regularizers.filter_bank import analysis, synthesis
 from regularizers.kernels import cuda
+from regularizers.spline import spline
 from tests.test_kernels import everything, field, in_torch
 
 triton = pytest.importorskip("triton", minversion="3.4")
@@ -35,6 +36,8 @@ CASES = [
     ("mcp", "valid", 1, 8, 7, (1, 15, 9), torch.float32),
     ("huber", "valid", 1, 2, 11, (1, 12, 13), torch.float64),
     ("log", "circular", 1, 3, 3, (1, 6, 9), torch.float64),
+    ("spline", "reflect", 1, 3, 3, (1, 5, 6), torch.float64),
+    ("weak_spline", "circular", 3, 9, 3, (1, 4, 5), torch.float32),
 ]
 if DEVICE == "cuda":
     # In float32 a few of so many responses would be on the other side of a kink.
@@ -47,15 +50,21 @@ if DEVICE == "cuda":
 
 def problem(potential, boundary, channels, experts, size, shape, dtype):
     functional = field(channels, experts, size, potential, boundary, dtype)
-    tensors = {name: getattr(functional, name).to(DEVICE) for name in ("filters", "weights", "smoothings")}
+    functional = moved(functional, lambda t: t.to(DEVICE))
     images = torch.randn((2, shape[0], channels, *shape[1:]), generator=torch.Generator().manual_seed(0), dtype=dtype)
-    return replace(functional, **tensors), *images.to(DEVICE)
+    return functional, *images.to(DEVICE)
+
+
+def moved(functional, to):
+    tensors = {name: to(getattr(functional, name)) for name in ("filters", "weights", "smoothings")}
+    if functional.potential.shape is not None:
+        tensors["potential"] = spline(to(functional.potential.shape), functional.potential.budgeted)
+    return replace(functional, **tensors)
 
 
 def in_double(functional, *images, monkeypatch) -> list[torch.Tensor]:
     """By torch. Its convolutions of float32 are rounded to fewer bits on some GPUs."""
-    tensors = {name: getattr(functional, name).double() for name in ("filters", "weights", "smoothings")}
-    return in_torch(replace(functional, **tensors), *(image.double() for image in images), monkeypatch)
+    return in_torch(moved(functional, torch.Tensor.double), *(image.double() for image in images), monkeypatch)
 
 
 def in_triton(functional, x, v, monkeypatch) -> list[torch.Tensor]:
@@ -136,6 +145,8 @@ def test_in_the_interpreter():
         ("_parts", "fp32", {"MODE": "summary", "POTENTIAL": "huber", "CHANNELS": 1}),
         ("_derivatives", "fp64", {"POTENTIAL": "mcp", "CHANNELS": 1}),
         ("_derivatives", "fp32", {"POTENTIAL": "log", "CHANNELS": 1}),
+        ("_parts", "fp32", {"MODE": "product", "POTENTIAL": "spline", "CHANNELS": 1}),
+        ("_derivatives", "fp32", {"POTENTIAL": "spline", "CHANNELS": 1}),
         ("_sum_parts", "fp64", {"SCALE": 0.95, "CHANNELS": 3}),
     ],
 )

@@ -39,7 +39,7 @@ CASES = [
 # Sizes on both sides of a tile's border in each direction, and the smallest image there can be.
 @needs_compiler
 @pytest.mark.parametrize("shape", [(2, 11, 11), (1, 40, 230), (3, 17, 64)])
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", CASES, ids=lambda case: "-".join(map(str, case)))
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_the_kernel_computes_what_torch_computes(case, shape, dtype, monkeypatch):
     potential, boundary, channels, filters, size = case

@@ -19,4 +19,9 @@ class Bank(Protocol):
         ...
 
     @property
+    def natural(self) -> tuple[Tensor, ...]:
+        """Filters, weights, smoothings and, of a spline, its shape (K, J)."""
+        ...
+
+    @property
     def scale(self) -> float: ...

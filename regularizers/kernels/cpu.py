@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from regularizers.kernels.bank import Bank
+from regularizers.spline import KNOTS
 
 SOURCE = Path(__file__).with_name("foe.cpp")
 FLAGS = ("-O3", "-march=native", "-std=c++17", "-shared", "-fPIC", "-fopenmp")
@@ -71,25 +72,25 @@ class CpuKernel:
         self._apply(SUMMARY, bank, x, None, diagonal, sums)
         return sums.sum(1)[:, :experts], diagonal
 
-    def mixed(self, bank: Bank, x: Tensor, q: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """d/d(filters, weights, smoothings) of <scale C^T phi'(C x), q>, summed over the batch."""
-        x, q, experts = x.contiguous(), q.contiguous(), len(bank.filters)
-        sums = x.new_zeros(bank.filters.numel() + 2 * experts, dtype=torch.float64)
+    def mixed(self, bank: Bank, x: Tensor, q: Tensor) -> tuple[Tensor, ...]:
+        """d/d natural of <scale C^T phi'(C x), q>, summed over the batch."""
+        x, q = x.contiguous(), q.contiguous()
+        sizes = [t.numel() for t in bank.natural]
+        sums = x.new_zeros(sum(sizes), dtype=torch.float64)
         self._call(self.library.foe_mixed, (), bank, x, q, sums)
-        parts = sums.to(x.dtype).split([bank.filters.numel(), experts, experts])
-        natural = (bank.filters, bank.weights, bank.smoothings)
-        by_filters, by_weights, by_smoothings = (p.view(t.shape) for p, t in zip(parts, natural, strict=True))
-        return by_filters, by_weights, by_smoothings
+        parts = sums.to(x.dtype).split(sizes)
+        return tuple(part.view(t.shape) for part, t in zip(parts, bank.natural, strict=True))
 
     def _apply(self, mode: int, bank: Bank, x: Tensor, *others: Tensor | None) -> None:
         self._call(self.library.foe_apply, (ctypes.c_int(mode),), bank, x, *others)
 
     def _call(self, function, head: tuple, bank: Bank, x: Tensor, *others: Tensor | None) -> None:
-        natural = [t.contiguous() for t in (bank.filters, bank.weights, bank.smoothings)]  # alive during the call
+        natural = [t.contiguous() for t in bank.natural]  # alive during the call
+        shape = (None,) * (4 - len(natural))
         function(
             *head,
             ctypes.byref(_Shape(*x.shape)),
-            *map(_address, natural),
+            *map(_address, (*natural, *shape)),
             ctypes.c_double(bank.scale),
             ctypes.c_int(len(bank.filters)),
             *map(_address, (x, *others)),
@@ -104,7 +105,13 @@ def _address(t: Tensor | None) -> ctypes.c_void_p:
 def kernel(dtype: torch.dtype, filter_size: int, potential: str) -> CpuKernel | None:
     """The kernel, compiled if it is not in the cache; None, after a warning, where it cannot be compiled."""
     compiler = os.environ.get("CXX") or "c++"
-    defines = (f"-DREAL={REALS[dtype]}", f"-DSIZE={filter_size}", f"-DPOTENTIAL={potential.capitalize()}")
+    knots = ",".join(map(repr, KNOTS)) if potential == "spline" else ""
+    defines = (
+        f"-DREAL={REALS[dtype]}",
+        f"-DSIZE={filter_size}",
+        f"-DPOTENTIAL={potential.capitalize()}",
+        f"-DKNOTS={knots}",
+    )
     try:
         library = ctypes.CDLL(str(_compiled(compiler, defines)))
     except (OSError, subprocess.CalledProcessError) as error:

@@ -29,6 +29,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from regularizers.kernels.bank import Bank
+from regularizers.spline import KNOTS
 
 try:
     import triton
@@ -44,6 +45,7 @@ else:
 
 ROWS, COLUMNS = tl.constexpr(8), tl.constexpr(32)
 VECTORS = tl.constexpr(2)  # of experts in a block; a vector is what one load of 16 bytes holds
+J = tl.constexpr(len(KNOTS))  # of a spline
 PIXELS = tl.constexpr(256)  # of a program that adds parts
 PROGRAMS = 1584  # 12 warps, as many as have registers, on each multiprocessor of an H200
 FUSED = {"enable_fp_fusion": True}  # a product and a sum in one instruction: Triton 3.10 no longer does so unasked
@@ -59,26 +61,45 @@ def _clip(t):
 
 
 @jit
-def _influence(t, w, s, POTENTIAL: tl.constexpr):
+def _of_knot(table, j, VECTOR: tl.constexpr):
+    """Entry j of a (3 J, experts of a block) table, a, b and tau, for a vector of experts."""
+    return tl.load(table + j * (VECTORS * VECTOR) + tl.arange(0, VECTOR))[:, None]
+
+
+@jit
+def _influence(t, w, s, shape, POTENTIAL: tl.constexpr):
+    """shape: a, b and tau of a spline's vector of experts."""
     if POTENTIAL == "charbonnier":
         z = w * t * tl.rsqrt(t * t + s * s)
     elif POTENTIAL == "huber":
         z = w * _clip(t * (1 / s))
     elif POTENTIAL == "log":
         z = w * s * t / (t * t + s * s)
+    elif POTENTIAL == "spline":
+        z = tl.zeros_like(t)
+        for j in range(J):  # unrolled, it takes minutes to compile
+            b, tau = _of_knot(shape, J + j, t.shape[0]), _of_knot(shape, 2 * J + j, t.shape[0])
+            z += b * tl.minimum(tl.maximum(t * (1 / s), -tau), tau)
+        z = w * z
     else:
         z = w * (_clip(t * (1 / s)) - _clip(t * (1 / w)))
     return z
 
 
 @jit
-def _curvature(t, w, s, POTENTIAL: tl.constexpr):
+def _curvature(t, w, s, shape, POTENTIAL: tl.constexpr):
     if POTENTIAL == "charbonnier":
         r = tl.rsqrt(t * t + s * s)
         d = (w * s * s) * (r * r * r)
     elif POTENTIAL == "log":
         r = 1 / (t * t + s * s)
         d = (w * s) * (s * s - t * t) * (r * r)
+    elif POTENTIAL == "spline":
+        d = tl.zeros_like(t)
+        for j in range(J):
+            a, tau = _of_knot(shape, J - 1 - j, t.shape[0]), _of_knot(shape, 3 * J - 1 - j, t.shape[0])
+            d = tl.where(tl.abs(t) * (1 / s) < tau, a, d)
+        d = (w / s) * d
     else:
         d = tl.where(tl.abs(t) < s, w / s, 0.0)
         if POTENTIAL == "mcp":
@@ -87,11 +108,11 @@ def _curvature(t, w, s, POTENTIAL: tl.constexpr):
 
 
 @jit
-def _by_weight(t, w, s, POTENTIAL: tl.constexpr):
+def _by_weight(t, w, s, shape, POTENTIAL: tl.constexpr):
     if POTENTIAL == "mcp":
         d = _clip(t * (1 / s)) - tl.where(tl.abs(t) < w, 0.0, tl.where(t < 0, -1.0, 1.0))
     else:
-        d = _influence(t, 1.0, s, POTENTIAL)
+        d = _influence(t, 1.0, s, shape, POTENTIAL)
     return d
 
 
@@ -205,6 +226,7 @@ def _parts(
     taps,
     weights,
     smoothings,
+    shapes,
     parts,
     sums,
     height,
@@ -225,13 +247,14 @@ def _parts(
         w, s = _vectors(weights, block, VECTOR), _vectors(smoothings, block, VECTOR)
         f = taps + block * (CHANNELS * SIZE * SIZE * VECTORS * VECTOR)
         u = _responses(x + first, f, row, columns, height, width, CHANNELS, SIZE)
+        shape = shapes + block * (3 * J * VECTORS * VECTOR)
         z = ()
         for e in tl.static_range(VECTORS):
             for i in tl.static_range(ROWS):
                 if MODE == "gradient":
-                    value = _influence(u[e * ROWS + i], w[e], s[e], POTENTIAL)
+                    value = _influence(u[e * ROWS + i], w[e], s[e], shape + e * VECTOR, POTENTIAL)
                 else:
-                    value = _curvature(u[e * ROWS + i], w[e], s[e], POTENTIAL)
+                    value = _curvature(u[e * ROWS + i], w[e], s[e], shape + e * VECTOR, POTENTIAL)
                 inside = _inside(row + i, columns, height - SIZE + 1, width - SIZE + 1)[None, :]
                 z += (tl.where(inside, tl.abs(value) if MODE == "summary" else value, 0.0),)
         if MODE == "product":
@@ -279,6 +302,7 @@ def _derivatives(
     taps,
     weights,
     smoothings,
+    shapes,
     sums,
     height,
     width,
@@ -287,14 +311,17 @@ def _derivatives(
     CHANNELS: tl.constexpr,
     SIZE: tl.constexpr,
 ):
-    """Derivatives of scale^-1 <dR/dx, v> by a block's taps, weights and smoothings, over every num_programs-th tile."""
+    """Derivatives of scale^-1 <dR/dx, v> by a block's taps, weights, smoothings and b, over every
+    num_programs-th tile."""
     block = tl.program_id(1)
     VECTOR: tl.constexpr = 128 // x.dtype.element_ty.primitive_bitwidth
     TAPS: tl.constexpr = CHANNELS * SIZE * SIZE
+    KNOTTED: tl.constexpr = J if POTENTIAL == "spline" else 0
     k = tl.arange(0, VECTOR)
-    mine = sums + (tl.program_id(0) * tl.num_programs(1) + block) * ((TAPS + 2) * VECTORS * VECTOR)
+    mine = sums + (tl.program_id(0) * tl.num_programs(1) + block) * ((TAPS + 2 + KNOTTED) * VECTORS * VECTOR)
     w, s = _vectors(weights, block, VECTOR), _vectors(smoothings, block, VECTOR)
     f = taps + block * (TAPS * VECTORS * VECTOR)
+    shape = shapes + block * (3 * J * VECTORS * VECTOR)
     for tile in range(tl.program_id(0), tiles, tl.num_programs(0)):
         first, row, columns = _place(tile, height, width, CHANNELS, SIZE)
         u = _responses(x + first, f, row, columns, height, width, CHANNELS, SIZE)
@@ -306,12 +333,26 @@ def _derivatives(
             for i in tl.static_range(ROWS):
                 inside = _inside(row + i, columns, height - SIZE + 1, width - SIZE + 1)[None, :]
                 along = tl.where(inside, r[e * ROWS + i], 0.0)
-                by_x += (_curvature(u[e * ROWS + i], w[e], s[e], POTENTIAL) * along,)
-                by_v += (tl.where(inside, _influence(u[e * ROWS + i], w[e], s[e], POTENTIAL), 0.0),)
-                by_w += _by_weight(u[e * ROWS + i], w[e], s[e], POTENTIAL) * along
-                by_s += _by_smoothing(u[e * ROWS + i], w[e], s[e], POTENTIAL) * along
+                t, a = u[e * ROWS + i], shape + e * VECTOR
+                d, z = _curvature(t, w[e], s[e], a, POTENTIAL), _influence(t, w[e], s[e], a, POTENTIAL)
+                by_x += (d * along,)
+                by_v += (tl.where(inside, z, 0.0),)
+                if POTENTIAL == "spline":
+                    by_w += z / w[e] * along
+                    by_s -= d * t / s[e] * along
+                else:
+                    by_w += _by_weight(t, w[e], s[e], a, POTENTIAL) * along
+                    by_s += _by_smoothing(t, w[e], s[e], POTENTIAL) * along
             _add(mine + (TAPS * VECTORS + e) * VECTOR + k, tl.sum(by_w, 1))
             _add(mine + ((TAPS + 1) * VECTORS + e) * VECTOR + k, tl.sum(by_s, 1))
+            for j in range(KNOTTED):  # by b
+                tau = _of_knot(shape + e * VECTOR, 2 * J + j, VECTOR)
+                total = tl.zeros((VECTOR, COLUMNS), x.dtype.element_ty)
+                for i in tl.static_range(ROWS):
+                    inside = _inside(row + i, columns, height - SIZE + 1, width - SIZE + 1)[None, :]
+                    z = tl.minimum(tl.maximum(u[e * ROWS + i] * (1 / s[e]), -tau), tau)
+                    total += w[e] * z * tl.where(inside, r[e * ROWS + i], 0.0)
+                _add(mine + ((TAPS + 2 + j) * VECTORS + e) * VECTOR + k, tl.sum(total, 1))
         for c in range(CHANNELS):
             for q in range(SIZE):
                 plane = first + c * (height.to(tl.int64) * width) + q
@@ -347,21 +388,25 @@ class CudaKernel:
         diagonal, sums = self._apply("summary", bank, _packed(bank), x)
         return sums.view(len(x), -1, sums.shape[-1]).sum(1)[:, : len(bank.filters)], diagonal
 
-    def mixed(self, bank: Bank, x: Tensor, q: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """d/d(filters, weights, smoothings) of <scale C^T phi'(C x), q>, summed over the batch."""
+    def mixed(self, bank: Bank, x: Tensor, q: Tensor) -> tuple[Tensor, ...]:
+        """d/d natural of <scale C^T phi'(C x), q>, summed over the batch."""
         (channels, size), tiles = bank.filters.shape[1:3], _tiles(x, bank)
         x, packed = x.contiguous(), _packed(bank)
         blocks, experts = len(packed[0]), packed[1].numel()
         programs = min(tiles, max(1, PROGRAMS // blocks))
-        sums = x.new_zeros(programs, blocks, channels * size**2 + 2, experts // blocks)
+        taps, knots = channels * size**2, sum(t.shape[-1] for t in bank.natural[3:])
+        sums = x.new_zeros(programs, blocks, taps + 2 + knots, experts // blocks)
         with torch.cuda.device_of(x):
             _derivatives[programs, blocks](
                 x, q.contiguous(), *packed, sums, *x.shape[2:], tiles, self.potential, channels, size, **OPTIONS
             )
         found = bank.scale * sums.sum(0, dtype=torch.float64).transpose(0, 1).reshape(-1, experts)
-        found = found[:, : len(bank.filters)].T.to(x.dtype)
-        by_filters = found[:, :-2].unflatten(1, (channels, size, size)).transpose(2, 3)
-        return by_filters, found[:, -2].view_as(bank.weights), found[:, -1].view_as(bank.smoothings)
+        found = found[:, : len(bank.filters)].T
+        # a_j is in b_j and, with the other sign, in b_{j-1}.
+        by_shape = found[:, taps + 2 :].diff(dim=1, prepend=found.new_zeros(len(found), 1 if knots else 0))
+        by_filters = found[:, :taps].unflatten(1, (channels, size, size)).transpose(2, 3)
+        every = by_filters, *found[:, taps : taps + 2, None, None].unbind(1), by_shape
+        return tuple(t.to(x.dtype) for t in every[: len(bank.natural)])
 
     def _apply(
         self, mode: str, bank: Bank, packed: tuple[Tensor, ...], x: Tensor, v: Tensor | None = None
@@ -389,14 +434,21 @@ def _tiles(x: Tensor, bank: Bank) -> int:
     return len(x) * down * across
 
 
-def _packed(bank: Bank) -> tuple[Tensor, Tensor, Tensor]:
-    """Filters as (block, c, q, p, expert), weights, smoothings; zero filters fill the last block."""
+def _packed(bank: Bank) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Filters as (block, c, q, p, expert), weights, smoothings, a, b and tau of a spline as (block, 3, j, expert); zero
+    filters fill the last block."""
     experts, together = len(bank.filters), VECTORS.value * 16 // bank.filters.element_size()
     blocks = triton.cdiv(experts, together)
     missing = (0, blocks * together - experts)
     filters = pad(bank.filters, (0, 0, 0, 0, 0, 0, *missing)) if missing[1] else bank.filters
     weights, smoothings = (pad(t.flatten(), missing, value=1.0) for t in (bank.weights, bank.smoothings))
-    return filters.unflatten(0, (blocks, together)).permute(0, 2, 4, 3, 1).contiguous(), weights, smoothings
+    taps = filters.unflatten(0, (blocks, together)).permute(0, 2, 4, 3, 1).contiguous()
+    shapes = taps.new_empty(0)
+    for a in bank.natural[3:]:
+        b, tau = a - pad(a[:, 1:], (0, 1)), a.new_tensor(KNOTS).expand_as(a)
+        table = pad(torch.stack((a, b, tau), 1), (0, 0, 0, 0, *missing))
+        shapes = table.unflatten(0, (blocks, together)).permute(0, 2, 3, 1).contiguous()
+    return taps, weights, smoothings, shapes
 
 
 @cache

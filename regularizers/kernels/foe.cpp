@@ -5,7 +5,8 @@
 // Vectors run along image rows. Filtering keeps a block of experts in registers while one tap after the other is
 // broadcast; its adjoint keeps the SIZE rows that one row of responses touches.
 //
-// Compiled for one scalar type, filter size and potential: -DREAL=float|double -DSIZE=s -DPOTENTIAL=Charbonnier|Huber|Mcp|Log.
+// Compiled for one scalar type, filter size and potential: -DREAL=float|double -DSIZE=s
+// -DPOTENTIAL=Charbonnier|Huber|Mcp|Log|Spline -DKNOTS=tau_1,...,tau_J of a spline, or nothing.
 
 #include <algorithm>
 #include <cmath>
@@ -26,6 +27,8 @@ typedef REAL real;
 typedef real vec __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(REAL)), may_alias));  // at any address
 
 constexpr int LANES = VECTOR_BYTES / sizeof(real);
+constexpr real TAU[] = {0, KNOTS};                    // tau_0 ... tau_J
+constexpr int J = sizeof(TAU) / sizeof(real) - 1;
 constexpr int HALO = SIZE - 1;
 constexpr int up(int n, int multiple) { return (n + multiple - 1) / multiple * multiple; }
 
@@ -43,6 +46,15 @@ inline vec load(const real* p) { return *reinterpret_cast<const vec*>(p); }
 inline void store(real* p, vec v) { *reinterpret_cast<vec*>(p) = v; }
 inline void add(real* p, vec v) { store(p, load(p) + v); }
 inline vec absolute(vec t) { return t < 0 ? -t : t; }
+
+inline vec smaller(vec t, real bound) {  // the minimum, for which GCC compares and blends
+#if defined(__AVX512F__)
+    if constexpr (sizeof(real) == 4) return (vec)_mm512_min_ps((__m512)t, _mm512_set1_ps(bound));
+    else return (vec)_mm512_min_pd((__m512d)t, _mm512_set1_pd(bound));
+#endif
+    return t < bound ? t : vec{} + bound;
+}
+
 inline vec clip(vec t) { t = t < 1 ? t : vec{} + 1; return t > -1 ? t : vec{} - 1; }
 
 inline vec inverse_root(vec t) {
@@ -58,7 +70,7 @@ inline vec inverse_root(vec t) {
 }
 
 // Potentials, as in regularizers/potentials.py.
-struct Expert { real w, s, inverse_w, inverse_s; };
+struct Expert { real w, s, inverse_w, inverse_s; const real *a, *b; };  // a, b: of a spline's J knots
 
 struct Charbonnier {
     static vec influence(vec t, const Expert& e) { return e.w * t * inverse_root(t * t + e.s * e.s); }
@@ -108,20 +120,46 @@ struct Log {
     }
 };
 
+struct Spline {  // regularizers/spline.py
+    static vec sign(vec t) { return t < 0 ? vec{} - 1 : vec{} + 1; }
+    static vec by_weight(vec t, const Expert& e) {
+        vec z = absolute(t) * e.inverse_s, sum{};
+#pragma GCC unroll 32
+        for (int j = 1; j <= J; j++) sum += e.b[j - 1] * smaller(z, TAU[j]);
+        return sign(t) * sum;
+    }
+    static vec influence(vec t, const Expert& e) { return e.w * by_weight(t, e); }
+    static vec curvature(vec t, const Expert& e) {
+        vec z = absolute(t) * e.inverse_s, d{};
+#pragma GCC unroll 32
+        for (int j = J; j >= 1; j--) d = z < TAU[j] ? vec{} + e.a[j - 1] : d;
+        return e.w * e.inverse_s * d;
+    }
+    static vec by_smoothing(vec t, const Expert& e) { return -e.inverse_s * t * curvature(t, e); }
+};
+
 // The bank: filters (K, C, s, s) in the two orders in which taps are broadcast, K rounded up to a multiple of EXPERTS
 // by experts that are zero.
 struct Bank {
     int experts, channels;
     std::vector<real> analysis;   // [block of experts][c][p][q][expert in block]
     std::vector<real> synthesis;  // [k][c][q][p], times scale, or their squares
+    std::vector<real> a, b;  // [k][j]
     std::vector<Expert> expert;
 
-    Bank(const real* filters, const real* weights, const real* smoothings, real scale, int k_, int channels_,
-         bool squared)
+    Bank(const real* filters, const real* weights, const real* smoothings, const real* shape, real scale, int k_,
+         int channels_, bool squared)
         : experts(up(k_, EXPERTS)), channels(channels_), analysis(experts * channels * SIZE * SIZE),
-          synthesis(analysis.size()), expert(experts, Expert{1, (real)0.5, 1, 2}) {
+          synthesis(analysis.size()), a(experts * J), b(experts * J) {
+        for (int k = 0; k < experts; k++)
+            expert.push_back({1, (real)0.5, 1, 2, a.data() + k * J, b.data() + k * J});
         for (int k = 0; k < k_; k++) {
-            expert[k] = {weights[k], smoothings[k], 1 / weights[k], 1 / smoothings[k]};
+            expert[k].w = weights[k], expert[k].inverse_w = 1 / weights[k];
+            expert[k].s = smoothings[k], expert[k].inverse_s = 1 / smoothings[k];
+            for (int j = 0; j < J; j++) {
+                a[k * J + j] = shape[k * J + j];
+                b[k * J + j] = shape[k * J + j] - (j + 1 < J ? shape[k * J + j + 1] : 0);
+            }
             for (int c = 0; c < channels; c++)
                 for (int p = 0; p < SIZE; p++)
                     for (int q = 0; q < SIZE; q++) {
@@ -344,15 +382,28 @@ inline void correlate(Tile& x, Responses& z, const Bank& bank, int rows, int col
             }
 }
 
-// Per band: derivatives of scale^-1 <dR/dx, q> by the filters, then by weights and by smoothings.
+// sums[j][LANES] += sign(t) min(|t| / s, tau_j) v, for j = 1 ... J: the derivatives of psi' by b.
+template <int M>
+inline void add_by_bends(const vec t[M], const vec v[M], const Expert& e, real* sums) {
+    vec z[M], along[M];
+    for (int m = 0; m < M; m++) z[m] = absolute(t[m]) * e.inverse_s, along[m] = t[m] < 0 ? -v[m] : v[m];
+    for (int j = 1; j <= J; j++) {
+        vec sum{};
+        for (int m = 0; m < M; m++) sum += smaller(z[m], TAU[j]) * along[m];
+        add(sums + (j - 1) * LANES, sum);
+    }
+}
+
+// Per band: derivatives of scale^-1 <dR/dx, q> by the filters, then by weights, by smoothings and by the shape (K, J).
 void mixed(const real* x, const real* q, double* totals, const Shape& n, const Bank& bank) {
     using P = POTENTIAL;
-    long taps = (long)bank.experts * bank.channels * SIZE * SIZE, stride = taps + 2 * bank.experts;
+    long taps = (long)bank.experts * bank.channels * SIZE * SIZE, stride = taps + (2 + J) * bank.experts;
     over_bands(n, [&](int b, int band, int first, int rows) {
         double* total = totals + ((long)b * n.bands() + band) * stride;
         Tile at(n.channels), along(n.channels);
         Responses by_x(bank.experts, ROWS), by_q(bank.experts, ROWS);
         std::vector<real> by_weight(bank.experts * LANES), by_smoothing(bank.experts * LANES);
+        std::vector<real> by_bend(bank.experts * J * LANES);
         for (int j0 = 0; j0 < n.width - HALO; j0 += COLUMNS) {
             int columns = std::min(COLUMNS, n.width - HALO - j0);
             at.read(x + b * n.size(), n, first, rows, j0, columns);
@@ -374,6 +425,7 @@ void mixed(const real* x, const real* q, double* totals, const Shape& n, const B
                             add(&by_weight[k * LANES], P::by_weight(u[e][m], expert) * w[e][m]);
                             add(&by_smoothing[k * LANES], P::by_smoothing(u[e][m], expert) * w[e][m]);
                         }
+                        if (J > 0) add_by_bends<M>(u[e], w[e], expert, &by_bend[k * J * LANES]);
                     }
                 });
                 for (int k = 0; k < bank.experts; k++) by_q.trim(k, i, columns);
@@ -384,6 +436,12 @@ void mixed(const real* x, const real* q, double* totals, const Shape& n, const B
         for (int k = 0; k < bank.experts; k++) {
             total[taps + k] = sum_of(load(&by_weight[k * LANES]));
             total[taps + bank.experts + k] = sum_of(load(&by_smoothing[k * LANES]));
+            double before = 0;
+            for (int j = 0; j < J; j++) {  // a_j is in b_j and, with the other sign, in b_{j-1}
+                double here = bank.expert[k].w * sum_of(load(&by_bend[(k * J + j) * LANES]));
+                total[taps + 2 * bank.experts + k * J + j] = here - before;
+                before = here;
+            }
         }
     });
 }
@@ -393,10 +451,11 @@ extern "C" long foe_memory(const Shape* n, int experts) { return place(*n, up(ex
 extern "C" int foe_bands(const Shape* n) { return n->bands(); }
 extern "C" int foe_experts(int experts) { return up(experts, EXPERTS); }
 
-// filters (K, C, s, s), weights (K), smoothings (K); x, v, g (B, C, H, W), v and g where the mode has them.
+// filters (K, C, s, s), weights (K), smoothings (K), shape (K, J); x, v, g (B, C, H, W), v and g where the mode has them.
 extern "C" void foe_apply(int mode, const Shape* n, const real* filters, const real* weights, const real* smoothings,
-                          double scale, int experts, const real* x, const real* v, real* g, real* curvature) {
-    Bank bank(filters, weights, smoothings, (real)scale, experts, n->channels, mode == SUMMARY);
+                          const real* shape, double scale, int experts, const real* x, const real* v, real* g,
+                          real* curvature) {
+    Bank bank(filters, weights, smoothings, shape, (real)scale, experts, n->channels, mode == SUMMARY);
     if (mode == GRADIENT) apply<GRADIENT>(x, v, g, curvature, *n, bank);
     if (mode == REMEMBER) apply<REMEMBER>(x, v, g, curvature, *n, bank);
     if (mode == SUMMARY) apply<SUMMARY>(x, v, g, curvature, *n, bank);
@@ -404,21 +463,22 @@ extern "C" void foe_apply(int mode, const Shape* n, const real* filters, const r
     if (mode == PRODUCT_AT_X) apply<PRODUCT_AT_X>(x, v, g, curvature, *n, bank);
 }
 
-// derivatives (K C s s + 2 K): of <dR/dx, q>, summed over the batch, by filters, weights and smoothings.
+// derivatives (K C s s + 2 K + K J): of <dR/dx, q>, summed over the batch, by filters, weights, smoothings and shape.
 extern "C" void foe_mixed(const Shape* n, const real* filters, const real* weights, const real* smoothings,
-                          double scale, int experts, const real* x, const real* q, double* derivatives) {
-    Bank bank(filters, weights, smoothings, (real)scale, experts, n->channels, false);
-    long per_expert = (long)n->channels * SIZE * SIZE, stride = bank.experts * (per_expert + 2);
+                          const real* shape, double scale, int experts, const real* x, const real* q,
+                          double* derivatives) {
+    Bank bank(filters, weights, smoothings, shape, (real)scale, experts, n->channels, false);
+    long per_expert = (long)n->channels * SIZE * SIZE, stride = bank.experts * (per_expert + 2 + J);
     long parts = (long)n->batch * n->bands();
     std::vector<double> totals(parts * stride);
     mixed(x, q, totals.data(), *n, bank);
     // A fixed order of summation: the result does not depend on the number of threads.
     for (long part = 0; part < parts; part++) {
         const double* total = totals.data() + part * stride;
-        for (long i = 0; i < experts * per_expert; i++) derivatives[i] += scale * total[i];
-        for (int group = 0; group < 2; group++)
-            for (int k = 0; k < experts; k++)
-                derivatives[experts * (per_expert + group) + k] +=
-                    scale * total[bank.experts * (per_expert + group) + k];
+        double* to = derivatives;
+        for (long width : {per_expert, 1L, 1L, (long)J}) {
+            for (long i = 0; i < experts * width; i++) to[i] += scale * total[i];
+            to += experts * width, total += bank.experts * width;
+        }
     }
 }

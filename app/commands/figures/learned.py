@@ -6,14 +6,14 @@ from matplotlib.figure import Figure
 from app.options import ConfigError
 from figures import filters, potentials
 from figures.style import PAPER, Look
-from regularizers import CHARBONNIER, FieldOfExperts, Regularizer, TotalVariation
+from regularizers import CHARBONNIER, MCP, FieldOfExperts, Regularizer, TotalVariation
 
 
 def draw_filters(
     regularizer: Regularizer, name: str, look: Look = PAPER, frequency: bool = False, common_range: bool = False
 ) -> Figure:
     if not isinstance(regularizer, FieldOfExperts):
-        raise ConfigError(f"{name} has no filters to draw (this figure is for foe)")
+        raise ConfigError(f"{name} has no filters to draw (this figure is for foe, crr and wcrr)")
     with torch.no_grad():
         functional = regularizer.functional()
     return filters.draw(functional.filters, functional.weights, functional.smoothings, look, frequency, common_range)
@@ -23,16 +23,16 @@ def draw_potentials(regularizer: Regularizer, name: str, look: Look = PAPER) -> 
     """phi_k(t; w_k, s_k) times the scale of the bank, up to where it has become straight. The potential of total
     variation is that of `charbonnier`, of the length of the gradient."""
     if isinstance(regularizer, FieldOfExperts):
-        potential, scale = regularizer.potential, regularizer.scale
-    elif isinstance(regularizer, TotalVariation):
-        potential, scale = CHARBONNIER, 1.0
-    else:
-        raise ConfigError(f"{name} has no potentials to draw (this figure is for tv and foe)")
-    with torch.no_grad():
         functional = regularizer.functional()
-    w, s = (p.detach().double().cpu().reshape(-1, 1) for p in (functional.weights, functional.smoothings))
-    end = 1.2 * float(w.max()) if potential.weak_convexity else 4 * float(s.max())
-    t = torch.linspace(-end, end, 801, dtype=torch.float64)
-    every = t.repeat(len(w), 1)
+        potential, scale = functional.potential, functional.scale
+    elif isinstance(regularizer, TotalVariation):
+        functional, potential, scale = regularizer.functional(), CHARBONNIER, 1.0
+    else:
+        raise ConfigError(f"{name} has no potentials to draw (this figure is for tv, foe, crr and wcrr)")
+    w, s = (p.detach().double().view(-1, 1, 1) for p in (functional.weights, functional.smoothings))
+    end = 1.2 * float(w.max()) if potential is MCP else 4 * float(s.max())
+    t = torch.linspace(-end, end, 801, dtype=torch.float64, device=w.device)
+    every = t.repeat(len(w), 1, 1)
     values, slopes = potential.value(every, w, s), w * potential.influence(every, w, s)
-    return potentials.draw(t, scale * values, scale * slopes, w[:, 0], look)
+    values, slopes = ((scale * v[:, 0]).detach().cpu() for v in (values, slopes))
+    return potentials.draw(t.cpu(), values, slopes, w.flatten().cpu(), look)

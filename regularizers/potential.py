@@ -1,0 +1,49 @@
+"""What a potential phi(t; w, s) is: an even function of a filter response t with weight w > 0 and smoothing s > 0.
+
+Responses are (B, K, H, W), w and s are (K, 1, 1). A potential whose shape is learned has further parameters a_1, ...,
+a_J, which follow w and s wherever derivatives by parameters are listed.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor
+
+Elementwise = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Kink:
+    """Where derivatives of phi jump: at |t| = place, by jumps = (phi'', d phi' / dw, d phi' / ds), in size. Those by
+    the shape do not jump."""
+
+    place: Tensor
+    jumps: tuple[Tensor | float, Tensor | float, Tensor | float]
+
+
+@dataclass(frozen=True)
+class Variation:
+    """How phi'' and the derivatives of phi' by the parameters vary while |t| stays in [low, high]: Lipschitz constants
+    between kinks, and sup |phi''|."""
+
+    lipschitz: tuple[Tensor, ...]
+    curvature: Tensor
+
+
+@dataclass(frozen=True)
+class Potential:
+    """phi and what the bilevel problem needs of it; every function takes (t, w, s)."""
+
+    name: str
+    value: Elementwise
+    influence: Elementwise  # (d phi / dt) / w: the weight is cheaper applied to filters than to responses
+    curvature: Elementwise  # d2 phi / dt2
+    derivatives_by_parameters: tuple[Elementwise, ...]  # d2 phi / dt dw, d2 phi / dt ds, ...
+    slopes_by_parameters: tuple[Elementwise, ...]  # d phi / dw, d phi / ds, ...
+    largest_curvature: Callable[[Tensor, Tensor], Tensor]  # (w, s) -> max_t phi''
+    weak_convexity: Callable[[Tensor, Tensor], Tensor]  # (w, s) -> -min_t phi'', or 0 where phi is convex
+    budgeted: bool  # -min_t phi'' <= 1 for every w and s, so that the bank alone decides how weakly convex R is
+    smoothing: Callable[[Tensor, Tensor], Tensor]  # (w, unconstrained) -> s in its range
+    variation: Callable[[Tensor, Tensor, Tensor, Tensor], Variation]  # (low, high, w, s)
+    kinks: Callable[[Tensor, Tensor], list[Kink]]  # (w, s)
+    shape: Tensor | None = None  # (K, J), a_1 ... a_J of every filter
