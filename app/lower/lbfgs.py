@@ -139,14 +139,18 @@ def solve(
     for k in range(1, max_iterations + 1):
         if (k - 1) % check_every(start.device) == 0 or k == max_iterations:
             keep = (state.bound > accuracy) & (state.stalled < patience) & (k < max_iterations)
-            if not keep.all():
-                gone, kept = (~keep).nonzero()[:, 0], keep.nonzero()[:, 0]
+            flags = torch.stack((keep, state.bound < state.refresh_below)).tolist()  # the only wait for the device
+            kept, gone = _where(flags[0]), _where([not f for f in flags[0]])
+            if gone:
                 for result, found in ((best, state.best), (bound, state.bound), (iterations, state.iterations)):
                     result[state.index[gone]] = found[gone]
-                if len(kept) == 0:
+                if not kept:
                     break
-                energy, state = energy.take(kept), state.take(kept)
-            _refresh(state, energy)
+                images = torch.tensor(kept, device=start.device)
+                energy, state = energy.take(images), state.take(images)
+            due = _where([flags[1][i] for i in kept])
+            if due:
+                _refresh(state, energy, torch.tensor(due, device=start.device))
         _advance(state, energy, accuracy, k % MEMORY)
     return LowerSolution(best, bound, bound <= accuracy, iterations)
 
@@ -220,14 +224,16 @@ def _certify(state: _State, point: Tensor, error: Tensor, accuracy: float) -> No
     state.stalled = (state.stalled + 1).masked_fill_(halved, 0)
 
 
-def _refresh(state: _State, energy: Energy) -> None:
+def _refresh(state: _State, energy: Energy, due: Tensor) -> None:
     """Where curvature has changed most since the start: once, after the first fast decrease, begin again at x."""
-    due = (state.bound < state.refresh_below).nonzero()[:, 0]
-    if len(due):
-        inverse, g = preconditioner(energy.take(due), state.x[due]), state.g[due]
-        p = inverse(g)
-        state.p[due], state.d[due], state.slope[due], state.t[due] = p, -p, -dot(g, p), 1
-        state.inverse = state.inverse.put(due, inverse)
-        state.pairs.forget(due)
-        state.refresh_below[due] = 0
-        state.iterations[due] += 1
+    inverse, g = preconditioner(energy.take(due), state.x[due]), state.g[due]
+    p = inverse(g)
+    state.p[due], state.d[due], state.slope[due], state.t[due] = p, -p, -dot(g, p), 1
+    state.inverse = state.inverse.put(due, inverse)
+    state.pairs.forget(due)
+    state.refresh_below[due] = 0
+    state.iterations[due] += 1
+
+
+def _where(flags: list[bool]) -> list[int]:
+    return [i for i, flag in enumerate(flags) if flag]

@@ -21,7 +21,7 @@ class Preconditioner:
     """v -> P^-1 v for a batch, one P per image."""
 
     unscale: Tensor  # S^-1 (B, C, H, W)
-    inverse: Tensor  # c^-1 (B, C, C, H, W // 2 + 1), hermitian in the channels; of one channel, (B, 1, H, W // 2 + 1, 2)
+    inverse: Tensor  # c^-1 (B, C, C, H, W // 2 + 1), hermitian in the channels; for C = 1 (B, 1, H, W // 2 + 1, 2)
 
     def __call__(self, v: Tensor) -> Tensor:  # (B, C, H, W) -> (B, C, H, W)
         spectrum = torch.fft.rfft2(v * self.unscale)
