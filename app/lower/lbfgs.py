@@ -4,7 +4,7 @@
 
 B_k from the last MEMORY pairs s = dx, y = dgrad and the preconditioner, scaled by <s, y> / <y, P^-1 y> (Nocedal and
 Wright, Numerical Optimization, 2006, section 7.2; the two loops as two small triangular systems). P^-1 y is the change
-of P^-1 g, so an iteration takes one gradient, one P^-1, and two passes over the pairs: for inner products and for d.
+of P^-1 g, so an iteration takes one gradient, one P^-1, and three passes over the pairs: with y, with g, and for d.
 
 The line search asks for slopes only, because differences of values stall in float32. With slope(t) the inner product
 <grad h(x + t d), d>, the step t = 1 is tried first and taken if slope(t) <= ACCEPT |slope(0)| (the upper half of the
