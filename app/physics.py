@@ -46,6 +46,14 @@ class DeepinvOperator:
 
 
 @dataclass(frozen=True)
+class IdentityOperator(DeepinvOperator):
+    """A = I, which costs nothing."""
+
+    def normal(self, x: Tensor) -> Tensor:
+        return x
+
+
+@dataclass(frozen=True)
 class MaskOperator(DeepinvOperator):
     """Inpainting with one mask per image."""
 
@@ -71,7 +79,7 @@ OperatorFactory = Callable[[torch.Size, tuple[int, ...]], DeepinvOperator]
 
 def denoising(device: torch.device) -> OperatorFactory:
     """A = I."""
-    operator = DeepinvOperator(Denoising(device=device), 1.0, 1.0)
+    operator = IdentityOperator(Denoising(device=device), 1.0, 1.0)
     return lambda shape, images: operator
 
 

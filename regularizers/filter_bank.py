@@ -87,11 +87,11 @@ def spectral_bound(filters: Tensor, weights: Tensor, boundary: str) -> Tensor:
     """
     degree = filters.shape[-1] - 1
     grid = max(32, 2 ** math.ceil(math.log2(16 * (degree + 1))))
-    spectrum = torch.fft.rfft2(filters, s=(grid, grid))
-    if filters.shape[1] == 1:
-        power = torch.einsum("k,khw->hw", weights, spectrum.abs().square()[:, 0])
+    if filters.shape[1] == 1:  # S is the transform of a stencil whose lags begin at 0 here, which turns its phase only
+        stencil = torch.einsum("k,kij->ij", weights, autocorrelation(filters)[:, 0, 0])
+        power = torch.fft.rfft2(stencil, s=(grid, grid)).abs()
     else:
-        root = spectrum * weights.sqrt()[:, None, None, None]
+        root = torch.fft.rfft2(filters, s=(grid, grid)) * weights.sqrt()[:, None, None, None]
         matrices = torch.einsum("kahw,kbhw->hwab", root.conj(), root)
         power = torch.linalg.eigvalsh(matrices)[..., -1]
     return boundary_factor(boundary) * power.max() / math.cos(math.pi * degree / grid) ** 2

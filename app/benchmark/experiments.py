@@ -4,8 +4,10 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from functools import partial
 from itertools import islice
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -18,10 +20,10 @@ from app.benchmark.lower_methods import Arrived, Late, Observed, Observer
 from app.benchmark.measure import copy_rate, matrix_product_rate, peak_memory, seconds, synchronize
 from app.benchmark.problems import denoising_problem, in_double
 from app.benchmark.reference import AutogradField
+from app.benchmark.tape import Tape, Taped
 from app.losses import SquaredError
 from app.lower import agd, lbfgs
 from app.lower.energy import Energy
-from app.lower.preconditioner import preconditioner
 from app.lower.solution import LowerSolution
 from app.upper.bound import error_bound
 from app.upper.hypergradient import hypergradient
@@ -259,49 +261,70 @@ def _bytes(x: Tensor) -> Tensor:
     return (x.double().clamp(0, 1) * 255).round()
 
 
+Step = Callable[[Energy, Callable[[Tensor, Tensor], Any]], tuple[LowerSolution, LinearSolution]]
+
+
 def training_step(regularizer: FieldOfExperts, clean: Tensor, accuracy: float) -> Rows:
     """One hypergradient in torch alone, with the compiled kernel, and with the preconditioned solvers too; and the
-    factor that its parts predict, each timed by itself and in turns with all steps: gradients, products, the mixed
-    derivative, three preconditioners (two of them among the gradients counted) and, per gradient and product, one of
-    their applications."""
+    factor that its parts predict, timed in turns with all steps.
+
+    The parts are the passes over the filters (gradients, products, what a Hessian and a preconditioner compute of x,
+    the mixed derivative), each timed by itself on all images and counted image by image, and the solvers: the same step
+    with the results of these passes played back. What parts cannot predict is that passes over few images, and passes
+    that meet cold caches, take longer."""
     energy, loss = denoising_problem(regularizer, clean), SquaredError(clean)
 
-    def plain() -> tuple[LowerSolution, LinearSolution]:
+    def plain(energy: Energy, mixed: Callable[[Tensor, Tensor], Any]) -> tuple[LowerSolution, LinearSolution]:
         lower = agd.solve(energy, energy.y, accuracy)
         b = loss.gradient(lower.x)
         linear = conjugate_gradient(energy.hessian(lower.x), b, b.new_full((len(b),), accuracy))
-        regularizer.mixed(lower.x, linear.q)
+        mixed(lower.x, linear.q)
         return lower, linear
 
-    def preconditioned() -> tuple[LowerSolution, LinearSolution]:
-        z = hypergradient(regularizer, energy, loss, lbfgs.solve, energy.y, None, accuracy)
+    def preconditioned(energy: Energy, mixed: Callable[[Tensor, Tensor], Any]) -> tuple[LowerSolution, LinearSolution]:
+        learned: Any = SimpleNamespace(mixed=mixed)
+        z = hypergradient(learned, energy, loss, lbfgs.solve, energy.y, None, accuracy)
         return z.lower, z.linear
 
     with kernels_off():
-        counts, functions = _measured(plain, regularizer, energy)
-    table = [(counts, [kernels_off()(f) for f in functions])]
-    table += [_measured(step, regularizer, energy) for step in (plain, preconditioned)]
-    times = iter(seconds(clean.device, *(f for _, functions in table for f in functions)))
+        counts, passes, functions = _taken_apart(plain, regularizer, energy)
+    table = [(counts, passes, [kernels_off()(f) for f in functions])]
+    table += [_taken_apart(step, regularizer, energy) for step in (plain, preconditioned)]
+    times = iter(seconds(clean.device, *(f for *_, functions in table for f in functions)))
     names = ("torch, accelerated gradient, CG", "compiled kernel", "preconditioned L-BFGS and CG")
     first = None
-    for name, ((gradients, products), _) in zip(names, table, strict=True):
-        spent, gradient, product, mixed, build, apply = islice(times, 6)
-        parts = gradients * gradient + products * product + mixed
-        if name == names[-1]:
-            parts += 3 * build - 2 * gradient + (gradients + products) * apply
-        first = first or (spent, parts)
+    for name, (counts, passes, functions) in zip(names, table, strict=True):
+        spent, solvers, *each = islice(times, len(functions))
+        filters = math.fsum(n * t for n, t in zip(passes, each, strict=True))
+        first = first or (spent, filters + solvers)
         yield {
-            "step": name, "ms": 1e3 * spent, "gradients + products": f"{gradients:.0f} + {products:.0f}",
-            "parts (ms)": 1e3 * parts, "factor": first[0] / spent, "parts predict": first[1] / parts,
+            "step": name, "ms": 1e3 * spent, "gradients + products": counts, "filters (ms)": 1e3 * filters,
+            "solvers (ms)": 1e3 * solvers, "factor": first[0] / spent, "parts predict": first[1] / (filters + solvers),
         }  # fmt: skip
 
 
-def _measured(
-    step: Callable[[], tuple[LowerSolution, LinearSolution]], regularizer: FieldOfExperts, energy: Energy
-) -> tuple[list[float], list[Callable[[], object]]]:
-    """Gradients and products per image, and what to time: the step, then its parts."""
-    lower, linear = step()
+def _taken_apart(
+    step: Step, regularizer: FieldOfExperts, energy: Energy
+) -> tuple[str, list[float], list[Callable[[], object]]]:
+    """Gradients and products per image as text; how often each pass meets all images; and what to time: the step, the
+    step played back, and one of each pass."""
+    tape, functional = Tape(), energy.functional
+    taped = replace(energy, functional=Taped(functional, tape))
+    mixed = partial(tape.run, "mixed derivative", regularizer.mixed)
+    lower, linear = step(taped, mixed)
+
+    def solvers() -> None:
+        tape.rewind()
+        step(taped, mixed)
+
     x, q = lower.x, linear.q
-    parts = partial(energy.gradient, x), partial(energy.hessian(x), q), partial(regularizer.mixed, x, q)
-    counts = [float(part.iterations.double().mean()) for part in (lower, linear)]
-    return counts, [step, *parts, partial(preconditioner, energy, x), partial(preconditioner(energy, x), q)]
+    one = {
+        "gradient": partial(functional.gradient, x),
+        "Hessian": partial(functional.hessian, x),
+        "product": partial(functional.hessian(x), q),
+        "curvature model": partial(functional.curvature_model, x),
+        "mixed derivative": partial(regularizer.mixed, x, q),
+    }
+    counts = " + ".join(f"{float(part.iterations.double().mean()):.0f}" for part in (lower, linear))
+    passes = [images / len(x) for images in tape.images.values()]
+    return counts, passes, [partial(step, energy, regularizer.mixed), solvers, *(one[name] for name in tape.images)]

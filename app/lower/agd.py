@@ -66,8 +66,9 @@ def solve(
 
         if (k - 1) % check_every(device) == 0 or k == max_iterations:
             keep = (x_bound > accuracy) & (stalled < patience) & error.isfinite() & (k < max_iterations)
-            gone, kept = (~keep).nonzero()[:, 0], keep.nonzero()[:, 0]
-            if len(gone):
+            kept = keep.nonzero()[:, 0]  # waits for the device
+            if len(kept) < len(keep):
+                gone = (~keep).nonzero()[:, 0]
                 best[active[gone]], bound[active[gone]] = x_best[gone], x_bound[gone]
                 iterations[active[gone]] = count[gone]
                 if len(kept) == 0:

@@ -81,8 +81,9 @@ def solve(
         if k % check_every(start.device) == 0 or k == max_iterations:
             impatient = state.stalled > STRICT + PATIENCE * state.local / mu
             open_ = (state.bound > accuracy) & ~impatient & state.g.flatten(1).isfinite().all(1) & (k < max_iterations)
-            gone, kept = (~open_).nonzero()[:, 0], open_.nonzero()[:, 0]
-            if len(gone):
+            kept = open_.nonzero()[:, 0]  # waits for the device
+            if len(kept) < len(open_):
+                gone = (~open_).nonzero()[:, 0]
                 places = state.index[gone]
                 best[places], bound[places] = state.best[gone], state.bound[gone]
                 iterations[places] = state.iterations[gone]

@@ -4,7 +4,7 @@
 
 B_k from the last MEMORY pairs s = dx, y = dgrad and the preconditioner, scaled by <s, y> / <y, P^-1 y> (Nocedal and
 Wright, Numerical Optimization, 2006, section 7.2; the two loops as two small triangular systems). P^-1 y is the change
-of P^-1 g, so an iteration takes one gradient, one P^-1, and two passes over the pairs: for inner products and for d.
+of P^-1 g, so an iteration takes one gradient, one P^-1, and three passes over the pairs: with y, with g, and for d.
 
 The line search asks for slopes only, because differences of values stall in float32. With slope(t) the inner product
 <grad h(x + t d), d>, the step t = 1 is tried first and taken if slope(t) <= ACCEPT |slope(0)| (the upper half of the
@@ -55,25 +55,34 @@ class _Pairs:
         self.basis[images], self.zy[images], self.scale[images] = 0, 0, 1
         self.inverse[images] = torch.eye(MEMORY, dtype=self.basis.dtype, device=self.basis.device)
 
-    def direction(self, slot: int, newest: tuple[Tensor, Tensor, Tensor], g: Tensor, p: Tensor) -> Tensor:
-        """-B g with the newest (s, y, z) in place of the oldest pair, p = P^-1 g:  R a = S^T g,
-        R^T c = a + scale (Z^T Y a - Z^T g),  B g = scale (p - Z a) + S c."""
-        s, y, z = newest
-        self.basis[:, slot], self.basis[:, MEMORY + slot], self.basis[:, -1] = s, z, p
-        basis = self.basis.flatten(2)
-        along_g, along_y = torch.bmm(torch.stack((g, y), 1).flatten(2), basis.mT).unsqueeze(3).unbind(1)
-
-        self.zy[:, slot] = self.zy[:, :, slot] = along_y[:, MEMORY:-1, 0]
-        yz = self.zy[:, slot, slot, None, None]
+    def replace(self, slot: int, s: tuple[Tensor, Tensor], z: tuple[Tensor, Tensor], y: Tensor) -> None:
+        """(s, y, z) in place of the oldest pair, s and z as a factor and an image: R^-1 loses a row and a column, and
+        gains the column -R^-1 S^T y, with 1 on the diagonal."""
+        shape = y.shape
+        torch.mul(*s, out=self.basis[:, slot].view(shape))
+        torch.mul(*z, out=self.basis[:, MEMORY + slot].view(shape))
+        along = self._along(y)
+        self.zy[:, slot] = self.zy[:, :, slot] = along[:, 0, MEMORY:-1]
+        yz = along[:, :, MEMORY + slot, None]
         self.scale = torch.where(yz > 0, 1 / yz, self.scale)
-        self.inverse[:, slot] = self.inverse[:, :, slot] = 0
-        self.inverse[:, :, slot] = torch.bmm(self.inverse, along_y[:, :MEMORY])[:, :, 0].neg_()
+        self.inverse[:, slot] = 0
+        self.inverse[:, :, slot] = 0
+        self.inverse[:, :, slot] = torch.bmm(along[:, :, :MEMORY], self.inverse.mT)[:, 0].neg_()
         self.inverse[:, slot, slot] = 1
 
-        a = torch.bmm(self.inverse, along_g[:, :MEMORY])
-        change = torch.baddbmm(along_g[:, MEMORY:-1], self.zy, a, beta=-1)
-        c = torch.bmm(self.inverse.mT, torch.addcmul(a, self.scale, change))
-        return torch.bmm(torch.cat((-c, self.scale * a, -self.scale), 1).mT, basis).view_as(g)
+    def direction(self, g: Tensor, p: Tensor) -> Tensor:
+        """-B g, p = P^-1 g:  R a = -S^T g,  R^T c = -a - scale (Z^T g + Z^T Y a),  B g = scale (p + Z a) + S c."""
+        self.basis[:, -1] = p
+        along = self._along(g)
+        a = torch.bmm(along[:, :, :MEMORY], self.inverse.mT).neg_()
+        change = torch.baddbmm(along[:, :, MEMORY:-1], a, self.zy)
+        c = torch.bmm(torch.addcmul(a, self.scale, change), self.inverse).neg_()
+        coefficients = torch.cat((c, self.scale * a, self.scale), 2)
+        return torch.bmm(coefficients, self.basis.flatten(2)).neg_().view_as(g)
+
+    def _along(self, v: Tensor) -> Tensor:  # (B, C, H, W) -> (B, 1, 2 MEMORY + 1)
+        """Inner products with the basis."""
+        return torch.bmm(v.flatten(1).unsqueeze(1), self.basis.flatten(2).mT)
 
 
 @dataclass
@@ -130,14 +139,18 @@ def solve(
     for k in range(1, max_iterations + 1):
         if (k - 1) % check_every(start.device) == 0 or k == max_iterations:
             keep = (state.bound > accuracy) & (state.stalled < patience) & (k < max_iterations)
-            if not keep.all():
-                gone, kept = (~keep).nonzero()[:, 0], keep.nonzero()[:, 0]
+            flags = torch.stack((keep, state.bound < state.refresh_below)).tolist()  # the only wait for the device
+            kept, gone = _where(flags[0]), _where([not f for f in flags[0]])
+            if gone:
                 for result, found in ((best, state.best), (bound, state.bound), (iterations, state.iterations)):
                     result[state.index[gone]] = found[gone]
-                if len(kept) == 0:
+                if not kept:
                     break
-                energy, state = energy.take(kept), state.take(kept)
-            _refresh(state, energy)
+                images = torch.tensor(kept, device=start.device)
+                energy, state = energy.take(images), state.take(images)
+            due = _where([flags[1][i] for i in kept])
+            if due:
+                _refresh(state, energy, torch.tensor(due, device=start.device))
         _advance(state, energy, accuracy, k % MEMORY)
     return LowerSolution(best, bound, bound <= accuracy, iterations)
 
@@ -154,38 +167,48 @@ def _begin(energy: Energy, x: Tensor, g: Tensor, bound: Tensor, index: Tensor) -
 
 def _advance(state: _State, energy: Energy, accuracy: float, slot: int) -> None:
     """One gradient: certify the trial point, then step to it or shorten the step."""
-    mu, largest = energy.bounds
-    t, before = state.t, -state.slope
-    trial = torch.addcmul(state.x, per_image(t), state.d)
+    trial = torch.addcmul(state.x, per_image(state.t), state.d)
     g = energy.gradient(trial)
-    size = norm(g)
+    _update(state, trial, g, state.inverse(g), energy, accuracy, slot)
+
+
+def _update(
+    state: _State, trial: Tensor, g: Tensor, p: Tensor, energy: Energy, accuracy: float, slot: int
+) -> None:  # trial, g, p (B, C, H, W)
+    """What follows from the gradient g of the trial point and p = P^-1 g."""
+    mu, largest = energy.bounds
+    size, slope, squared = norm(g), dot(g, state.d), dot(state.d, state.d)
     _certify(state, trial, size / mu, accuracy)
 
-    slope, squared = dot(g, state.d), dot(state.d, state.d)
+    t, before = state.t, -state.slope
     safe, rise = before / (largest * squared), before + slope  # rise = <d, y>
     # Without convexity only the safe step is sure never to climb.
     strict = 0.0 if energy.assumed is None else -torch.inf
-    accept = (slope <= torch.where(state.stalled > STRICT, strict, ACCEPT * before)) | (t <= safe)
-    shorter = torch.maximum((t * before / rise).clamp(0.1 * t, 0.9 * t), safe)
+    accept = (slope <= (ACCEPT * before).masked_fill_(state.stalled > STRICT, strict)) | (t <= safe)
 
     usable = accept & (rise > 0.5 * mu * t * squared)  # rounding may break <s, y> >= mu ||s||^2
-    weight = torch.where(usable, (t / rise).sqrt(), 0)
-    by_t, p = per_image(weight / t), state.inverse(g)
-    newest = per_image(weight) * state.d, (g - state.g).mul_(by_t), (p - state.p).mul_(by_t)
-    d = state.pairs.direction(slot, newest, g, p)
-    slope = dot(g, d)
-    d, slope = _choose(slope < 0, (d, slope), (-g, -size.square()))
-    state.x, state.g, state.p, state.d, state.slope, state.t = _choose(
-        accept,
-        (trial, g, p, d, slope, torch.ones_like(t)),
-        (state.x, state.g, state.p, state.d, state.slope, shorter),
-    )
+    weight = (t / rise).sqrt_().masked_fill_(~usable, 0)
+    by_t = per_image(weight / t)
+    state.pairs.replace(slot, (per_image(weight), state.d), (by_t, p - state.p), (g - state.g).mul_(by_t))
+    d = state.pairs.direction(g, p)
+    slope_at_d = dot(g, d)
+    down = slope_at_d < 0
+    if not _unanimous(down):
+        d, slope_at_d = _choose(down, (d, slope_at_d), (-g, -size.square()))
+    new = trial, g, p, d, slope_at_d, torch.ones_like(t)
+    if not _unanimous(accept):
+        shorter = torch.maximum((t * before / rise).clamp(0.1 * t, 0.9 * t), safe)
+        new = _choose(accept, new, (state.x, state.g, state.p, state.d, state.slope, shorter))
+    state.x, state.g, state.p, state.d, state.slope, state.t = new
+
+
+def _unanimous(condition: Tensor) -> bool:
+    """Whether it holds for every image, as far as asking costs nothing: then no pixel need be touched."""
+    return condition.device.type == "cpu" and bool(condition.all())
 
 
 def _choose(condition: Tensor, new: tuple[Tensor, ...], old: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """torch.where per image; without touching pixels where all agree, as far as asking costs nothing."""
-    if condition.device.type == "cpu" and bool(condition.all()):
-        return new
+    """torch.where per image."""
     return tuple(torch.where(condition.view(-1, *[1] * (n.ndim - 1)), n, o) for n, o in zip(new, old, strict=True))
 
 
@@ -194,20 +217,23 @@ def _certify(state: _State, point: Tensor, error: Tensor, accuracy: float) -> No
     open_ = state.bound > accuracy
     state.iterations = state.iterations + open_
     improved = open_ & (error < state.bound)
-    state.best, state.bound = _choose(improved, (point, error), (state.best, state.bound))
+    new = point, error
+    state.best, state.bound = new if _unanimous(improved) else _choose(improved, new, (state.best, state.bound))
     halved = error <= state.milestone / 2
     state.milestone = torch.where(halved, error, state.milestone)
-    state.stalled = torch.where(halved, 0, state.stalled + 1)
+    state.stalled = (state.stalled + 1).masked_fill_(halved, 0)
 
 
-def _refresh(state: _State, energy: Energy) -> None:
+def _refresh(state: _State, energy: Energy, due: Tensor) -> None:
     """Where curvature has changed most since the start: once, after the first fast decrease, begin again at x."""
-    due = (state.bound < state.refresh_below).nonzero()[:, 0]
-    if len(due):
-        inverse, g = preconditioner(energy.take(due), state.x[due]), state.g[due]
-        p = inverse(g)
-        state.p[due], state.d[due], state.slope[due], state.t[due] = p, -p, -dot(g, p), 1
-        state.inverse = state.inverse.put(due, inverse)
-        state.pairs.forget(due)
-        state.refresh_below[due] = 0
-        state.iterations[due] += 1
+    inverse, g = preconditioner(energy.take(due), state.x[due]), state.g[due]
+    p = inverse(g)
+    state.p[due], state.d[due], state.slope[due], state.t[due] = p, -p, -dot(g, p), 1
+    state.inverse = state.inverse.put(due, inverse)
+    state.pairs.forget(due)
+    state.refresh_below[due] = 0
+    state.iterations[due] += 1
+
+
+def _where(flags: list[bool]) -> list[int]:
+    return [i for i, flag in enumerate(flags) if flag]

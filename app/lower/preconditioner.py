@@ -20,24 +20,24 @@ from app.lower.energy import Energy
 class Preconditioner:
     """v -> P^-1 v for a batch, one P per image."""
 
-    scaling: Tensor  # S (B, C, H, W)
-    inverse: Tensor  # c^-1 (B, C, C, H, W // 2 + 1), hermitian in the channels
+    unscale: Tensor  # S^-1 (B, C, H, W)
+    inverse: Tensor  # c^-1 (B, C, C, H, W // 2 + 1), hermitian in the channels; for C = 1 (B, 1, H, W // 2 + 1, 2)
 
     def __call__(self, v: Tensor) -> Tensor:  # (B, C, H, W) -> (B, C, H, W)
-        spectrum = torch.fft.rfft2(v / self.scaling)
-        if v.shape[1] == 1:
-            spectrum = spectrum * self.inverse[:, 0]
+        spectrum = torch.fft.rfft2(v * self.unscale)
+        if v.shape[1] == 1:  # c is real: once for the real part, once for the imaginary part
+            torch.view_as_real(spectrum).mul_(self.inverse)
         else:
             spectrum = torch.einsum("bcdij,bdij->bcij", self.inverse, spectrum)
-        return torch.fft.irfft2(spectrum, s=v.shape[2:]) / self.scaling
+        return torch.fft.irfft2(spectrum, s=v.shape[2:]).mul_(self.unscale)
 
     def take(self, images: Tensor) -> Preconditioner:
-        return Preconditioner(self.scaling[images], self.inverse[images])
+        return Preconditioner(self.unscale[images], self.inverse[images])
 
     def put(self, images: Tensor, other: Preconditioner) -> Preconditioner:
         """With P of these images replaced."""
         return Preconditioner(
-            self.scaling.index_copy(0, images, other.scaling), self.inverse.index_copy(0, images, other.inverse)
+            self.unscale.index_copy(0, images, other.unscale), self.inverse.index_copy(0, images, other.inverse)
         )
 
 
@@ -47,13 +47,13 @@ def preconditioner(energy: Energy, x: Tensor) -> Preconditioner:  # x (B, C, H, 
     data_symbol, data_diagonal = energy.operator.normal_model
     least = energy.ridge if energy.assumed is None else max(energy.ridge, energy.assumed)  # keeps P definite
     diagonal = diagonal + data_diagonal + least
-    scaling = (diagonal / diagonal.mean((2, 3), keepdim=True)).sqrt()
+    unscale = (diagonal / diagonal.mean((2, 3), keepdim=True)).rsqrt_()
     symbol = _symbol(stencil, x.shape[2:])
     identity = torch.eye(x.shape[1], dtype=x.dtype, device=x.device)[:, :, None, None]
     symbol = symbol + identity * (data_symbol + least)
     if x.shape[1] == 1:
-        return Preconditioner(scaling, 1 / symbol.real)
-    return Preconditioner(scaling, torch.linalg.inv(symbol.movedim((1, 2), (-2, -1))).movedim((-2, -1), (1, 2)))
+        return Preconditioner(unscale, (1 / symbol.real[:, 0]).unsqueeze(-1).repeat(1, 1, 1, 1, 2))
+    return Preconditioner(unscale, torch.linalg.inv(symbol.movedim((1, 2), (-2, -1))).movedim((-2, -1), (1, 2)))
 
 
 def _symbol(stencil: Tensor, shape: torch.Size) -> Tensor:  # (B, C, C, 2 r + 1, 2 r + 1) -> (B, C, C, H, W // 2 + 1)

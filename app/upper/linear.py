@@ -82,12 +82,12 @@ def _round(
         curvature = dot(p, hp)
         count = count + active
         active = active & (curvature > 0)
-        alpha = per_image(torch.where(active, rz / curvature, 0))
+        alpha = per_image((rz / curvature).masked_fill_(~active, 0))
         q, r = torch.addcmul(q, alpha, p), torch.addcmul(r, alpha, hp, value=-1)
         z = (inverse or identity)(r)
         active = active & (norm(r) > tolerance)
         before, rz = rz, dot(r, z)
-        p = torch.addcmul(z, per_image(torch.where(active, rz / before, 0)), p)
+        p = torch.addcmul(z, per_image((rz / before).masked_fill_(~active, 0)), p)
         if k % check_every(r.device):
             continue
         left = int(active.sum())

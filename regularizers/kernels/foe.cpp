@@ -10,7 +10,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <numeric>
 #include <type_traits>
 #include <vector>
 
@@ -53,6 +52,12 @@ inline vec smaller(vec t, real bound) {  // the minimum, for which GCC compares 
     else return (vec)_mm512_min_pd((__m512d)t, _mm512_set1_pd(bound));
 #endif
     return t < bound ? t : vec{} + bound;
+}
+
+inline double sum_of(vec v) {  // by fours, which the compiler adds at once
+    double sum[4] = {};
+    for (int i = 0; i < LANES; i++) sum[i % 4] += v[i];
+    return (sum[0] + sum[1]) + (sum[2] + sum[3]);
 }
 
 inline vec clip(vec t) { t = t < 1 ? t : vec{} + 1; return t > -1 ? t : vec{} - 1; }
@@ -176,6 +181,8 @@ struct Shape {
     int batch, channels, height, width;
     long size() const { return (long)channels * height * width; }
     int bands() const { return (height - HALO + ROWS - 1) / ROWS; }
+    int tiles() const { return (width - HALO + COLUMNS - 1) / COLUMNS; }
+    int span() const { return std::min(SPAN, up(width - HALO, LANES)); }  // of a remembered row of responses
 };
 
 // A part of an image (C, TILE_ROWS, STRIDE), zero beyond its border.
@@ -245,6 +252,11 @@ struct Responses {
     explicit Responses(int experts, int rows = 1) : rows(rows), data((long)experts * rows * RESPONSES) {}
     real* row(int k, int i = 0) { return data.data() + ((long)k * rows + i) * RESPONSES + MARGIN; }
     void trim(int k, int i, int columns) { std::fill(row(k, i) + columns, row(k, i) + SPAN, (real)0); }
+    double sum(int k, int columns) {  // of a row that is trimmed
+        vec total = {};
+        for (int j = 0; j < columns; j += LANES) total += load(row(k) + j);
+        return sum_of(total);
+    }
 };
 
 // M vectors from column v on of g[i + p] += sum_k sum_q z[k][. - q] c_k[p, q], for one row i of responses.
@@ -303,8 +315,7 @@ enum Mode {
 
 // Where REMEMBER keeps the curvature of one row of a tile.
 long place(const Shape& n, int experts, int image, int row, int column) {
-    long tiles = (n.width - HALO + COLUMNS - 1) / COLUMNS;
-    return (((long)image * n.bands() * ROWS + row) * tiles + column / COLUMNS) * experts * SPAN;
+    return (((long)image * n.bands() * ROWS + row) * n.tiles() + column / COLUMNS) * experts * n.span();
 }
 
 template <Mode mode>
@@ -332,7 +343,7 @@ void apply(const real* x, const real* v, real* g, real* curvature, const Shape& 
                         const Expert& expert = bank.expert[k];
                         for (int m = 0; m < M; m++) {
                             real* to = z.row(k) + j + m * LANES;
-                            real* d = remembered + (long)k * SPAN + j + m * LANES;
+                            real* d = remembered + (long)k * n.span() + j + m * LANES;
                             if (mode == GRADIENT) store(to, P::influence(u[e][m], expert));
                             if (mode == REMEMBER) store(d, P::curvature(u[e][m], expert));
                             if (mode == SUMMARY) store(to, absolute(P::curvature(u[e][m], expert)));
@@ -344,19 +355,13 @@ void apply(const real* x, const real* v, real* g, real* curvature, const Shape& 
                 if (mode == REMEMBER) continue;
                 for (int k = 0; k < bank.experts; k++) {
                     z.trim(k, 0, columns);
-                    if (mode == SUMMARY) sums[k] += std::accumulate(z.row(k), z.row(k) + columns, (real)0);
+                    if (mode == SUMMARY) sums[k] += z.sum(k, columns);
                 }
                 synthesize(sum, bank, z, i, columns);
             }
             if (mode != REMEMBER) sum.add_to(g + b * n.size(), n, first, rows, j0, columns);
         }
     });
-}
-
-inline double sum_of(vec v) {
-    double sum = 0;
-    for (int i = 0; i < LANES; i++) sum += v[i];
-    return sum;
 }
 
 // total[k][c][p][q] += sum over rows and columns of z[k] x[. + p, . + q].
@@ -418,8 +423,7 @@ void mixed(const real* x, const real* q, double* totals, const Shape& n, const B
                         int k = block * EXPERTS + e;
                         const Expert& expert = bank.expert[k];
                         for (int m = 0; m < M; m++) {
-                            for (int l = 0; l < LANES; l++)
-                                if (j + m * LANES + l >= columns) w[e][m][l] = 0;
+                            for (int l = columns - j - m * LANES; l < LANES; l++) w[e][m][l] = 0;
                             store(by_x.row(k, i) + j + m * LANES, P::curvature(u[e][m], expert) * w[e][m]);
                             store(by_q.row(k, i) + j + m * LANES, P::influence(u[e][m], expert));
                             add(&by_weight[k * LANES], P::by_weight(u[e][m], expert) * w[e][m]);
