@@ -4,6 +4,7 @@ from regularizers.filter_bank import BOUNDARIES, ImageTooSmallError
 from regularizers.foe import FieldOfExperts
 from regularizers.potentials import CHARBONNIER, HUBER, LOG, MCP, POTENTIALS, Potential
 from regularizers.regularizer import Functional, Regularizer
+from regularizers.rescaled import Rescaled
 from regularizers.tv import TotalVariation
 
 __all__ = [
@@ -18,5 +19,6 @@ __all__ = [
     "ImageTooSmallError",
     "Potential",
     "Regularizer",
+    "Rescaled",
     "TotalVariation",
 ]

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import torch
 
-from app import assemble
+from app import assemble, transfer
 from app.commands.figures.comparison import draw_comparison
 from app.commands.figures.learned import draw_filters
 from app.commands.figures.runs import draw_curves
 from app.losses import psnr
-from app.lower.solution import NonFiniteError, NotStronglyConvexError
+from app.lower.solution import NOT_CERTIFIED, NonFiniteError, NotStronglyConvexError
 from app.models import Model, build_model
 from app.options import Config, ConfigError
 from app.training import train as training_loop
@@ -24,9 +24,9 @@ from app.upper.isgd import unmet_condition
 from app.upper.method import State
 from datasets.image_sets import ImageSet, find_images, subset
 from datasets.images import read_image
-from datasets.patches import Patches, centre_crop
+from datasets.patches import Patches, centre_crop, whole_blocks
 from figures.style import save
-from regularizers import FieldOfExperts
+from regularizers import FieldOfExperts, Rescaled
 
 log = logging.getLogger("app")
 
@@ -34,12 +34,13 @@ PART = 8  # images that are solved together where nothing else says how many
 
 
 def train(config: Config, folder: Path, data_root: Path, quiet: bool, draw: bool = True) -> int:
-    training = _training(config, folder, data_root)
+    config, model = transfer.begin(config)
+    training = _training(config, model, folder, data_root)
     return _run(training, training_loop.begin(training), data_root, quiet, draw)
 
 
 def resume(config: Config, folder: Path, data_root: Path, quiet: bool, draw: bool = True) -> int:
-    training = _training(config, folder, data_root)
+    training = _training(config, build_model(config), folder, data_root)
     progress = training_loop.restore(training)
     training_loop.write_config(training)
     return _run(training, progress, data_root, quiet, draw)
@@ -47,7 +48,7 @@ def resume(config: Config, folder: Path, data_root: Path, quiet: bool, draw: boo
 
 def training_psnr(config: Config, folder: Path, data_root: Path) -> float:
     """Mean PSNR in dB of the reconstructions of all training patches (first visit) by the model of a run."""
-    training = _training(config, folder, data_root)
+    training = _training(config, build_model(config), folder, data_root)
     training_loop.restore(training)
     reconstruct = assemble.reconstructor(config, training.problem.model, data_root)
     whole, values = replace(training.problem, batch_size=PART), []
@@ -59,7 +60,7 @@ def training_psnr(config: Config, folder: Path, data_root: Path) -> float:
     return float(torch.cat(values)[: len(whole.patches)].mean())
 
 
-def _training(config: Config, folder: Path, data_root: Path) -> Training:
+def _training(config: Config, model: Model, folder: Path, data_root: Path) -> Training:
     """Read and check everything a run needs, before anything is written."""
     device, dtype = assemble.device_of(config), assemble.dtype_of(config)
     data, problem = config.data, config.problem
@@ -78,8 +79,8 @@ def _training(config: Config, folder: Path, data_root: Path) -> Training:
     method = assemble.method(config)
     if method.finite_sum and data.noise == "fresh":
         raise ConfigError(f"{config.upper.algorithm} works on a finite sum: set data.noise = fixed")
-    model = build_model(config).to(device, dtype)
-    operators = assemble.operator_factory(config, data_root)
+    model = model.to(device, dtype)
+    operators = assemble.operator_factory(config, data_root, training=True)
     training_problem = TrainingProblem(
         model,
         patches,
@@ -95,7 +96,7 @@ def _training(config: Config, folder: Path, data_root: Path) -> Training:
     mu, _ = energy.bounds
     if problem.learn_kernel:
         mu -= energy.operator.lambda_min  # that of another kernel may be 0
-    if mu <= 0 and method.needs_convexity:
+    if mu <= 0 and method.needs_convexity and not config.lower.uncertified:
         raise NotStronglyConvexError(mu)
     validate = partial(_validate, config, model, held_out, data_root)
     return Training(folder, config, training_problem, method, State(data.noise == "fixed"), validate)
@@ -110,6 +111,8 @@ def _run(training: Training, progress: Progress, data_root: Path, quiet: bool, d
         training.folder, len(problem.patches), sum(p.numel() for p in problem.model.parameters()),
         mu, largest, progress.step,
     )  # fmt: skip
+    if mu <= 0:
+        log.info(NOT_CERTIFIED)
     _log_kernel_error(training, data_root)
     upper = training.config.upper
     if upper.algorithm == "isgd" and (upper.schedule, upper.accuracy_schedule) == ("polynomial", "polynomial"):
@@ -126,6 +129,11 @@ def _run(training: Training, progress: Progress, data_root: Path, quiet: bool, d
         "done: %d steps, %.0f s, %d computations, mu = %.3g, L = %.3g",
         progress.step, progress.seconds, progress.computations, mu, largest,
     )  # fmt: skip
+    if mu <= 0:
+        log.info(NOT_CERTIFIED)
+    regularizer = problem.model.regularizer
+    if isinstance(regularizer, Rescaled):
+        log.info("amplitude %.4g, contrast %.4g", *regularizer.frozen().natural)
     _log_kernel_error(training, data_root)
     for name in _draw_run(training, data_root) if draw else ("model.safetensors",):
         log.info("%s", training.folder / name)
@@ -170,6 +178,7 @@ def _validate(config: Config, model: Model, held_out: ImageSet, data_root: Path)
     groups: dict[torch.Size, list[tuple[int, torch.Tensor]]] = {}
     for i, path in enumerate(held_out.paths):
         crop = centre_crop(read_image(path, config.data.color), config.data.validation_crop)
+        crop = whole_blocks(crop, reconstruct.enlargement)
         groups.setdefault(crop.shape, []).append((i, crop))
     values = []
     for group in groups.values():

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from app.config import to_toml
 from app.files import write_atomically
 from app.losses import psnr
-from app.lower.solution import NonFiniteError
+from app.lower.solution import NOT_CERTIFIED, NonFiniteError
 from app.models import save_model
 from app.options import Config
 from app.training import checkpoint, history, records
@@ -90,10 +90,18 @@ def restore(training: Training) -> Progress:
 
 def save(training: Training, progress: Progress) -> None:
     facts = asdict(progress)
-    parameters = {f"parameter.{n}": p for n, p in training.problem.model.named_parameters().items()}
+    parameters = {f"parameter.{n}": t for n, t in training.problem.model.tensors().items()}
     state = {f"state.{n}": t for n, t in training.state.tensors().items()}
     checkpoint.save(training.checkpoint_path, parameters | state, facts)
-    save_model(training.folder / "model.safetensors", training.problem.model, training.config, facts)
+    about = {"certified": NOT_CERTIFIED} if training.config.lower.uncertified and not _certifiable(training) else {}
+    save_model(training.folder / "model.safetensors", training.problem.model, training.config, facts | about)
+
+
+def _certifiable(training: Training) -> bool:
+    try:
+        return training.problem.batch(0)[0].energy().bounds[0] > 0
+    except NonFiniteError:
+        return False
 
 
 def _with_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
