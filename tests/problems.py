@@ -1,11 +1,12 @@
 """Small problems that dense linear algebra can check."""
 
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from regularizers import CHARBONNIER, HUBER, LOG, MCP, FieldOfExperts, Regularizer, TotalVariation
+from regularizers import CHARBONNIER, HUBER, LOG, MCP, FieldOfExperts, Regularizer, Rescaled, TotalVariation
 
 
 @dataclass(frozen=True)
@@ -86,12 +87,25 @@ def regularizers(channels: int) -> dict[str, Regularizer]:
             made[f"foe {potential.name} {boundary}"] = FieldOfExperts(
                 channels, 5, 3, potential, boundary, weak_convexity=0.8, weight=weight, smoothing=smoothing
             )
-    return {name: perturbed(r) for name, r in made.items()}
+    made = {name: perturbed(r) for name, r in made.items()}
+    return made | {f"{name} rescaled": rescaled(made[name]) for name in RESCALED}
+
+
+def rescaled(base: Regularizer, amplitude: float = 0.8, contrast: float = 1.3) -> Rescaled:
+    made = Rescaled(base)
+    with torch.no_grad():
+        made.log_amplitude += math.log(amplitude)
+        made.log_contrast += math.log(contrast)
+    return made
+
+
+RESCALED = ["tv isotropic", "foe charbonnier valid", "foe huber reflect", "foe mcp circular", "foe log circular"]
 
 
 NAMES = ["tv isotropic", "tv anisotropic"] + [
     f"foe {p} {b}" for p in ("charbonnier", "huber", "mcp", "log") for b in ("valid", "circular", "reflect")
 ]
+NAMES += [f"{name} rescaled" for name in RESCALED]
 
 
 def dense(product, shape: tuple[int, ...]) -> Tensor:

@@ -18,13 +18,8 @@ from app.training.checkpoint import RunError
 from regularizers import Regularizer
 
 RATIO = 1.15
-NAMES = (
-    "filters",
-    "weights",
-    "smoothings",
-    "amplitude",
-    "contrast",
-)  # natural parameters; a regularizer has some of them
+# Natural parameters; a regularizer has some of them.
+NAMES = ("filters", "weights", "smoothings", "amplitude", "contrast")
 
 
 def begin(folder: Path, step: int, regularizer: Regularizer) -> None:

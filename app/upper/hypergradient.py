@@ -81,7 +81,7 @@ def hypergradient(
 
     One accuracy serves both: an error eps in x already moves the right-hand side by L_g eps, and L_g = 1 for the
     squared error. An image that cannot be certified to the accuracy is used with the error it reached;
-    `lower.converged` and `linear.converged` say so. Where h is not strongly convex and `solve` copes with that, H can be
+    `lower.converged` and `linear.converged` say so. Where h is not strongly convex and `solve` copes with it, H can be
     indefinite: conjugate gradients then end where they notice.
     """
     lower = solve(energy, start, accuracy)
