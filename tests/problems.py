@@ -1,6 +1,7 @@
 """Small problems that dense linear algebra can check."""
 
 import math
+from copy import deepcopy
 from dataclasses import dataclass
 
 import torch
@@ -92,7 +93,7 @@ def regularizers(channels: int) -> dict[str, Regularizer]:
 
 
 def rescaled(base: Regularizer, amplitude: float = 0.8, contrast: float = 1.3) -> Rescaled:
-    made = Rescaled(base)
+    made = Rescaled(deepcopy(base))
     with torch.no_grad():
         made.log_amplitude += math.log(amplitude)
         made.log_contrast += math.log(contrast)
