@@ -14,7 +14,15 @@ from app.lower import agd, gd_polyak, lbfgs
 from app.lower.stationary import certified_or_stationary
 from app.models import Model, load_model
 from app.options import Config, ConfigError, Problem
-from app.physics import OperatorFactory, deblurring, denoising, inpainting
+from app.physics import (
+    OperatorFactory,
+    deblurring,
+    deblurring_by_any,
+    denoising,
+    drawn,
+    inpainting,
+    super_resolution,
+)
 from app.semi_blind import kernel_error
 from app.upper import direction, hoag, schedules
 from app.upper.amigo import Amigo
@@ -29,7 +37,7 @@ from app.upper.meha import Meha
 from app.upper.method import Method
 from app.upper.stocbio import Stocbio
 from app.upper.unroll import Unroll
-from datasets.kernels import gaussian_kernel, read_kernel
+from datasets.kernels import LEVIN, gaussian_kernel, levin_kernels, read_kernel
 
 
 def device_of(config: Config) -> torch.device:
@@ -53,12 +61,18 @@ def dtype_of(config: Config) -> torch.dtype:
     return getattr(torch, config.run.precision)
 
 
-def operator_factory(config: Config, data_root: Path) -> OperatorFactory:
+def operator_factory(config: Config, data_root: Path, training: bool = False) -> OperatorFactory:
+    """Of levin:all, training draws the kernel of an image; elsewhere the kernels take turns."""
     problem, device, dtype = config.problem, device_of(config), dtype_of(config)
     if problem.task == "denoise":
         return denoising(device)
     if problem.task == "inpaint":
         return inpainting(problem.keep, config.run.seed, device, dtype)
+    if problem.task == "superres":
+        return super_resolution(problem.factor, problem.antialias, device, dtype)
+    if problem.kernel == "levin:all":
+        choose = drawn(LEVIN, config.run.seed) if training else lambda image: image % LEVIN
+        return deblurring_by_any(levin_kernels(data_root), choose, device, dtype)
     return deblurring(true_kernel(problem, data_root), device, dtype)
 
 
@@ -87,7 +101,8 @@ def method(config: Config) -> Method:
     stocbio, amigo, unroll = config.stocbio, config.amigo, config.unroll
     methods: dict[str, Callable[[], Method]] = {
         "isgd": lambda: Isgd(
-            solve, descent(config), _accuracies(config), upper.accuracy, upper.relative_accuracy,
+            certified_or_stationary(solve) if config.lower.uncertified else solve, descent(config),
+            _accuracies(config), upper.accuracy, upper.relative_accuracy,
             upper.relative_error == "proven",
         ),
         "stocbio": lambda: Stocbio(solve, descent(config), stocbio.lower_steps, stocbio.series_terms),
@@ -177,4 +192,5 @@ def reconstructor(config: Config, model: Model, data_root: Path) -> Reconstructo
         config.run.seed,
         device_of(config),
         dtype_of(config),
+        problem.enlargement,
     )

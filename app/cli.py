@@ -213,9 +213,9 @@ def _parser() -> argparse.ArgumentParser:
 
     def problem(sub: Container) -> None:
         settings(sub)
-        sub.add_argument("--task", help="denoise | deblur | inpaint (default: what the model was trained for)")
+        sub.add_argument("--task", help="denoise | deblur | inpaint | superres (default: that of the model)")
         sub.add_argument("--noise-level", help="standard deviation on the scale [0, 1], such as 25/255")
-        sub.add_argument("--kernel", help="gaussian | levin:1 ... levin:8 | FILE.npz:KEY | an image file")
+        sub.add_argument("--kernel", help="gaussian | levin:1 ... levin:8 | levin:all | FILE.npz:KEY | an image file")
 
     train = command("train", _train, "learn a regularizer")
     train.add_argument("experiment", help="a preset (scripts/experiments) or a TOML file")

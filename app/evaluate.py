@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from app.losses import psnr, ssim
@@ -14,6 +15,7 @@ from app.lower.solution import LowerSolution
 from app.physics import OperatorFactory
 from app.upper.hypergradient import Solver
 from datasets.images import read_image
+from datasets.patches import whole_blocks
 from datasets.random import TEST_NOISE, generator
 
 
@@ -31,20 +33,37 @@ class Reconstructor:
     seed: int
     device: torch.device
     dtype: torch.dtype
+    enlargement: int = 1  # rows and columns of x for each of y
 
-    def measure(self, clean: Tensor, images: tuple[int, ...]) -> Tensor:  # (B, C, H, W) -> (B, C, H, W)
+    def read(self, path: Path, color: bool) -> Tensor:  # -> (1, C, H, W)
+        """A clean image, cut below and on the right to what can be measured."""
+        return self.to_device(whole_blocks(read_image(path, color), self.enlargement)[None])
+
+    def measure(self, clean: Tensor, images: tuple[int, ...]) -> Tensor:  # (B, C, H, W) -> y
         """y = A clean + noise, the noise of image i a function of (seed, i) alone."""
         draws = [torch.randn(clean.shape[1:], generator=generator(self.seed, TEST_NOISE, i)) for i in images]
         noise = torch.stack(draws).to(self.device, self.dtype)
         return self.measuring(clean.shape[1:], images).measure(self.to_device(clean), self.noise_level * noise)
 
     def energy(self, y: Tensor, images: tuple[int, ...]) -> Energy:
-        return Energy(self.operators(y.shape[1:], images), self.functional, self.to_device(y), self.ridge)
+        channels, h, w = y.shape[1:]
+        shape = torch.Size((channels, self.enlargement * h, self.enlargement * w))
+        return Energy(self.operators(shape, images), self.functional, self.to_device(y), self.ridge)
 
     def __call__(self, y: Tensor, images: tuple[int, ...]) -> LowerSolution:
         """Started from A^T y, so that a result depends on nothing but its measurement."""
         energy = self.energy(y, images)
         return self.solve(energy, energy.backprojection, self.accuracy)
+
+    def comparable(self, y: Tensor) -> Tensor:  # y -> (B, C, H, W)
+        """What the PSNR of a measurement is computed from: itself, or its bicubic enlargement to the image's size."""
+        if self.enlargement == 1:
+            return y
+        return F.interpolate(y, scale_factor=self.enlargement, mode="bicubic")
+
+    def shown(self, y: Tensor) -> Tensor:  # y -> (B, C, H, W)
+        """Every measured pixel as the block it stands for."""
+        return y.repeat_interleave(self.enlargement, 2).repeat_interleave(self.enlargement, 3)
 
     def to_device(self, x: Tensor) -> Tensor:
         return x.to(self.device, self.dtype)
@@ -73,7 +92,7 @@ def evaluate(
 ) -> Iterator[Evaluation]:
     """One row per image, whole images, in order; of a baseline, where one is given, on the same measurements."""
     for i, path in enumerate(paths):
-        clean = reconstruct.to_device(read_image(path, color)[None])
+        clean = reconstruct.read(path, color)
         y = reconstruct.measure(clean, (i,))
         start, bound, converged, iterations = time.perf_counter(), None, None, None
         if baseline is None:
@@ -83,12 +102,13 @@ def evaluate(
         else:
             x = baseline(y)
         seconds = time.perf_counter() - start
+        degraded = reconstruct.comparable(y)
         yield Evaluation(
             path.stem,
             float(psnr(x, clean)),
             float(ssim(x, clean)),
-            float(psnr(y, clean)),
-            float(ssim(y, clean)),
+            float(psnr(degraded, clean)),
+            float(ssim(degraded, clean)),
             bound,
             converged,
             iterations,

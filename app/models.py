@@ -15,7 +15,7 @@ from app.config import parse
 from app.files import write_atomically
 from app.options import Config, ConfigError, RegularizerOptions
 from app.semi_blind import BlurKernel
-from regularizers import POTENTIALS, FieldOfExperts, Regularizer, TotalVariation
+from regularizers import POTENTIALS, FieldOfExperts, Regularizer, Rescaled, TotalVariation
 
 FORMAT = "bilevel-regularizer 1"
 PRETRAINED = Path(__file__).parents[1] / "regularizers" / "pretrained"
@@ -33,17 +33,20 @@ class Model:
     regularizer: Regularizer
     kernel: BlurKernel | None = None
 
-    def named_parameters(self) -> dict[str, nn.Parameter]:
-        named = dict(self.regularizer.named_parameters())
-        if self.kernel is not None:
-            named |= {KERNEL + name: p for name, p in self.kernel.named_parameters()}
-        return named
-
     def parameters(self) -> Iterator[nn.Parameter]:
-        yield from self.named_parameters().values()
+        yield from self.regularizer.parameters()
+        if self.kernel is not None:
+            yield from self.kernel.parameters()
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All that `load` needs: the parameters, and what stays as it is."""
+        tensors = dict(self.regularizer.state_dict())
+        if self.kernel is not None:
+            tensors |= {KERNEL + name: t for name, t in self.kernel.state_dict().items()}
+        return tensors
 
     def load(self, tensors: dict[str, Tensor]) -> None:
-        """Those of `named_parameters`. Raises RuntimeError if they are others."""
+        """Those of `tensors`. Raises RuntimeError if they are others."""
         known = {} if self.kernel is None else {n: t for n, t in tensors.items() if n.startswith(KERNEL)}
         self.regularizer.load_state_dict({n: t for n, t in tensors.items() if n not in known})
         if self.kernel is not None:
@@ -62,7 +65,11 @@ def build_model(config: Config) -> Model:
 
 def build_regularizer(options: RegularizerOptions, color: bool) -> Regularizer:
     """An untrained regularizer of this architecture. Raises ConfigError if it cannot be built."""
-    channels = 3 if color else 1
+    base = _build_base(options, 3 if color else 1)
+    return Rescaled(base) if options.learn == "scale" else base
+
+
+def _build_base(options: RegularizerOptions, channels: int) -> Regularizer:
     try:
         if options.name == "tv":
             return TotalVariation(channels, options.isotropic, options.weight, options.smoothing)
@@ -89,7 +96,7 @@ def build_regularizer(options: RegularizerOptions, color: bool) -> Regularizer:
 def save_model(path: Path, model: Model, config: Config, facts: dict[str, Any]) -> None:
     """Weights, with the configuration they were trained with and `facts` about their making as metadata."""
     metadata = {"format": FORMAT, "config": json.dumps(asdict(config)), "facts": json.dumps(facts)}
-    tensors = {name: p.detach().cpu().contiguous() for name, p in model.named_parameters().items()}
+    tensors = {name: t.detach().cpu().contiguous() for name, t in model.tensors().items()}
     write_atomically(path, safetensors.torch.save(tensors, metadata))
 
 

@@ -16,12 +16,14 @@ def _option(default: Any, about: str, *, odd: bool = False, **limits: float) -> 
 
 @dataclass(frozen=True)
 class Problem:
-    task: Literal["denoise", "deblur", "inpaint"] = _option("denoise", "what is to be undone")
+    task: Literal["denoise", "deblur", "inpaint", "superres"] = _option("denoise", "what is to be undone")
     noise_level: float = _option(
         25 / 255, "standard deviation on the scale [0, 1]; may be written '25/255'", at_least=0
     )
     kernel: str = _option(
-        "gaussian", "deblur: gaussian | levin:1 ... levin:8 | FILE.npz:KEY | an image file (normalized to sum 1)"
+        "gaussian",
+        "deblur: gaussian | levin:1 ... levin:8 | levin:all (one of them per image) | FILE.npz:KEY | an image file "
+        "(normalized to sum 1)",
     )
     kernel_size: int = _option(9, "deblur: side of the gaussian kernel in pixels", at_least=1, odd=True)
     kernel_width: float = _option(1.5, "deblur: standard deviation of the gaussian kernel in pixels", above=0)
@@ -34,7 +36,16 @@ class Problem:
         1.0, "learn_kernel: standard deviation of the gaussian it starts from, in pixels", above=0
     )
     keep: float = _option(0.5, "inpaint: probability that a pixel is measured", above=0, at_most=1)
+    factor: int = _option(2, "superres: how many times more rows and columns than were measured", at_least=2)
+    antialias: float = _option(
+        0.5, "superres: standard deviation of the gaussian blur before pixels are dropped, in coarse pixels", above=0
+    )
     ridge: float = _option(0.0, "weight of ridge/2 ||x||^2, part of the strong convexity", at_least=0)
+
+    @property
+    def enlargement(self) -> int:
+        """Rows and columns of the image for each of the measurement's."""
+        return self.factor if self.task == "superres" else 1
 
 
 @dataclass(frozen=True)
@@ -74,6 +85,12 @@ class RegularizerOptions:
     weak_convexity: float = _option(0.95, "mcp, weak_spline, wcrr: modulus rho", above=0, below=1)
     weight: float = _option(0.01, "initial weight", above=0)
     smoothing: float = _option(0.01, "initial smoothing; below the weight for mcp, weak_spline, wcrr", above=0)
+    start: str = _option(
+        "", "begin with the regularizer of this model, a run folder or a file: its architecture and weights"
+    )
+    learn: Literal["all", "scale"] = _option(
+        "all", "everything, or two numbers: amplitude a and contrast c of (a / c^2) R(c x), R that of `start`"
+    )
 
 
 @dataclass(frozen=True)
@@ -82,6 +99,9 @@ class Lower:
         "lbfgs", "preconditioned L-BFGS, accelerated gradient, or gradient descent with Polyak steps"
     )
     final_accuracy: float = _option(0.1, "certified ||x - argmin h|| of validation and evaluation", above=0)
+    uncertified: bool = _option(
+        False, "isgd: train also where h is not provably strongly convex, on stationary points that nothing certifies"
+    )
     max_iterations: int = _option(20_000, "gradients after which an image stops uncertified", at_least=1)
 
 
@@ -206,11 +226,25 @@ class Config:
             raise ConfigError(f"regularizer.smoothing = {r.smoothing} must be below weight = {r.weight} for {kind}")
         if self.problem.learn_kernel:
             self._check_learned_kernel()
+        if self.lower.uncertified:
+            self._check_uncertified()
+        if self.data.patch_size % self.problem.enlargement:
+            raise ConfigError(
+                f"data.patch_size = {self.data.patch_size} must be a multiple of problem.factor = {self.problem.factor}"
+            )
+
+    def _check_uncertified(self) -> None:
+        if self.upper.algorithm != "isgd":
+            raise ConfigError(f"lower.uncertified = true is for upper.algorithm = isgd, not {self.upper.algorithm}")
+        if self.upper.relative_accuracy > 0:
+            raise ConfigError("upper.relative_accuracy needs certified errors: set lower.uncertified = false")
 
     def _check_learned_kernel(self) -> None:
         p, d = self.problem, self.data
         if p.task != "deblur":
             raise ConfigError(f"problem.learn_kernel = true is for task = deblur; set it to false for {p.task}")
+        if p.kernel == "levin:all":
+            raise ConfigError("problem.learn_kernel finds one kernel: problem.kernel = levin:all has eight")
         if p.ridge == 0:
             raise ConfigError("problem.learn_kernel needs a ridge above 0: a learned kernel may lose any frequency")
         for side in ("patch_size", "validation_crop"):

@@ -1,12 +1,16 @@
 """Blur kernels (h, w) with sum 1."""
 
+import math
 from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from datasets.images import read_image
+
+LEVIN = 8  # kernels of Levin et al. (CVPR 2009), camera shake
 
 
 class KernelError(ValueError):
@@ -19,6 +23,24 @@ def gaussian_kernel(size: int, width: float) -> Tensor:  # -> (size, size)
     profile = torch.exp(-grid.square() / (2 * width**2))
     kernel = torch.outer(profile, profile)
     return kernel / kernel.sum()
+
+
+def antialias_kernel(factor: int, width: float) -> Tensor:  # -> (n, n)
+    """What blurs before every factor-th pixel is kept: a Gaussian of `width` coarse pixels, out to three of its widths.
+
+    n has the parity of the factor, so that the middle of an even kernel lies between pixels, as does that of a block of
+    factor x factor pixels.
+    """
+    radius = math.ceil(3 * width * factor)
+    return gaussian_kernel(2 * radius + factor % 2, width * factor)
+
+
+def levin_kernels(data_root: Path) -> Tensor:  # -> (8, h, w)
+    """All of `levin:1` ... `levin:8`, each in the middle of the largest one's support (their sides are odd)."""
+    kernels = [read_kernel(f"levin:{n}", data_root) for n in range(1, LEVIN + 1)]
+    side = max(max(k.shape) for k in kernels)
+    around = [[(side - n) // 2 for n in k.shape] for k in kernels]
+    return torch.stack([F.pad(k, (w, w, h, h)) for k, (h, w) in zip(kernels, around, strict=True)])
 
 
 def read_kernel(spec: str, data_root: Path) -> Tensor:  # -> (h, w)

@@ -82,5 +82,11 @@ def centre_crop(image: Tensor, size: int) -> Tensor:  # (C, H, W) -> (C, min(H, 
     return image[:, row : row + h, column : column + w]
 
 
+def whole_blocks(image: Tensor, factor: int) -> Tensor:  # (C, H, W) -> (C, H - H % factor, W - W % factor)
+    """Without the last rows and columns that blocks of factor x factor pixels leave over."""
+    h, w = (n - n % factor for n in image.shape[1:])
+    return image[:, :h, :w]
+
+
 def _as_float(image: Tensor) -> Tensor:
     return image.float() / 255 if image.dtype == torch.uint8 else image

@@ -5,6 +5,7 @@ from regularizers.foe import FieldOfExperts
 from regularizers.potential import Potential
 from regularizers.potentials import CHARBONNIER, HUBER, LOG, MCP, POTENTIALS, SPLINE, WEAK_SPLINE
 from regularizers.regularizer import Functional, Regularizer
+from regularizers.rescaled import Rescaled
 from regularizers.tv import TotalVariation
 
 __all__ = [
@@ -21,5 +22,6 @@ __all__ = [
     "ImageTooSmallError",
     "Potential",
     "Regularizer",
+    "Rescaled",
     "TotalVariation",
 ]

@@ -1,5 +1,7 @@
 """Small problems that dense linear algebra can check."""
 
+import math
+from copy import deepcopy
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +16,7 @@ from regularizers import (
     WEAK_SPLINE,
     FieldOfExperts,
     Regularizer,
+    Rescaled,
     TotalVariation,
 )
 
@@ -104,13 +107,26 @@ def regularizers(channels: int) -> dict[str, Regularizer]:
         ("wcrr valid", WEAK_SPLINE, "valid", False),
     ):
         made[name] = FieldOfExperts(channels, 4, 3, potential, boundary, 0.8, 0.6, 0.2, (2,), shared)
-    return {name: perturbed(r) for name, r in made.items()}
+    made = {name: perturbed(r) for name, r in made.items()}
+    return made | {f"{name} rescaled": rescaled(made[name]) for name in RESCALED}
+
+
+def rescaled(base: Regularizer, amplitude: float = 0.8, contrast: float = 1.3) -> Rescaled:
+    made = Rescaled(deepcopy(base))
+    with torch.no_grad():
+        made.log_amplitude += math.log(amplitude)
+        made.log_contrast += math.log(contrast)
+    return made
+
+
+RESCALED = ["tv isotropic", "foe charbonnier valid", "foe huber reflect", "foe mcp circular", "foe log circular"]
 
 
 NAMES = ["tv isotropic", "tv anisotropic"] + [
     f"foe {p} {b}" for p in ("charbonnier", "huber", "mcp", "log") for b in ("valid", "circular", "reflect")
 ]
 NAMES += ["crr", "crr reflect", "wcrr circular", "wcrr valid"]
+NAMES += [f"{name} rescaled" for name in RESCALED]
 
 
 def dense(product, shape: tuple[int, ...]) -> Tensor:

@@ -21,8 +21,9 @@ def test_toml_round_trip():
 @pytest.mark.parametrize("preset", sorted(PRESETS.glob("*.toml")), ids=lambda p: p.stem)
 def test_presets_are_valid_and_complete_when_saved(preset):
     config = load(preset)
-    assert config.regularizer.name == preset.stem.split("-")[0]
-    assert preset.stem.endswith("semi-blind" if config.problem.learn_kernel else config.problem.task)
+    kind, *rest = preset.stem.split("-")
+    assert kind == ("transfer" if config.regularizer.learn == "scale" else config.regularizer.name)
+    assert config.problem.task in rest or (config.problem.learn_kernel and rest == ["semi", "blind"])
     assert parse(tomllib.loads(to_toml(config))) == config
 
 

@@ -3,6 +3,7 @@
 import logging
 from pathlib import Path
 
+from app import transfer
 from app.commands import train
 from app.commands.figures.runs import group_folders
 from app.commands.outcomes import csv_table, markdown, outcome
@@ -62,7 +63,7 @@ def _finish(config: Config, folder: Path, data_root: Path, quiet: bool, command:
     try:
         if not (folder / "config.toml").is_file():
             return train.train(config, folder, data_root, quiet, draw=False, command=command)
-        if load(folder / "config.toml") != config:
+        if load(folder / "config.toml") != transfer.inherited(config):
             raise RunError(f"{folder} holds a run with other settings: remove it, or choose another --out")
         return train.resume(config, folder, data_root, quiet, draw=False, command=command)
     except NonFiniteError as error:

@@ -15,7 +15,10 @@ def reconstruct(model: str, images: list[str], settings: list[str], data_root: P
     loaded, config = assemble.load(model, settings)
     if config.problem.task == "inpaint" and not degrade:
         raise ConfigError("which pixels of a measured image are missing is not known: inpainting needs --degrade")
-    paths = [p for spec in images for p in find_images(spec, data_root, config.data.color).paths]
+    if (config.problem.task, config.problem.kernel) == ("deblur", "levin:all") and not degrade:
+        raise ConfigError("which kernel blurred a measured image is not known: name it with --kernel, as levin:1")
+    color = config.data.color
+    paths = [p for spec in images for p in find_images(spec, data_root, color).paths]
     targets = [out / f"{path.stem}.png" for path in paths]
     for target in targets:
         if target.exists() or targets.count(target) > 1:
@@ -23,11 +26,11 @@ def reconstruct(model: str, images: list[str], settings: list[str], data_root: P
     reconstruct = assemble.reconstructor(config, loaded, data_root)
     out.mkdir(parents=True, exist_ok=True)
     for i, (path, target) in enumerate(zip(paths, targets, strict=True)):
-        image = reconstruct.to_device(read_image(path, config.data.color)[None])
-        y = reconstruct.measure(image, (i,)) if degrade else image
+        clean = reconstruct.read(path, color) if degrade else None
+        y = reconstruct.to_device(read_image(path, color)[None]) if clean is None else reconstruct.measure(clean, (i,))
         solution = reconstruct(y, (i,))
         write_image(target, solution.x[0])
-        quality = f"PSNR {float(psnr(solution.x, image)):.2f} dB, " if degrade else ""
+        quality = "" if clean is None else f"PSNR {float(psnr(solution.x, clean)):.2f} dB, "
         cost = f"{int(solution.iterations)} iterations" + ("" if solution.converged else " (accuracy not reached)")
         if solution.error_bound.isinf():
             cost = f"{int(solution.iterations)} iterations ({NOT_CERTIFIED})"

@@ -16,11 +16,10 @@ from app.models import Model, read_facts
 from app.options import Config
 from app.training import history
 from app.training.checkpoint import RunError
-from datasets.images import read_image
 from figures import report as html
 from figures.report import Section
 from figures.style import Look, look
-from regularizers import FieldOfExperts, Regularizer
+from regularizers import FieldOfExperts, Regularizer, Rescaled
 
 
 def report(run: Path, out: Path | None, images: str, data_root: Path) -> int:
@@ -36,10 +35,12 @@ def report(run: Path, out: Path | None, images: str, data_root: Path) -> int:
         Section("Settings", _settings(config)),
     ]
     facts = read_facts(run / "model.safetensors")
+    verb = {"superres": "enlarge"}.get(config.problem.task, config.problem.task)
     kind = "total variation" if config.regularizer.name == "tv" else "field of experts"
     summary = (
-        f"A {kind} learned to {config.problem.task} in {facts['step']} steps: {facts['computations']} gradients and "
+        f"A {kind} learned to {verb} in {facts['step']} steps: {facts['computations']} gradients and "
         f"Hessian products, {facts['seconds']:.0f} s. Written with torch {facts['versions']['torch']}."
+        + (f" {facts['certified'].capitalize()}." if "certified" in facts else "")
     )
     write_atomically(out, html.page(run.resolve().name, summary, sections).encode())
     print(out)
@@ -51,12 +52,12 @@ def _results(model: Model, config: Config, images: str, data_root: Path) -> list
     reconstruct = assemble.reconstructor(config, model, data_root)
     sliders, rows = [], []
     for i, path in chosen_images(images, None, config.data.color, data_root):
-        clean = reconstruct.to_device(read_image(path, config.data.color)[None])
+        clean = reconstruct.read(path, config.data.color)
         y = reconstruct.measure(clean, (i,))
         solution = reconstruct(y, (i,))
-        before, after = float(psnr(y, clean)), float(psnr(solution.x, clean))
+        before, after = float(psnr(reconstruct.comparable(y), clean)), float(psnr(solution.x, clean))
         caption = f"{path.stem}: measured {before:.2f} dB, reconstructed {after:.2f} dB"
-        pictures = {"measured": y[0].cpu(), "clean": clean[0].cpu()}
+        pictures = {"measured": reconstruct.shown(y)[0].cpu(), "clean": clean[0].cpu()}
         sliders.append(html.slider(path.stem, solution.x[0].cpu(), pictures, caption))
         mu, largest = reconstruct.energy(y, (i,)).bounds
         certified = f"{float(solution.error_bound):.3g}" if solution.converged else "not certified"
@@ -80,6 +81,8 @@ def _figures(run: Path, regularizer: Regularizer, seen: Look) -> list[Section]:
     drawn: list[tuple[str, Figure, str]] = [("Curves", draw_curves([str(run)], look=seen), "training curves")]
     if isinstance(regularizer, FieldOfExperts):
         drawn.append(("Filters", draw_filters(regularizer, run.name, seen), "learned filters, weights and smoothings"))
+    if isinstance(regularizer, Rescaled):
+        return [Section(title, html.plate(figure, about, seen)) for title, figure, about in drawn]
     drawn.append(("Potentials", draw_potentials(regularizer, run.name, seen), "potentials and influence functions"))
     if history.exists(run):
         drawn.append(("Parameters", draw_parameters(run, look=seen), "weights and smoothings while they were learned"))

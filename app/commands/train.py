@@ -10,12 +10,12 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 
-from app import assemble
+from app import assemble, transfer
 from app.commands.figures.comparison import draw_comparison
 from app.commands.figures.learned import draw_filters
 from app.commands.figures.runs import draw_curves
 from app.losses import psnr
-from app.lower.solution import NonFiniteError, NotStronglyConvexError
+from app.lower.solution import NOT_CERTIFIED, NonFiniteError, NotStronglyConvexError
 from app.models import Model, build_model, read_facts
 from app.options import Config, ConfigError
 from app.protocol import images_to_learn_from
@@ -28,9 +28,9 @@ from app.upper.isgd import unmet_condition
 from app.upper.method import State
 from datasets.image_sets import ImageSet, find_images, subset
 from datasets.images import read_image
-from datasets.patches import Patches, centre_crop
+from datasets.patches import Patches, centre_crop, whole_blocks
 from figures.style import save
-from regularizers import FieldOfExperts
+from regularizers import FieldOfExperts, Rescaled
 
 log = logging.getLogger("app")
 
@@ -41,7 +41,8 @@ def train(
     config: Config, folder: Path, data_root: Path, quiet: bool, draw: bool = True, command: str = "not recorded"
 ) -> int:
     """`command` is what the user typed."""
-    training = _training(config, folder, data_root)
+    config, model = transfer.begin(config)
+    training = _training(config, model, folder, data_root)
     training = replace(training, provenance=_provenance({}, command, training))
     return _run(training, training_loop.begin(training), data_root, quiet, draw)
 
@@ -49,7 +50,7 @@ def train(
 def resume(
     config: Config, folder: Path, data_root: Path, quiet: bool, draw: bool = True, command: str = "not recorded"
 ) -> int:
-    training = _training(config, folder, data_root)
+    training = _training(config, build_model(config), folder, data_root)
     progress = training_loop.restore(training)
     training = replace(training, provenance=_provenance(_past(folder), command, training))
     training_loop.write_config(training)
@@ -58,7 +59,7 @@ def resume(
 
 def training_psnr(config: Config, folder: Path, data_root: Path) -> float:
     """Mean PSNR in dB of the reconstructions of all training patches (first visit) by the model of a run."""
-    training = _training(config, folder, data_root)
+    training = _training(config, build_model(config), folder, data_root)
     training_loop.restore(training)
     reconstruct = assemble.reconstructor(config, training.problem.model, data_root)
     whole, values = replace(training.problem, batch_size=PART), []
@@ -84,7 +85,7 @@ def _provenance(past: dict[str, list[str]], command: str, training: Training) ->
     return {"commands": [*past.get("commands", []), command], "hardware": list(dict.fromkeys(machines))}
 
 
-def _training(config: Config, folder: Path, data_root: Path) -> Training:
+def _training(config: Config, model: Model, folder: Path, data_root: Path) -> Training:
     """Read and check everything a run needs, before anything is written."""
     device, dtype = assemble.device_of(config), assemble.dtype_of(config)
     data, problem = config.data, config.problem
@@ -103,8 +104,8 @@ def _training(config: Config, folder: Path, data_root: Path) -> Training:
     method = assemble.method(config)
     if method.finite_sum and data.noise == "fresh":
         raise ConfigError(f"{config.upper.algorithm} works on a finite sum: set data.noise = fixed")
-    model = build_model(config).to(device, dtype)
-    operators = assemble.operator_factory(config, data_root)
+    model = model.to(device, dtype)
+    operators = assemble.operator_factory(config, data_root, training=True)
     training_problem = TrainingProblem(
         model,
         patches,
@@ -120,7 +121,7 @@ def _training(config: Config, folder: Path, data_root: Path) -> Training:
     mu, _ = energy.bounds
     if problem.learn_kernel:
         mu -= energy.operator.lambda_min  # that of another kernel may be 0
-    if mu <= 0 and method.needs_convexity:
+    if mu <= 0 and method.needs_convexity and not config.lower.uncertified:
         raise NotStronglyConvexError(mu)
     validate = partial(_validate, config, model, held_out, data_root)
     selection = Selection(config.run.average, config.run.keep_best)
@@ -136,6 +137,8 @@ def _run(training: Training, progress: Progress, data_root: Path, quiet: bool, d
         training.folder, len(problem.patches), sum(p.numel() for p in problem.model.parameters()),
         mu, largest, progress.step,
     )  # fmt: skip
+    if mu <= 0:
+        log.info(NOT_CERTIFIED)
     _log_kernel_error(training, data_root)
     upper = training.config.upper
     if upper.algorithm == "isgd" and (upper.schedule, upper.accuracy_schedule) == ("polynomial", "polynomial"):
@@ -152,6 +155,11 @@ def _run(training: Training, progress: Progress, data_root: Path, quiet: bool, d
         "done: %d steps, %.0f s, %d computations, mu = %.3g, L = %.3g",
         progress.step, progress.seconds, progress.computations, mu, largest,
     )  # fmt: skip
+    if mu <= 0:
+        log.info(NOT_CERTIFIED)
+    regularizer = problem.model.regularizer
+    if isinstance(regularizer, Rescaled):
+        log.info("amplitude %.4g, contrast %.4g", *regularizer.frozen().natural)
     _log_kernel_error(training, data_root)
     for name in _draw_run(training, data_root) if draw else ("model.safetensors",):
         log.info("%s", training.folder / name)
@@ -196,6 +204,7 @@ def _validate(config: Config, model: Model, held_out: ImageSet, data_root: Path)
     groups: dict[torch.Size, list[tuple[int, torch.Tensor]]] = {}
     for i, path in enumerate(held_out.paths):
         crop = centre_crop(read_image(path, config.data.color), config.data.validation_crop)
+        crop = whole_blocks(crop, reconstruct.enlargement)
         groups.setdefault(crop.shape, []).append((i, crop))
     values = []
     for group in groups.values():

@@ -19,12 +19,10 @@ def certified_or_stationary(solve: Solver) -> Solver:
     that sum is 0: the modulus h would have without R. The error bound is infinite, and no image has converged."""
 
     def either(energy: Energy, start: Tensor, accuracy: float) -> LowerSolution:
-        mu, largest = energy.bounds
-        if mu > 0:
+        assumed = with_modulus(energy).assumed
+        if assumed is None:
             return solve(energy, start, accuracy)
-        modulus = (energy.operator.lambda_min + energy.ridge) or 1.0
-        assumed = min(modulus, SHARE * largest)
-        found = solve(replace(energy, assumed=assumed), start, accuracy * modulus / assumed)
+        found = solve(with_modulus(energy), start, accuracy * _modulus(energy) / assumed)
         return replace(
             found,
             error_bound=torch.full_like(found.error_bound, torch.inf),
@@ -32,3 +30,14 @@ def certified_or_stationary(solve: Solver) -> Solver:
         )
 
     return either
+
+
+def with_modulus(energy: Energy) -> Energy:
+    """`energy` itself where mu > 0, elsewhere with a modulus that is assumed, not proven: what solvers and
+    preconditioners can work with."""
+    mu, largest = energy.bounds
+    return energy if mu > 0 else replace(energy, assumed=min(_modulus(energy), SHARE * largest))
+
+
+def _modulus(energy: Energy) -> float:
+    return (energy.operator.lambda_min + energy.ridge) or 1.0

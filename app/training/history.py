@@ -18,7 +18,8 @@ from app.training.checkpoint import RunError
 from regularizers import Regularizer
 
 RATIO = 1.15
-NAMES = ("filters", "weights", "smoothings")  # natural parameters; a regularizer has some of them
+# Natural parameters; a regularizer has some of them.
+NAMES = ("filters", "weights", "smoothings", "amplitude", "contrast")
 
 
 def begin(folder: Path, step: int, regularizer: Regularizer) -> None:
@@ -59,7 +60,8 @@ def exists(folder: Path) -> bool:
 
 
 def read(folder: Path) -> dict[str, Tensor]:
-    """{"steps": (T,), "weights": (T, K, 1, 1), "smoothings": (T, K, 1, 1), "filters": (T, K, C, s, s) if any}.
+    """{"steps": (T,), "weights": (T, K, 1, 1), "smoothings": (T, K, 1, 1), "filters": (T, K, C, s, s) if any}, or of a
+    rescaled regularizer {"steps", "amplitude", "contrast"}, (T,) each.
 
     Raises RunError where there is none.
     """

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from app.config import to_toml
 from app.files import write_atomically
 from app.losses import psnr
-from app.lower.solution import NonFiniteError
+from app.lower.solution import NOT_CERTIFIED, NonFiniteError
 from app.models import save_model
 from app.options import Config
 from app.provenance import today, versions
@@ -99,13 +99,22 @@ def restore(training: Training) -> Progress:
 
 def save(training: Training, progress: Progress) -> None:
     facts = asdict(progress)
-    parameters = {f"parameter.{n}": p for n, p in training.problem.model.named_parameters().items()}
+    parameters = {f"parameter.{n}": t for n, t in training.problem.model.tensors().items()}
     state = {f"state.{n}": t for n, t in training.state.tensors().items()}
     selection = {f"selection.{n}": t for n, t in training.selection.tensors().items()}
     checkpoint.save(training.checkpoint_path, parameters | state | selection, facts)
     facts |= {"date": today(), "versions": versions(), **training.provenance}
+    if training.config.lower.uncertified and not _certifiable(training):
+        facts["certified"] = NOT_CERTIFIED
     with standing_in(training.parameters, training.selection.chosen(training.parameters)):
         save_model(training.folder / "model.safetensors", training.problem.model, training.config, facts)
+
+
+def _certifiable(training: Training) -> bool:
+    try:
+        return training.problem.batch(0)[0].energy().bounds[0] > 0
+    except NonFiniteError:
+        return False
 
 
 def _with_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

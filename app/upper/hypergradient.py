@@ -15,6 +15,7 @@ from torch import Tensor
 from app.lower.energy import Energy
 from app.lower.preconditioner import preconditioner
 from app.lower.solution import LowerSolution
+from app.lower.stationary import with_modulus
 from app.upper.linear import LinearSolution, conjugate_gradient
 
 Solver = Callable[[Energy, Tensor, float], LowerSolution]  # (energy, start, accuracy)
@@ -80,12 +81,13 @@ def hypergradient(
 
     One accuracy serves both: an error eps in x already moves the right-hand side by L_g eps, and L_g = 1 for the
     squared error. An image that cannot be certified to the accuracy is used with the error it reached;
-    `lower.converged` and `linear.converged` say so.
+    `lower.converged` and `linear.converged` say so. Where h is not strongly convex and `solve` copes with it, H can be
+    indefinite: conjugate gradients then end where they notice.
     """
     lower = solve(energy, start, accuracy)
     b = loss.gradient(lower.x)
     tolerance = b.new_full((len(b),), accuracy)
-    inverse = preconditioner(energy, lower.x)
+    inverse = preconditioner(with_modulus(energy), lower.x)
     linear = conjugate_gradient(energy.hessian(lower.x), b, tolerance, adjoint_start, inverse)
     gradient = tuple(-g / len(b) for g in learned.mixed(lower.x, linear.q))
     computations = lower.iterations + linear.iterations + 1

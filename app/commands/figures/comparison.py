@@ -1,5 +1,6 @@
 """Reconstructions by models, and results that others computed, beside the clean images."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -10,6 +11,7 @@ from app.commands.figures.sources import chosen_images, labelled
 from app.losses import psnr, ssim
 from app.options import ConfigError
 from datasets.images import ImageError, list_images, read_image
+from datasets.patches import whole_blocks
 from figures import comparison
 from figures.comparison import Panel, Row
 from figures.regions import Region, most_different
@@ -51,8 +53,10 @@ def panels(
     color = next((config.data.color for _, config in loaded.values()), False)
     chosen = chosen_images(images, only, color, data_root)
     rows: dict[str, Row] = {}
+    blocks = max((config.problem.enlargement for _, config in loaded.values()), default=1)
     for _, path in chosen:
-        rows[path.stem] = {"clean": Panel(read_image(path, color) if loaded else _read_as_it_is(path))}
+        clean = whole_blocks(read_image(path, color), blocks) if loaded else _read_as_it_is(path)
+        rows[path.stem] = {"clean": Panel(clean)}
     for label, source in named:
         if label in next(iter(rows.values())):
             raise ConfigError(f"two columns are called {label!r}: name them with LABEL=SOURCE")
@@ -65,7 +69,8 @@ def panels(
             row = rows[path.stem]
             clean = reconstruct.to_device(row["clean"].image[None])
             y = reconstruct.measure(clean, (i,))
-            row.setdefault("degraded", panel(y, clean))
+            degraded = panel(reconstruct.comparable(y), clean)
+            row.setdefault("degraded", replace(degraded, image=reconstruct.shown(y)[0].cpu()))
             row[label] = panel(reconstruct(y, (i,)).x, clean)
     first = ("clean", "degraded")
     return {n: {k: row[k] for k in sorted(row, key=lambda k: k not in first)} for n, row in rows.items()}

@@ -6,12 +6,14 @@ from matplotlib.figure import Figure
 from app.options import ConfigError
 from figures import filters, potentials
 from figures.style import PAPER, Look
-from regularizers import CHARBONNIER, MCP, FieldOfExperts, Regularizer, TotalVariation
+from regularizers import CHARBONNIER, MCP, FieldOfExperts, Regularizer, Rescaled, TotalVariation
 
 
 def draw_filters(
     regularizer: Regularizer, name: str, look: Look = PAPER, frequency: bool = False, common_range: bool = False
 ) -> Figure:
+    if isinstance(regularizer, Rescaled):
+        regularizer = regularizer.base
     if not isinstance(regularizer, FieldOfExperts):
         raise ConfigError(f"{name} has no filters to draw (this figure is for foe, crr and wcrr)")
     with torch.no_grad():

@@ -90,4 +90,4 @@ def animate_reconstruction(
     reconstruct = measured.reconstruct
     path = observe(reconstruct.energy(measured.y, measured.index), reconstruct.solve, reconstruct.accuracy)
     iterates = [Iterate(x[0].cpu(), n, float(psnr(x, measured.clean)), bound) for n, (x, bound) in enumerate(path, 1)]
-    return animation.reconstruction(measured.y[0].cpu(), iterates, look)
+    return animation.reconstruction(reconstruct.shown(measured.y)[0].cpu(), iterates, look)

@@ -57,6 +57,8 @@ def _without_seed(name: str) -> str:
 
 def draw_parameters(run: Path, log_x: bool = False, look: Look = PAPER) -> Figure:
     past = history.read(run)
+    if "weights" not in past:
+        raise FigureError(f"{run} learned an amplitude and a contrast alone: there are no weights to draw")
     return parameters.draw(past["steps"], past["weights"].flatten(1), past["smoothings"].flatten(1), log_x, look)
 
 

@@ -9,7 +9,6 @@ from app import assemble
 from app.evaluate import Reconstructor
 from app.options import Config, ConfigError
 from datasets.image_sets import find_images
-from datasets.images import read_image
 
 
 def labelled(sources: list[str]) -> list[tuple[str, str]]:
@@ -59,5 +58,5 @@ def one_image(model: str, images: str | None, only: list[str] | None, settings: 
         names = ", ".join(path.stem for _, path in chosen[:8])
         raise ConfigError(f"this is of one image, and {images} has {len(chosen)}: choose with --only from {names}")
     (i, path), reconstruct = chosen[0], assemble.reconstructor(config, regularizer, data_root)
-    clean = reconstruct.to_device(read_image(path, config.data.color)[None])
+    clean = reconstruct.read(path, config.data.color)
     return Measured(config, reconstruct, (i,), clean, reconstruct.measure(clean, (i,)))

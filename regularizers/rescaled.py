@@ -1,0 +1,112 @@
+"""A trained regularizer on another problem: amplitude and contrast are learned, R itself stays as it is.
+
+    F(x) = (a / c^2) R(c x),    a, c > 0
+
+    dF/dx = (a / c) R'(c x),    d2F/dx2 = a R''(c x),
+
+so -a rho <= d2F/dx2 <= a L: the amplitude scales how much R curves, the contrast where. For a field of experts this is
+w -> a w / c, s -> s / c, and for its budgeted potentials scale -> a scale, w -> w / c, s -> s / c; total variation is
+like the former. (Two numbers tuned for every inverse problem: Goujon, Neumayer and Unser, arXiv 2308.10542, there of
+(lambda / mu) R(mu x).)
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from regularizers.regularizer import Functional, Regularizer, Sensitivity
+
+
+@dataclass(frozen=True)
+class RescaledFunctional:
+    """F for a fixed R."""
+
+    base: Functional  # R
+    amplitude: Tensor  # a, a scalar
+    contrast: Tensor  # c, a scalar
+
+    @property
+    def natural(self) -> tuple[Tensor, ...]:
+        return self.amplitude, self.contrast
+
+    def value(self, x: Tensor) -> Tensor:  # (B, C, H, W) -> (B,)
+        return self.amplitude / self.contrast.square() * self.base.value(self.contrast * x)
+
+    def gradient(self, x: Tensor) -> Tensor:  # (B, C, H, W) -> (B, C, H, W)
+        return self.amplitude / self.contrast * self.base.gradient(self.contrast * x)
+
+    def hessian(self, x: Tensor) -> Callable[[Tensor], Tensor]:
+        product = self.base.hessian(self.contrast * x)
+        return lambda v: self.amplitude * product(v)
+
+    def curvature_model(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        stencil, diagonal = self.base.curvature_model(self.contrast * x)
+        return self.amplitude * stencil, self.amplitude * diagonal
+
+    def mixed(self, x: Tensor, q: Tensor) -> tuple[Tensor, ...]:
+        """<R'(c x), q> / c and (a / c) <R''(c x) x, q> - (a / c^2) <R'(c x), q>."""
+        a, c = self.natural
+        slope, bend = (self.base.gradient(c * x) * q).sum(), (self.base.hessian(c * x)(x) * q).sum()
+        return slope / c, a / c * (bend - slope / c)
+
+    def slopes(self, x: Tensor) -> tuple[Tensor, ...]:
+        """R(c x) / c^2 and (a / c^2) <R'(c x), x> - 2 (a / c^3) R(c x)."""
+        a, c = self.natural
+        value, slope = self.base.value(c * x).sum(), (self.base.gradient(c * x) * x).sum()
+        return value / c.square(), a / c.square() * (slope - 2 * value / c)
+
+    def curvature(self) -> tuple[float, float]:
+        rho, largest = self.base.curvature()
+        return float(self.amplitude) * rho, float(self.amplitude) * largest
+
+
+class Rescaled(Regularizer):
+    """theta = (log a, log c). The tensors of `base` are part of the state, but nothing to learn."""
+
+    def __init__(self, base: Regularizer) -> None:
+        super().__init__()
+        self.base = base
+        self.log_amplitude = nn.Parameter(torch.zeros(()))
+        self.log_contrast = nn.Parameter(torch.zeros(()))
+
+    def named_parameters(
+        self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
+    ) -> Iterator[tuple[str, nn.Parameter]]:
+        """Without those of `base`."""
+        return super().named_parameters(prefix, False, remove_duplicate)
+
+    @torch.no_grad()
+    def amplify(self, factor: float) -> None:
+        """a <- factor a."""
+        self.log_amplitude += math.log(factor)
+
+    def functional(self) -> RescaledFunctional:
+        return RescaledFunctional(self.base.frozen(), self.log_amplitude.exp(), self.log_contrast.exp())
+
+    @torch.no_grad()
+    def sensitivity(self, x: Tensor, q: Tensor, radius: Tensor) -> Sensitivity:
+        """The rows of J are F'(x) and F''(x) x - F'(x). With d = x' - x, ||d|| <= r, M >= ||F''|| everywhere, and
+        D(v) >= ||(F''(x') - F''(x)) v|| from that of R'' within c r of c x,
+
+            ||F'(x')|| <= ||F'(x)|| + M r,    ||F''(x') x'|| <= ||F''(x) x|| + D(x) + M r,
+            |<F'(x') - F'(x), q>| <= r (||F''(x) q|| + D(q)),
+            |<F''(x') x' - F''(x) x, q>| <= (||x|| + r) D(q) + r ||F''(x) q||.
+        """
+        f = self.functional()
+        a, c = f.natural
+
+        def norm(v: Tensor) -> Tensor:  # (B, C, H, W) -> (B,)
+            return v.flatten(1).norm(dim=1)
+
+        def change(v: Tensor) -> Tensor:  # D(v)
+            return a * self.base.sensitivity(c * x, v, c * radius).product
+
+        hessian, most, of_q = f.hessian(x), max(f.curvature()), change(q)
+        first = norm(f.gradient(x)) + most * radius
+        second = norm(hessian(x)) + change(x) + most * radius
+        moved = radius * (norm(hessian(q)) + of_q)
+        turned = moved + norm(x) * of_q
+        return Sensitivity(torch.hypot(first, first + second), of_q, torch.hypot(moved, moved + turned))

@@ -1,0 +1,51 @@
+"""The rescaled regularizer is a member of the family it came from, and learns two numbers. (Its derivatives, bounds and
+hypergradients are tested with those of all regularizers.)"""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from tests.problems import regularizers, rescaled
+
+pytestmark = pytest.mark.usefixtures("double")
+A, C = 0.7, 1.6
+
+
+def member(name):
+    """R with the scaled parameters written into it."""
+    f = regularizers(1)[name].frozen()
+    if "mcp" in name:
+        return replace(f, weights=f.weights / C, smoothings=f.smoothings / C, scale=A * f.scale)
+    return replace(f, weights=A * f.weights / C, smoothings=f.smoothings / C)
+
+
+@pytest.mark.parametrize(
+    "name", ["tv isotropic", "tv anisotropic"] + [f"foe {p} circular" for p in ("charbonnier", "huber", "mcp", "log")]
+)
+def test_it_is_the_family_with_other_weights_and_smoothings(name):
+    f, expected = rescaled(regularizers(1)[name], A, C).frozen(), member(name)
+    x, v = torch.randn(2, 2, 1, 8, 8)
+    torch.testing.assert_close(f.value(x), expected.value(x))
+    torch.testing.assert_close(f.gradient(x), expected.gradient(x))
+    torch.testing.assert_close(f.hessian(x)(v), expected.hessian(x)(v))
+    torch.testing.assert_close(f.curvature(), expected.curvature())
+    for mine, theirs in zip(f.curvature_model(x), expected.curvature_model(x), strict=True):
+        torch.testing.assert_close(mine, theirs)
+
+
+def test_only_two_numbers_are_learned_but_the_state_is_whole():
+    base = regularizers(1)["foe charbonnier circular"]
+    r = rescaled(base)
+    assert [n for n, _ in r.named_parameters()] == ["log_amplitude", "log_contrast"]
+    assert {n.removeprefix("base.") for n in r.state_dict()} == set(base.state_dict()) | {
+        "log_amplitude", "log_contrast"
+    }  # fmt: skip
+    assert all(t.dtype == torch.float32 for t in r.float().state_dict().values())
+
+
+def test_amplify_multiplies_the_regularizer():
+    r, x = rescaled(regularizers(1)["tv isotropic"]), torch.randn(1, 1, 8, 8)
+    before = r.fn(x)
+    r.amplify(0.25)
+    torch.testing.assert_close(r.fn(x), before / 4)
