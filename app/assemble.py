@@ -156,7 +156,7 @@ def load(spec: str, settings: list[str]) -> tuple[Model, Config]:
         raise ConfigError(f"the architecture and colour of {spec} are fixed; only the problem can be set")
     if config.problem.learn_kernel and model.kernel is None:
         raise ConfigError(f"{spec} holds no learned kernel: problem.learn_kernel is for training")
-    return model.to(device_of(config), dtype_of(config)), config
+    return model.at(config.problem.noise_level).to(device_of(config), dtype_of(config)), config
 
 
 def load_comparable(models: list[str], settings: list[str]) -> dict[str, tuple[Model, Config]]:
@@ -171,7 +171,14 @@ def load_comparable(models: list[str], settings: list[str]) -> dict[str, tuple[M
 def _measurement(problem: Problem) -> Problem:
     """Without what belongs to the reconstruction."""
     return replace(
-        problem, ridge=0.0, learn_kernel=False, hold_kernel=False, learned_kernel_size=1, initial_kernel_width=1.0
+        problem,
+        ridge=0.0,
+        noise_low=0.0,
+        noise_high=0.0,
+        learn_kernel=False,
+        hold_kernel=False,
+        learned_kernel_size=1,
+        initial_kernel_width=1.0,
     )
 
 

@@ -8,20 +8,21 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class SquaredError:
-    """loss(x) = 1/2 ||x - clean||^2."""
+    """loss(x) = weight / 2 ||x - clean||^2."""
 
     clean: Tensor  # (B, C, H, W)
+    weight: float = 1.0
 
     @property
     def smoothness(self) -> float:
         """Lipschitz constant of the gradient."""
-        return 1.0
+        return self.weight
 
     def value(self, x: Tensor) -> Tensor:  # (B, C, H, W) -> (B,)
-        return 0.5 * self.gradient(x).square().sum((1, 2, 3))
+        return 0.5 * self.weight * (x - self.clean).square().sum((1, 2, 3))
 
     def gradient(self, x: Tensor) -> Tensor:  # (B, C, H, W) -> (B, C, H, W)
-        return x - self.clean
+        return self.weight * (x - self.clean)
 
 
 def psnr(x: Tensor, clean: Tensor) -> Tensor:  # (B, C, H, W), (B, C, H, W) -> (B,)

@@ -15,7 +15,14 @@ from app.config import parse
 from app.files import write_atomically
 from app.options import Config, ConfigError, RegularizerOptions
 from app.semi_blind import BlurKernel
-from regularizers import POTENTIALS, FieldOfExperts, Regularizer, Rescaled, TotalVariation
+from regularizers import (
+    POTENTIALS,
+    FieldOfExperts,
+    InputConvexNetwork,
+    Regularizer,
+    Rescaled,
+    TotalVariation,
+)
 
 FORMAT = "bilevel-regularizer 1"
 PRETRAINED = Path(__file__).parents[1] / "regularizers" / "pretrained"
@@ -55,12 +62,16 @@ class Model:
     def to(self, device: torch.device, dtype: torch.dtype) -> "Model":
         return Model(self.regularizer.to(device, dtype), self.kernel and self.kernel.to(device, dtype))
 
+    def at(self, noise_level: float) -> "Model":
+        """With the regularizer at this noise level; the parameters are the same ones."""
+        return Model(self.regularizer.at(noise_level), self.kernel)
+
 
 def build_model(config: Config) -> Model:
-    """Untrained. Raises ConfigError if it cannot be built."""
+    """Untrained, at problem.noise_level. Raises ConfigError if it cannot be built."""
     problem = config.problem
     kernel = BlurKernel(problem.learned_kernel_size, problem.initial_kernel_width) if problem.learn_kernel else None
-    return Model(build_regularizer(config.regularizer, config.data.color), kernel)
+    return Model(build_regularizer(config.regularizer, config.data.color), kernel).at(problem.noise_level)
 
 
 def build_regularizer(options: RegularizerOptions, color: bool) -> Regularizer:
@@ -72,7 +83,9 @@ def build_regularizer(options: RegularizerOptions, color: bool) -> Regularizer:
 def _build_base(options: RegularizerOptions, channels: int) -> Regularizer:
     try:
         if options.name == "tv":
-            return TotalVariation(channels, options.isotropic, options.weight, options.smoothing)
+            return TotalVariation(channels, options.isotropic, options.weight, options.smoothing, options.noise_nodes)
+        if options.name == "icnn":
+            return InputConvexNetwork(channels, options.filters, options.filter_size, options.weight, options.smoothing)
         size, potential, hidden = options.filter_size, options.potential, ()
         if options.name != "foe":
             size, hidden = options.layer_size, options.hidden_channels
@@ -88,6 +101,7 @@ def _build_base(options: RegularizerOptions, channels: int) -> Regularizer:
             options.smoothing,
             hidden,
             options.shared_potential,
+            options.noise_nodes,
         )
     except ValueError as error:
         raise ConfigError(f"[regularizer] {error}") from None

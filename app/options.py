@@ -20,6 +20,10 @@ class Problem:
     noise_level: float = _option(
         25 / 255, "standard deviation on the scale [0, 1]; may be written '25/255'", at_least=0
     )
+    noise_low: float = _option(
+        0.0, "train on noise levels from this one to noise_high, one per mini-batch; 0: at noise_level", at_least=0
+    )
+    noise_high: float = _option(0.0, "train: the highest noise level; 0: at noise_level", at_least=0)
     kernel: str = _option(
         "gaussian",
         "deblur: gaussian | levin:1 ... levin:8 | levin:all (one of them per image) | FILE.npz:KEY | an image file "
@@ -65,12 +69,12 @@ class Data:
 
 @dataclass(frozen=True)
 class RegularizerOptions:
-    name: Literal["tv", "foe", "crr", "wcrr"] = _option(
-        "foe", "total variation, field of experts, or convex and weakly convex ridge regularizer"
+    name: Literal["tv", "foe", "crr", "wcrr", "icnn"] = _option(
+        "foe", "total variation, field of experts, convex or weakly convex ridge regularizer, or input-convex network"
     )
     isotropic: bool = _option(True, "tv: both differences under one root")
-    filters: int = _option(32, "foe, crr, wcrr: number of filters", at_least=1)
-    filter_size: int = _option(7, "foe: side of the filters in pixels", at_least=3, odd=True)
+    filters: int = _option(32, "foe, crr, wcrr, icnn: number of filters (icnn: of each layer)", at_least=1)
+    filter_size: int = _option(7, "foe, icnn: side of the filters in pixels", at_least=3, odd=True)
     hidden_channels: tuple[int, ...] = _option(
         (4, 8), "crr, wcrr: their filters are composed of layers, with so many channels between them", at_least=1
     )
@@ -85,6 +89,12 @@ class RegularizerOptions:
     weak_convexity: float = _option(0.95, "mcp, weak_spline, wcrr: modulus rho", above=0, below=1)
     weight: float = _option(0.01, "initial weight", above=0)
     smoothing: float = _option(0.01, "initial smoothing; below the weight for mcp, weak_spline, wcrr", above=0)
+    noise_nodes: int = _option(
+        0,
+        "weights and smoothings are learned at so many noise levels from 5/255 to 50/255 and interpolated between; the "
+        "initial ones are those at 25/255, and proportional to the level. 0: the same at all levels",
+        at_least=0,
+    )
     start: str = _option(
         "", "begin with the regularizer of this model, a run folder or a file: its architecture and weights"
     )
@@ -224,6 +234,12 @@ class Config:
         kind = r.potential if r.name == "foe" else r.name
         if kind in ("mcp", "weak_spline", "wcrr") and r.smoothing >= r.weight:
             raise ConfigError(f"regularizer.smoothing = {r.smoothing} must be below weight = {r.weight} for {kind}")
+        if self.problem.noise_low or self.problem.noise_high:
+            self._check_noise_levels()
+        elif r.noise_nodes and not r.start:
+            raise ConfigError("regularizer.noise_nodes needs problem.noise_low and noise_high: levels to learn from")
+        if r.name == "icnn":
+            self._check_icnn()
         if self.problem.learn_kernel:
             self._check_learned_kernel()
         if self.lower.uncertified:
@@ -238,6 +254,28 @@ class Config:
             raise ConfigError(f"lower.uncertified = true is for upper.algorithm = isgd, not {self.upper.algorithm}")
         if self.upper.relative_accuracy > 0:
             raise ConfigError("upper.relative_accuracy needs certified errors: set lower.uncertified = false")
+
+    def _check_icnn(self) -> None:
+        if self.regularizer.noise_nodes:
+            raise ConfigError("regularizer.noise_nodes is not for icnn, which is the same at all noise levels")
+        proven = [
+            name
+            for name, error in (("upper.relative_error", self.upper.relative_error), ("maid.error", self.maid.error))
+            if error == "proven"
+        ]
+        if proven:
+            raise ConfigError(f"{proven[0]} = proven is not for icnn: set it to estimated")
+
+    def _check_noise_levels(self) -> None:
+        low, high = self.problem.noise_low, self.problem.noise_high
+        if not 0 < low < high:
+            raise ConfigError(
+                f"problem.noise_low = {low:g} must be above 0 and below noise_high = {high:g}, or both must be 0"
+            )
+        if self.data.noise == "fixed":
+            raise ConfigError(
+                "problem.noise_low and noise_high draw new levels for every visit: set data.noise = fresh"
+            )
 
     def _check_learned_kernel(self) -> None:
         p, d = self.problem, self.data

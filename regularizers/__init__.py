@@ -2,6 +2,8 @@
 
 from regularizers.filter_bank import BOUNDARIES, ImageTooSmallError
 from regularizers.foe import FieldOfExperts
+from regularizers.icnn import InputConvexNetwork
+from regularizers.noise_levels import NoiseLevelError
 from regularizers.potential import Potential
 from regularizers.potentials import CHARBONNIER, HUBER, LOG, MCP, POTENTIALS, SPLINE, WEAK_SPLINE
 from regularizers.regularizer import Functional, Regularizer
@@ -20,6 +22,8 @@ __all__ = [
     "FieldOfExperts",
     "Functional",
     "ImageTooSmallError",
+    "InputConvexNetwork",
+    "NoiseLevelError",
     "Potential",
     "Regularizer",
     "Rescaled",

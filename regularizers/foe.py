@@ -22,6 +22,7 @@ from regularizers.foe_scales import scales
 from regularizers.foe_sensitivity import sensitivity
 from regularizers.initial_filters import dct_filters
 from regularizers.kernels.choice import Kernel, fastest
+from regularizers.noise_levels import spread
 from regularizers.potential import Potential
 from regularizers.regularizer import Regularizer, Sensitivity
 from regularizers.spline import LearnedPotential
@@ -173,7 +174,8 @@ class FieldOfExperts(Regularizer):
     convex for every value of the parameters (the scheme of arXiv 2308.10542).
 
     channels: 1 or 3.  filters: K.  filter_size: s, odd.  boundary: one of `filter_bank.BOUNDARIES`.
-    weight, smoothing: common initial w and s (in units of the filter responses).
+    weight, smoothing: common initial w and s (in units of the filter responses); of `noise_nodes` > 0, those at
+    25/255, both proportional to the noise level.
     hidden: (n_1, ...) composes the filters of layers with so many channels between them, each of filter_size.
     shared_potential: whether a learned shape is one for all filters.
     """
@@ -190,8 +192,9 @@ class FieldOfExperts(Regularizer):
         smoothing: float = 0.01,
         hidden: tuple[int, ...] = (),
         shared_potential: bool = True,
+        noise_nodes: int = 0,
     ) -> None:
-        super().__init__()
+        super().__init__(noise_nodes)
         if filter_size % 2 == 0 or filter_size < 3:
             raise ValueError(f"filter_size must be odd and at least 3, not {filter_size}")
         self.potential, self.boundary = potential, boundary
@@ -199,11 +202,12 @@ class FieldOfExperts(Regularizer):
         self.composition = ComposedFilters(channels, hidden, filters, filter_size) if hidden else None
         if self.composition is None:
             self.raw_filters = nn.Parameter(dct_filters(channels, filters, filter_size))
-        self.log_weights = nn.Parameter(torch.full((filters, 1, 1), weight).log())
+        self.log_weights = nn.Parameter(spread(torch.full((filters, 1, 1), weight).log(), noise_nodes))
         learned = isinstance(potential, LearnedPotential)
         if not (learned and potential.budgeted):
             raw = torch.tensor(weight / smoothing - 1 if potential.budgeted else smoothing).log()
-            self.raw_smoothings = nn.Parameter(raw.repeat(filters, 1, 1))
+            exponent = 0 if potential.budgeted else 1
+            self.raw_smoothings = nn.Parameter(spread(raw.repeat(filters, 1, 1), noise_nodes, exponent))
         if learned:
             rows = 1 if shared_potential else filters
             self.raw_shape = nn.Parameter(potential.initial(weight, smoothing).repeat(rows, 1))
@@ -215,10 +219,11 @@ class FieldOfExperts(Regularizer):
             filters = filters / spectral_bound(filters, ones, self.boundary).sqrt()
         else:
             filters = filters / filters.square().sum((1, 2, 3), keepdim=True).sqrt()
-        weights, potential = self.log_weights.exp(), self.potential
+        weights, potential = self._present(self.log_weights).exp(), self.potential
         if isinstance(potential, LearnedPotential):
             potential = potential.at(self.raw_shape.expand(len(weights), -1))
-        smoothings = potential.smoothing(weights, getattr(self, "raw_smoothings", weights))
+        raw = self._present(self.raw_smoothings) if hasattr(self, "raw_smoothings") else weights
+        smoothings = potential.smoothing(weights, raw)
         return FieldOfExpertsFunctional(filters, weights, smoothings, potential, self.boundary, self.scale)
 
     def centred_filters(self) -> Tensor:

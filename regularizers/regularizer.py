@@ -6,12 +6,15 @@ weights, smoothings) satisfy their constraints, and pulls gradients back through
 """
 
 from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, Self
 
 import torch
 from deepinv.optim import Prior
 from torch import Tensor
+
+from regularizers.noise_levels import REFERENCE, interpolate, require_known
 
 
 @dataclass(frozen=True)
@@ -60,11 +63,29 @@ class Functional(Protocol):
 
 
 class Regularizer(Prior):
-    """A learned functional as an `nn.Module` and a `deepinv.optim.Prior`, whose names `fn` and `grad` it keeps."""
+    """A learned functional as an `nn.Module` and a `deepinv.optim.Prior`, whose names `fn` and `grad` it keeps.
 
-    def __init__(self) -> None:
+    noise_nodes: at how many noise levels what depends on them is learned (`regularizers.noise_levels`); 0 for a
+    regularizer that is the same at all levels.
+    """
+
+    def __init__(self, noise_nodes: int = 0) -> None:
         super().__init__()
         self.explicit_prior = True
+        self.noise_nodes, self.noise_level = noise_nodes, REFERENCE
+
+    def at(self, noise_level: float) -> Self:
+        """R at this noise level: a view with the same parameters, where derivatives by them arrive. Raises
+        NoiseLevelError where nothing was learned."""
+        if self.noise_nodes:
+            require_known(noise_level)
+        view = copy(self)
+        view.noise_level = noise_level
+        return view
+
+    def _present(self, parameter: Tensor) -> Tensor:  # (N, ...) -> (...)
+        """What a parameter that may depend on the noise level is at this one."""
+        return interpolate(parameter, self.noise_level) if self.noise_nodes else parameter
 
     def functional(self) -> Functional:
         """R_theta at the present parameters, differentiable in them."""

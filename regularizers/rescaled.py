@@ -67,7 +67,7 @@ class Rescaled(Regularizer):
     """theta = (log a, log c). The tensors of `base` are part of the state, but nothing to learn."""
 
     def __init__(self, base: Regularizer) -> None:
-        super().__init__()
+        super().__init__(base.noise_nodes)
         self.base = base
         self.log_amplitude = nn.Parameter(torch.zeros(()))
         self.log_contrast = nn.Parameter(torch.zeros(()))
@@ -84,7 +84,9 @@ class Rescaled(Regularizer):
         self.log_amplitude += math.log(factor)
 
     def functional(self) -> RescaledFunctional:
-        return RescaledFunctional(self.base.frozen(), self.log_amplitude.exp(), self.log_contrast.exp())
+        return RescaledFunctional(
+            self.base.at(self.noise_level).frozen(), self.log_amplitude.exp(), self.log_contrast.exp()
+        )
 
     @torch.no_grad()
     def sensitivity(self, x: Tensor, q: Tensor, radius: Tensor) -> Sensitivity:
@@ -95,14 +97,14 @@ class Rescaled(Regularizer):
             |<F'(x') - F'(x), q>| <= r (||F''(x) q|| + D(q)),
             |<F''(x') x' - F''(x) x, q>| <= (||x|| + r) D(q) + r ||F''(x) q||.
         """
-        f = self.functional()
+        f, base = self.functional(), self.base.at(self.noise_level)
         a, c = f.natural
 
         def norm(v: Tensor) -> Tensor:  # (B, C, H, W) -> (B,)
             return v.flatten(1).norm(dim=1)
 
         def change(v: Tensor) -> Tensor:  # D(v)
-            return a * self.base.sensitivity(c * x, v, c * radius).product
+            return a * base.sensitivity(c * x, v, c * radius).product
 
         hessian, most, of_q = f.hessian(x), max(f.curvature()), change(q)
         first = norm(f.gradient(x)) + most * radius

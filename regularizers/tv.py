@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from regularizers.noise_levels import spread
 from regularizers.regularizer import Regularizer, Sensitivity
 
 NORM_SQUARED = 8  # >= ||D||^2
@@ -116,16 +117,25 @@ class TotalVariationFunctional:
 
 
 class TotalVariation(Regularizer):
-    """Learned weight and smoothing per channel. channels: 1 or 3."""
+    """Learned weight and smoothing per channel. channels: 1 or 3. Of `noise_nodes` > 0, the initial ones are those at
+    25/255, both proportional to the noise level."""
 
-    def __init__(self, channels: int, isotropic: bool = True, weight: float = 0.01, smoothing: float = 0.01) -> None:
-        super().__init__()
+    def __init__(
+        self,
+        channels: int,
+        isotropic: bool = True,
+        weight: float = 0.01,
+        smoothing: float = 0.01,
+        noise_nodes: int = 0,
+    ) -> None:
+        super().__init__(noise_nodes)
         self.isotropic = isotropic
-        self.log_weights = nn.Parameter(torch.full((channels, 1, 1), weight).log())
-        self.log_smoothings = nn.Parameter(torch.full((channels, 1, 1), smoothing).log())
+        self.log_weights = nn.Parameter(spread(torch.full((channels, 1, 1), weight).log(), noise_nodes))
+        self.log_smoothings = nn.Parameter(spread(torch.full((channels, 1, 1), smoothing).log(), noise_nodes))
 
     def functional(self) -> TotalVariationFunctional:
-        return TotalVariationFunctional(self.log_weights.exp(), self.log_smoothings.exp(), self.isotropic)
+        weights, smoothings = self._present(self.log_weights).exp(), self._present(self.log_smoothings).exp()
+        return TotalVariationFunctional(weights, smoothings, self.isotropic)
 
     @torch.no_grad()
     def sensitivity(self, x: Tensor, q: Tensor, radius: Tensor) -> Sensitivity:

@@ -1,8 +1,10 @@
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 ROOT = Path(__file__).parent.parent
 os.environ.setdefault("MPLBACKEND", "Agg")
@@ -23,3 +25,11 @@ def data_root() -> Path:
         if folder and (Path(folder) / "BSDS500").is_dir():
             return Path(folder)
     pytest.skip("BSDS500 is not on this machine (APP_DATA_ROOT)")
+
+
+@pytest.fixture(scope="session")
+def photograph(tmp_path_factory) -> Path:
+    """A small grey image file."""
+    file = tmp_path_factory.mktemp("images") / "photograph.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 48), dtype=np.uint8)).save(file)
+    return file

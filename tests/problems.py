@@ -15,6 +15,7 @@ from regularizers import (
     SPLINE,
     WEAK_SPLINE,
     FieldOfExperts,
+    InputConvexNetwork,
     Regularizer,
     Rescaled,
     TotalVariation,
@@ -107,6 +108,11 @@ def regularizers(channels: int) -> dict[str, Regularizer]:
         ("wcrr valid", WEAK_SPLINE, "valid", False),
     ):
         made[name] = FieldOfExperts(channels, 4, 3, potential, boundary, 0.8, 0.6, 0.2, (2,), shared)
+    made["tv isotropic at one of many noise levels"] = TotalVariation(channels, True, 0.2, 0.3, noise_nodes=4).at(0.11)
+    made["foe charbonnier valid at one of many noise levels"] = FieldOfExperts(
+        channels, 5, 3, CHARBONNIER, "valid", weight=0.6, smoothing=0.2, noise_nodes=3
+    ).at(0.08)
+    made["icnn"] = InputConvexNetwork(channels, 4, 3, weight=0.3, smoothing=0.2)
     made = {name: perturbed(r) for name, r in made.items()}
     return made | {f"{name} rescaled": rescaled(made[name]) for name in RESCALED}
 
@@ -122,9 +128,11 @@ def rescaled(base: Regularizer, amplitude: float = 0.8, contrast: float = 1.3) -
 RESCALED = ["tv isotropic", "foe charbonnier valid", "foe huber reflect", "foe mcp circular", "foe log circular"]
 
 
-NAMES = ["tv isotropic", "tv anisotropic"] + [
-    f"foe {p} {b}" for p in ("charbonnier", "huber", "mcp", "log") for b in ("valid", "circular", "reflect")
-]
+NAMES = [
+    "tv isotropic", "tv anisotropic", "tv isotropic at one of many noise levels",
+    "foe charbonnier valid at one of many noise levels", "icnn",
+    *(f"foe {p} {b}" for p in ("charbonnier", "huber", "mcp", "log") for b in ("valid", "circular", "reflect")),
+]  # fmt: skip
 NAMES += ["crr", "crr reflect", "wcrr circular", "wcrr valid"]
 NAMES += [f"{name} rescaled" for name in RESCALED]
 

@@ -14,7 +14,7 @@ from app.cli import BASELINES, main
 from app.commands import baselines as command
 from app.physics import deblurring
 from datasets.image_sets import ImageSet
-from tests.test_cli import photograph, refused  # noqa: F401  (fixtures)
+from tests.test_cli import refused
 from tests.test_models import tiny_model  # noqa: F401  (fixtures)
 
 

@@ -32,13 +32,6 @@ def run_folder(tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def photograph(tmp_path_factory) -> Path:
-    file = tmp_path_factory.mktemp("images") / "photograph.png"
-    Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 48), dtype=np.uint8)).save(file)
-    return file
-
-
 def refused(capsys, *arguments: str) -> str:
     """The one line on stderr of a command that must fail."""
     capsys.readouterr()

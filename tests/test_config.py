@@ -24,6 +24,7 @@ def test_presets_are_valid_and_complete_when_saved(preset):
     kind, *rest = preset.stem.split("-")
     assert kind == ("transfer" if config.regularizer.learn == "scale" else config.regularizer.name)
     assert config.problem.task in rest or (config.problem.learn_kernel and rest == ["semi", "blind"])
+    assert (rest[-1] == "all") == (config.problem.noise_low > 0)
     assert parse(tomllib.loads(to_toml(config))) == config
 
 

@@ -13,7 +13,7 @@ from app.commands.figures.lower import SOLVERS, observe
 from app.commands.figures.runs import groups
 from app.commands.figures.sources import labelled, one_image
 from app.lower.solution import norm
-from tests.test_cli import photograph, refused, run_folder  # noqa: F401  (fixtures)
+from tests.test_cli import refused, run_folder  # noqa: F401  (fixtures)
 from tests.test_history import TINY
 
 

@@ -122,9 +122,20 @@ def test_dense_linear_algebra(name, task, channels):
         torch.testing.assert_close(a, e, atol=1e-7, rtol=1e-6)
 
 
+MANY_LEVELS = [name for name in NAMES if "noise levels" in name]
+
+
 # Charbonnier and tv are smooth; the spline potentials have kinks in phi'', where central differences need care.
 @pytest.mark.parametrize(
-    "name", ["tv isotropic", "tv anisotropic", "foe charbonnier valid", "foe mcp valid", "foe mcp circular rescaled"]
+    "name",
+    [
+        "tv isotropic",
+        "tv anisotropic",
+        "foe charbonnier valid",
+        "foe mcp valid",
+        "foe mcp circular rescaled",
+        *MANY_LEVELS,
+    ],
 )
 @pytest.mark.parametrize("task", PROBLEMS)
 def test_central_differences_through_the_whole_solve(name, task):

@@ -23,7 +23,7 @@ from app.evaluate import Evaluation
 from app.models import build_model, find_model, read_facts, save_model, shipped
 from app.options import Config
 from app.tables import csv_table, latex_table, summary_table
-from tests.test_cli import photograph, refused  # noqa: F401  (fixtures)
+from tests.test_cli import refused
 from tests.test_history import TINY
 
 
@@ -47,7 +47,7 @@ def test_shipped_models_are_called_what_they_are():
         assert all(t.dtype == torch.float32 for t in load_file(card.file).values())
 
 
-def test_every_command_takes_a_shipped_model_by_its_name(tmp_path, photograph):  # noqa: F811
+def test_every_command_takes_a_shipped_model_by_its_name(tmp_path, photograph):
     name, images = next(iter(shipped())), ["--images", str(photograph)]
     assert main(["evaluate", name, *images, "--quiet"]) == 0
     assert main(["reconstruct", name, str(photograph), "--out", str(tmp_path / "out")]) == 0
@@ -56,7 +56,7 @@ def test_every_command_takes_a_shipped_model_by_its_name(tmp_path, photograph): 
     assert main(["models", "show", name]) == 0
 
 
-def test_an_unknown_model_is_answered_with_the_shipped_ones(capsys, tmp_path, photograph):  # noqa: F811
+def test_an_unknown_model_is_answered_with_the_shipped_ones(capsys, tmp_path, photograph):
     out = ["--out", tmp_path / "a.png"]
     for arguments in (
         ["evaluate", "foe", "--images", photograph], ["reconstruct", "foe", photograph, "--out", tmp_path / "out"],
@@ -95,7 +95,7 @@ def test_a_run_records_how_it_was_made_and_resuming_adds_to_it(tmp_path, monkeyp
     assert set(after["versions"]) == {"torch", "deepinv", "bilevel-regularizers"}
 
 
-def test_files_that_say_less_give_a_shorter_card(capsys, tmp_path, tiny_model, photograph):  # noqa: F811
+def test_files_that_say_less_give_a_shorter_card(capsys, tmp_path, tiny_model, photograph):
     with safe_open(tiny_model / "model.safetensors", framework="pt") as file:
         metadata = file.metadata()
     bare = tmp_path / "bare.safetensors"
@@ -119,7 +119,7 @@ def shelf(tmp_path, monkeypatch):
     return tmp_path / "shelf"
 
 
-def test_a_run_becomes_a_shipped_model_that_knows_what_it_can(capsys, tmp_path, shelf, photograph):  # noqa: F811
+def test_a_run_becomes_a_shipped_model_that_knows_what_it_can(capsys, tmp_path, shelf, photograph):
     run = tmp_path / "run"
     run.mkdir()
     small = ["regularizer.filters=3", "regularizer.filter_size=3", "run.precision=float64"]

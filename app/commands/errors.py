@@ -8,7 +8,7 @@ from datasets.fetch import FetchError
 from datasets.images import ImageError
 from datasets.kernels import KernelError
 from figures.style import FigureError
-from regularizers import ImageTooSmallError
+from regularizers import ImageTooSmallError, NoiseLevelError
 
 USER_ERRORS = (
     ConfigError,
@@ -18,6 +18,7 @@ USER_ERRORS = (
     ImageTooSmallError,
     KernelError,
     ModelError,
+    NoiseLevelError,
     NonFiniteError,
     NotStronglyConvexError,
     RunError,

@@ -19,7 +19,12 @@ from app.training.checkpoint import RunError
 from figures import report as html
 from figures.report import Section
 from figures.style import Look, look
-from regularizers import FieldOfExperts, Regularizer, Rescaled
+from regularizers import FieldOfExperts, Regularizer, Rescaled, TotalVariation
+
+KINDS = {
+    "tv": "A total variation", "foe": "A field of experts", "icnn": "An input-convex network",
+    "crr": "A convex ridge regularizer", "wcrr": "A weakly convex ridge regularizer",
+}  # fmt: skip
 
 
 def report(run: Path, out: Path | None, images: str, data_root: Path) -> int:
@@ -36,10 +41,9 @@ def report(run: Path, out: Path | None, images: str, data_root: Path) -> int:
     ]
     facts = read_facts(run / "model.safetensors")
     verb = {"superres": "enlarge"}.get(config.problem.task, config.problem.task)
-    kind = "total variation" if config.regularizer.name == "tv" else "field of experts"
     summary = (
-        f"A {kind} learned to {verb} in {facts['step']} steps: {facts['computations']} gradients and "
-        f"Hessian products, {facts['seconds']:.0f} s. Written with torch {facts['versions']['torch']}."
+        f"{KINDS[config.regularizer.name]} learned to {verb} in {facts['step']} steps: {facts['computations']} "
+        f"gradients and Hessian products, {facts['seconds']:.0f} s. Written with torch {facts['versions']['torch']}."
         + (f" {facts['certified'].capitalize()}." if "certified" in facts else "")
     )
     write_atomically(out, html.page(run.resolve().name, summary, sections).encode())
@@ -83,7 +87,8 @@ def _figures(run: Path, regularizer: Regularizer, seen: Look) -> list[Section]:
         drawn.append(("Filters", draw_filters(regularizer, run.name, seen), "learned filters, weights and smoothings"))
     if isinstance(regularizer, Rescaled):
         return [Section(title, html.plate(figure, about, seen)) for title, figure, about in drawn]
-    drawn.append(("Potentials", draw_potentials(regularizer, run.name, seen), "potentials and influence functions"))
+    if isinstance(regularizer, FieldOfExperts | TotalVariation):
+        drawn.append(("Potentials", draw_potentials(regularizer, run.name, seen), "potentials and influence functions"))
     if history.exists(run):
         drawn.append(("Parameters", draw_parameters(run, look=seen), "weights and smoothings while they were learned"))
     return [Section(title, html.plate(figure, about, seen)) for title, figure, about in drawn]

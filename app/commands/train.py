@@ -6,6 +6,7 @@ import sys
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from statistics import fmean
 
 import torch
 from safetensors import SafetensorError
@@ -21,6 +22,7 @@ from app.options import Config, ConfigError
 from app.protocol import images_to_learn_from
 from app.provenance import processor
 from app.training import train as training_loop
+from app.training.noise_levels import NoiseLevels
 from app.training.problem import TrainingProblem
 from app.training.selection import Selection
 from app.training.train import Interrupted, Progress, Training
@@ -105,12 +107,14 @@ def _training(config: Config, model: Model, folder: Path, data_root: Path) -> Tr
     if method.finite_sum and data.noise == "fresh":
         raise ConfigError(f"{config.upper.algorithm} works on a finite sum: set data.noise = fixed")
     model = model.to(device, dtype)
-    operators = assemble.operator_factory(config, data_root, training=True)
+    levels, operators = _noise_levels(config), assemble.operator_factory(config, data_root, training=True)
+    for level in (levels.low, levels.high):
+        model.at(level)  # raises NoiseLevelError
     training_problem = TrainingProblem(
         model,
         patches,
         operators,
-        problem.noise_level,
+        levels,
         problem.ridge,
         len(patches) if method.full_batch else config.upper.batch_size,
         device,
@@ -198,9 +202,21 @@ def _draw_run(training: Training, data_root: Path) -> list[str]:
     return names
 
 
+def _noise_levels(config: Config) -> NoiseLevels:
+    problem = config.problem
+    low, high = (problem.noise_low, problem.noise_high) if problem.noise_low else (problem.noise_level,) * 2
+    return NoiseLevels(low, high, config.run.seed)
+
+
 def _validate(config: Config, model: Model, held_out: ImageSet, data_root: Path) -> float:
+    """Mean PSNR over the noise levels that are validated."""
+    return fmean(_validate_at(level, config, model, held_out, data_root) for level in _noise_levels(config).validated)
+
+
+def _validate_at(level: float, config: Config, model: Model, held_out: ImageSet, data_root: Path) -> float:
     """Mean PSNR on centre crops of the held-out images, solved from scratch to the final accuracy."""
-    reconstruct = assemble.reconstructor(config, model, data_root)
+    config = replace(config, problem=replace(config.problem, noise_level=level))
+    reconstruct = assemble.reconstructor(config, model.at(level), data_root)
     groups: dict[torch.Size, list[tuple[int, torch.Tensor]]] = {}
     for i, path in enumerate(held_out.paths):
         crop = centre_crop(read_image(path, config.data.color), config.data.validation_crop)

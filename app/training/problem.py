@@ -9,6 +9,7 @@ from app.lower.energy import Energy
 from app.models import Model
 from app.physics import OperatorFactory
 from app.semi_blind import SemiBlind
+from app.training.noise_levels import NoiseLevels
 from app.upper.method import Batch
 from datasets.patches import PatchBatch, Patches
 
@@ -18,7 +19,7 @@ class TrainingProblem:
     model: Model
     patches: Patches
     operators: OperatorFactory  # that measure, and reconstruct where no kernel is learned
-    noise_level: float
+    noise_levels: NoiseLevels
     ridge: float
     batch_size: int
     device: torch.device
@@ -29,13 +30,14 @@ class TrainingProblem:
         """The mini-batch of a step, and the patches it was made of."""
         patches = self.patches.batch(step, self.batch_size)
         clean, noise = (t.to(self.device, self.dtype) for t in (patches.clean, patches.noise))
-        operator = self.operators(clean.shape[1:], patches.images)
-        y = operator.measure(clean, self.noise_level * noise)
-        regularizer, kernel = self.model.regularizer, self.model.kernel
+        operator, level = self.operators(clean.shape[1:], patches.images), self.noise_levels.at(step)
+        y = operator.measure(clean, level * noise)
+        regularizer, kernel = self.model.regularizer.at(level), self.model.kernel
 
         def energy() -> Energy:
             present = operator if kernel is None else kernel.operator((clean.shape[2], clean.shape[3]))
             return Energy(present, regularizer.frozen(), y, self.ridge)
 
         learned = regularizer if kernel is None or self.hold_kernel else SemiBlind(regularizer, kernel, y)
-        return Batch(learned, energy, SquaredError(clean), patches.images), patches
+        loss, coarseness = SquaredError(clean, self.noise_levels.weight(level)), self.noise_levels.relative(level)
+        return Batch(learned, energy, loss, patches.images, coarseness), patches

@@ -11,7 +11,7 @@ from app.files import write_atomically
 @dataclass(frozen=True)
 class Record:
     step: int
-    loss: float  # mean over the batch of 1/2 ||x - clean||^2 before the step
+    loss: float  # mean over the batch before the step; 1/2 ||x - clean||^2 for one noise level
     psnr: float  # mean over the batch, dB
     accuracy: float  # eps_k
     step_size: float  # alpha_k

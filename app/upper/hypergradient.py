@@ -77,16 +77,16 @@ def hypergradient(
     adjoint_start: Tensor | None,
     accuracy: float,
 ) -> Hypergradient:
-    """Solve the lower level to ||x - x*|| <= accuracy and the linear system to ||H q - grad loss|| <= accuracy.
+    """Solve the lower level to ||x - x*|| <= accuracy and the linear system to ||H q - grad loss|| <= L_g accuracy.
 
     One accuracy serves both: an error eps in x already moves the right-hand side by L_g eps, and L_g = 1 for the
-    squared error. An image that cannot be certified to the accuracy is used with the error it reached;
+    squared error of weight 1. An image that cannot be certified to the accuracy is used with the error it reached;
     `lower.converged` and `linear.converged` say so. Where h is not strongly convex and `solve` copes with it, H can be
     indefinite: conjugate gradients then end where they notice.
     """
     lower = solve(energy, start, accuracy)
     b = loss.gradient(lower.x)
-    tolerance = b.new_full((len(b),), accuracy)
+    tolerance = b.new_full((len(b),), loss.smoothness * accuracy)
     inverse = preconditioner(with_modulus(energy), lower.x)
     linear = conjugate_gradient(energy.hessian(lower.x), b, tolerance, adjoint_start, inverse)
     gradient = tuple(-g / len(b) for g in learned.mixed(lower.x, linear.q))

@@ -59,7 +59,7 @@ class Isgd:
 
     def step(self, k: int, batch: Batch, state: State) -> Step:
         energy, cost = energy_at(k, batch), Computations()
-        accuracy = self.schedule(k) * (self.accuracy or first_accuracy(batch, energy, state))
+        accuracy = batch.coarseness * self.schedule(k) * (self.accuracy or first_accuracy(batch, energy, state))
         z, accuracy = self._hypergradient(batch, energy, state, accuracy, cost)
         require_finite(k, z.loss, *z.gradient)
         remember(batch, state, z)
@@ -74,7 +74,7 @@ class Isgd:
         the solvers go; the next step begins a little coarser."""
         x, q = warm_start(batch, energy, state)
         if self.relative_accuracy:
-            accuracy = min(accuracy, float(state.values.get("eps", accuracy)))
+            accuracy = min(accuracy, batch.coarseness * float(state.values.get("eps", torch.inf)))
         before, asked = None, accuracy
         while True:
             z = hypergradient(batch.learned, energy, batch.loss, self.solve, x, q, accuracy)
@@ -83,7 +83,8 @@ class Isgd:
                 return z, accuracy
             if self._error(batch, energy, before, z) <= self.relative_accuracy * length(z.gradient):
                 # An estimate needs two solves: the coarser one is where the next step begins.
-                state.values["eps"] = torch.tensor(LOOSEN * (accuracy if self.proven else asked), dtype=torch.float64)
+                loose = LOOSEN * (accuracy if self.proven else asked) / batch.coarseness
+                state.values["eps"] = torch.tensor(loose, dtype=torch.float64)
                 return z, accuracy
             # Below what was reached, so that every solve moves on.
             asked, reached = accuracy, min(accuracy, float(inexactness(z).max()))

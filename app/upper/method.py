@@ -22,6 +22,7 @@ class Batch:
     energy: Callable[[], Energy]  # at the present theta
     loss: Loss
     images: tuple[int, ...]
+    coarseness: float = 1.0  # of the accuracy eps_k for this batch, where batches differ in their noise level
 
 
 @dataclass
@@ -134,10 +135,10 @@ def warm_start(batch: Batch, energy: Energy, state: State) -> tuple[Tensor, Tens
 
 def first_accuracy(batch: Batch, energy: Energy, state: State) -> float:
     """eps_0 as a share of the distance between the first measurements and the clean images: the error of x is then
-    this share, or some of it, of the gradient of a squared loss."""
+    this share, or some of it, of the gradient of a squared loss. For a batch of coarseness 1."""
     if "eps_0" not in state.values:
-        distance = batch.loss.gradient(energy.backprojection).flatten(1).norm(dim=1).mean()
-        state.values["eps_0"] = ACCURACY_SHARE * distance
+        slope = batch.loss.gradient(energy.backprojection).flatten(1).norm(dim=1).mean()
+        state.values["eps_0"] = ACCURACY_SHARE * slope / (batch.loss.smoothness * batch.coarseness)
     return float(state.values["eps_0"])
 
 

@@ -55,7 +55,12 @@ def add_kinds(figure: argparse.ArgumentParser, data_root: Add, problem: Add) -> 
     filters = still("filters", "learned filters, the largest contribution first", ("MODEL", "a field of experts"))
     filters.add_argument("--frequency", action="store_true", help="with their frequency responses")
     filters.add_argument("--common-range", action="store_true", help="one colour range for all, with a colour bar")
-    still("potentials", "learned potentials and their influence functions", ("MODEL", "a model"))
+    potentials = still("potentials", "learned potentials and their influence functions", ("MODEL", "a model"))
+    for sub in (filters, potentials):
+        sub.add_argument(
+            "--noise-level", metavar="SIGMA",
+            help="of a model for many noise levels, at this one, such as 15/255 (default: problem.noise_level)",
+        )  # fmt: skip
 
     curves = still(
         "curves",

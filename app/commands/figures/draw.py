@@ -5,17 +5,18 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from app.assemble import load
 from app.commands.figures.comparison import draw_comparison
 from app.commands.figures.learned import draw_filters, draw_potentials
 from app.commands.figures.lower import animate_reconstruction, draw_convergence
 from app.commands.figures.runs import animate_filters, draw_curves, draw_parameters
 from app.commands.figures.tables import draw_tradeoff, write_table
 from app.files import write_atomically
-from app.models import load_model
 from app.options import ConfigError
 from figures import animation
 from figures.animation import Animation
 from figures.style import Look, look, save
+from regularizers import Regularizer
 
 
 def figure(options: Namespace, settings: list[str]) -> int:
@@ -45,9 +46,9 @@ def _still(o: Namespace, settings: list[str], seen: Look) -> Figure:
                 o.sources, o.images, o.crop, settings, o.data_root, o.zooms, o.at, o.only, o.errors, seen
             )
         case "filters":
-            return draw_filters(load_model(first)[0].regularizer, first, seen, o.frequency, o.common_range)
+            return draw_filters(_learned(o), first, seen, o.frequency, o.common_range)
         case "potentials":
-            return draw_potentials(load_model(first)[0].regularizer, first, seen)
+            return draw_potentials(_learned(o), first, seen)
         case "curves":
             return draw_curves(o.sources, o.x, o.panels, o.log_x, seen)
         case "parameters":
@@ -57,6 +58,11 @@ def _still(o: Namespace, settings: list[str], seen: Look) -> Figure:
         case "tradeoff":
             return draw_tradeoff(o.sources, o.x, seen)
     raise AssertionError(o.kind)
+
+
+def _learned(o: Namespace) -> Regularizer:
+    settings = [f"problem.noise_level={o.noise_level}"] if o.noise_level else []
+    return load(o.sources[0], settings)[0].regularizer
 
 
 def _animation(o: Namespace, settings: list[str], seen: Look) -> Animation:
