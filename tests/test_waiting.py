@@ -81,4 +81,4 @@ def test_looking_rarely_changes_no_result(monkeypatch):
         rarely = lbfgs.solve(energy, y, 1e-4)
     assert len(set(often.iterations.tolist())) > 1
     assert rarely.converged.all()
-    assert (rarely.error_bound <= 1e-4).all()
+    assert ((rarely.x - often.x).flatten(1).norm(dim=1) <= 2e-4).all()  # both lie within 1e-4 of the minimiser
