@@ -11,6 +11,7 @@ from torch import Tensor
 from app.config import override
 from app.evaluate import Reconstructor
 from app.lower import agd, gd_polyak, lbfgs
+from app.lower.energy import Solver
 from app.lower.stationary import certified_or_stationary
 from app.models import Model, load_model
 from app.options import Config, ConfigError, Problem
@@ -29,7 +30,6 @@ from app.upper.amigo import Amigo
 from app.upper.descent import Descent
 from app.upper.gd_polyak import GdPolyak
 from app.upper.hoag import Hoag
-from app.upper.hypergradient import Solver
 from app.upper.isgd import Isgd
 from app.upper.jfb import Jfb
 from app.upper.maid import Maid

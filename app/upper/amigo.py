@@ -22,9 +22,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from app.lower.energy import Energy
-from app.upper.descent import Descent, tight_loss
-from app.upper.hypergradient import Solver
+from app.lower.energy import Energy, Solver
+from app.upper.descent import Descent
 from app.upper.method import (
     Batch,
     Computations,
@@ -36,6 +35,7 @@ from app.upper.method import (
     require_finite,
 )
 from app.upper.stocbio import gradient_steps
+from app.upper.trial import tight_loss
 
 
 @torch.no_grad()

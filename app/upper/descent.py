@@ -4,22 +4,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
-from app.lower.solution import NonFiniteError
 from app.upper.direction import BETA_1, Direction, adabelief, adam, momentum
-from app.upper.hypergradient import Solver
-from app.upper.method import Batch, Computations, State, move
+from app.upper.method import State, Theta, move
 from app.upper.schedules import Schedule
+from app.upper.trial import copies, put
 
-Theta = tuple[Tensor, ...]
 # Per step, where the direction has no scale: a parameter is the logarithm of a weight or smoothing, or an entry of a
 # filter of norm one.
 LEAST_STEP, LARGEST_STEP = 0.01, 0.05
 SAFETY = 0.25  # of the longest descent on one batch: other batches and later parameters curve more
 FIRST_MOVE = 1e-2  # root mean square of the first trial's change
 LAST_MOVE = 1.0  # of the largest
-TRIAL_ACCURACY = 0.01  # losses of close parameters are to be compared
 
 
 @dataclass(frozen=True)
@@ -73,18 +69,13 @@ def longest_descent(theta: Theta, gradient: Theta, loss: Callable[[], float], di
     direction = direction or gradient
     unit = step_of_change(direction, 1.0)
     slope = float(sum((g * d).sum() for g, d in zip(gradient, direction, strict=True)))
-    kept = [p.detach().clone() for p in theta]
+    kept = copies(theta)
     start = loss()
 
     def enough(alpha: float) -> bool:
         move(theta, direction, alpha)
-        try:
-            decreased = loss() <= start - alpha * slope / 2
-        except NonFiniteError:
-            decreased = False
-        with torch.no_grad():
-            for p, before in zip(theta, kept, strict=True):
-                p.copy_(before)
+        decreased = loss() <= start - alpha * slope / 2
+        put(theta, kept)
         return decreased
 
     alpha = FIRST_MOVE * unit
@@ -97,15 +88,3 @@ def longest_descent(theta: Theta, gradient: Theta, loss: Callable[[], float], di
         if enough(alpha):
             break
     return alpha
-
-
-def tight_loss(batch: Batch, solve: Solver, start: Tensor, accuracy: float, cost: Computations) -> Callable[[], float]:
-    """theta -> the mean loss of the batch, solved to TRIAL_ACCURACY times the accuracy of the hypergradient; what it
-    costs is counted."""
-
-    def loss() -> float:
-        lower = solve(batch.energy(), start, TRIAL_ACCURACY * accuracy)
-        cost.add(lower.iterations)
-        return float(batch.loss.value(lower.x).mean())
-
-    return loss

@@ -17,9 +17,10 @@ from typing import ClassVar
 import torch
 
 from app.lower import polyak
+from app.lower.energy import Solver
 from app.lower.polyak import Epoch
 from app.upper.descent import LAST_MOVE, longest_descent
-from app.upper.hypergradient import Hypergradient, Solver, hypergradient
+from app.upper.hypergradient import Hypergradient, hypergradient
 from app.upper.method import (
     Batch,
     Computations,
@@ -34,13 +35,12 @@ from app.upper.method import (
     warm_start,
 )  # fmt: skip
 from app.upper.schedules import Schedule
-from app.upper.trial import Evaluation, bounded, copies, evaluate, put
+from app.upper.trial import Evaluation, bounded, copies, evaluate, put, tight_loss
 
 TRIALS = 6  # in one step, after which theta stays
 TIGHTER = 0.1  # times the accuracy after that
 SHORTER, LONGER = 0.5, 10 / 9  # of eta
 ENOUGH = 0.25  # of eta ||z||^2
-ACTUAL_LOSS = 1e-2  # share of eps_k that losses are solved to, while eta is looked for
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class GdPolyak:
         z = hypergradient(batch.learned, energy, batch.loss, self.solve, x, q, accuracy)
         cost.add(z.computations)
         require_finite(k, z.loss, *z.gradient)
-        epoch, eta = self._recall(k, batch, state, z, cost)
+        epoch, eta = self._recall(batch, state, z, cost)
         usual = eta
 
         theta, now = tuple(batch.learned.parameters()), bounded(batch.loss, z.lower)
@@ -75,7 +75,7 @@ class GdPolyak:
                 epoch = polyak.limit(epoch, longest * squared)
             alpha = max(float(polyak.long_step(epoch, squared)), eta) if long else eta
             move(theta, z.gradient, alpha)
-            trial = evaluate(k, batch, self.solve, z.lower.x, accuracy, cost)
+            trial = evaluate(batch, self.solve, z.lower.x, accuracy, cost)
             change = torch.tensor(trial.value - now.value, dtype=torch.float64)
             accepted = change <= (0.0 if long else -ENOUGH * alpha * squared)
             epoch = polyak.settle(epoch, long, change, accepted)
@@ -91,16 +91,12 @@ class GdPolyak:
         _remember(batch, state, z, trial, epoch, eta)
         return report(z, accuracy, alpha, cost.total)
 
-    def _recall(self, k: int, batch: Batch, state: State, z: Hypergradient, cost: Computations) -> tuple[Epoch, float]:
+    def _recall(self, batch: Batch, state: State, z: Hypergradient, cost: Computations) -> tuple[Epoch, float]:
         if "epoch" in state.values:
             gap, fallen, count, eta = state.values["epoch"].cpu()
             return Epoch(gap, fallen, count), float(eta)
-        tight = ACTUAL_LOSS * float(z.lower.error_bound.max())
-        eta = self.step_size or longest_descent(
-            tuple(batch.learned.parameters()),
-            z.gradient,
-            lambda: evaluate(k, batch, self.solve, z.lower.x, tight, cost).value,
-        )
+        loss = tight_loss(batch, self.solve, z.lower.x, float(z.lower.error_bound.max()), cost)
+        eta = self.step_size or longest_descent(tuple(batch.learned.parameters()), z.gradient, loss)
         return polyak.begin(z.loss.double().mean().cpu()), eta
 
 

@@ -25,15 +25,16 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from app.lower.energy import Energy
-from app.upper.bound import error_bound, estimated_error, inexactness
+from app.lower.energy import Energy, Solver
+from app.upper.bound import MARGIN, error_bound, estimated_error, inexactness
 from app.upper.descent import step_of_change
-from app.upper.hypergradient import Hypergradient, Solver, hypergradient
+from app.upper.hypergradient import Hypergradient, hypergradient
 from app.upper.method import (
     Batch,
     Computations,
     State,
     Step,
+    Theta,
     energy_at,
     first_accuracy,
     length,
@@ -43,14 +44,13 @@ from app.upper.method import (
     require_finite,
     warm_start,
 )  # fmt: skip
-from app.upper.trial import Evaluation, Theta, bounded, copies, evaluate, inner, put
+from app.upper.trial import Evaluation, bounded, copies, evaluate, inner, put
 
 NU_UNDER, NU_OVER = 0.5, 1.25  # of eps_k
 RHO_UNDER, RHO_OVER = 0.5, 10 / 9  # of alpha_k
 MAX_BT = 5  # trials at first
 LAMBDA = 0.1  # share of the decrease that a linear f would show
 SAFEGUARD = 10.0  # between a Barzilai-Borwein step and the last step
-MARGIN = 4.0  # over the accuracy at which floating point ended a solve
 FIRST_CHANGE = 0.1  # of theta, in the root mean square: the first trial where no alpha_0 is given
 
 
@@ -154,7 +154,7 @@ class Maid:
             alpha *= RHO_UNDER if i else 1.0
             decrease = LAMBDA * self.eta * alpha * found.squared
             move(here.theta, z.gradient, alpha)
-            trial = evaluate(here.k, here.batch, self.solve, z.lower.x, NU_UNDER * found.accuracy, here.cost)
+            trial = evaluate(here.batch, self.solve, z.lower.x, NU_UNDER * found.accuracy, here.cost)
             if trial.high + decrease <= low:
                 return alpha, trial
             put(here.theta, before)

@@ -24,10 +24,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from app.lower.energy import Energy
-from app.upper.descent import Descent, Theta, tight_loss
-from app.upper.hypergradient import Solver
-from app.upper.method import Batch, Computations, State, Step, energy_at, first_accuracy, require_finite
+from app.lower.energy import Energy, Solver
+from app.upper.descent import Descent
+from app.upper.method import Batch, Computations, State, Step, Theta, energy_at, first_accuracy, require_finite
+from app.upper.trial import tight_loss
 
 SETTLE = 20  # iterations of u and w alone at the first visit of an image, so that the first direction means something
 

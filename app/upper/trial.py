@@ -8,16 +8,18 @@ e the certified error of each image, not the accuracy that was asked for (arXiv 
 float64: to differences of losses, the rounding of a float32 sum can be larger than e.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from app.lower.energy import Solver
 from app.lower.solution import LowerSolution, NonFiniteError, norm
-from app.upper.hypergradient import Loss, Solver
-from app.upper.method import Batch, Computations, energy_at
+from app.upper.hypergradient import Loss
+from app.upper.method import Batch, Computations, Theta
 
-Theta = tuple[Tensor, ...]
+TRIAL_ACCURACY = 0.01  # losses of close parameters are to be compared
 
 
 @dataclass(frozen=True)
@@ -38,11 +40,13 @@ def bounded(loss: Loss, lower: LowerSolution) -> Evaluation:
     return Evaluation(lower, float(low.mean()), float(value.mean()), float(high.mean()))
 
 
-def evaluate(k: int, batch: Batch, solve: Solver, start: Tensor, accuracy: float, cost: Computations) -> Evaluation:
-    """At the present theta. Where an image misses the accuracy, x may be the start, whose loss says nothing about this
-    theta: value is then the certified bound. Of parameters beyond the range of numbers all losses are infinite."""
+def evaluate(batch: Batch, solve: Solver, start: Tensor, accuracy: float, cost: Computations) -> Evaluation:
+    """At the present theta. Where an image misses an accuracy that could be certified, x may be the start, whose loss
+    says nothing about this theta: value is then the certified bound. Of parameters beyond the range of numbers all
+    losses are infinite."""
+    energy = batch.energy()
     try:
-        energy = energy_at(k, batch)
+        certifiable = energy.bounds[0] > 0
     except NonFiniteError:
         nothing = torch.full_like(start[:, 0, 0, 0], torch.inf)
         lower = LowerSolution(start, nothing, nothing < 0, torch.zeros_like(nothing))
@@ -50,7 +54,13 @@ def evaluate(k: int, batch: Batch, solve: Solver, start: Tensor, accuracy: float
     lower = solve(energy, start, accuracy)
     cost.add(lower.iterations)
     found = bounded(batch.loss, lower)
-    return found if bool(lower.converged.all()) else replace(found, value=found.high)
+    return replace(found, value=found.high) if certifiable and not bool(lower.converged.all()) else found
+
+
+def tight_loss(batch: Batch, solve: Solver, start: Tensor, accuracy: float, cost: Computations) -> Callable[[], float]:
+    """theta -> the mean loss of the batch, solved to TRIAL_ACCURACY times the accuracy of the hypergradient; what it
+    costs is counted."""
+    return lambda: evaluate(batch, solve, start, TRIAL_ACCURACY * accuracy, cost).value
 
 
 def copies(theta: Theta) -> Theta:
