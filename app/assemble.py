@@ -39,6 +39,8 @@ from app.upper.stocbio import Stocbio
 from app.upper.unroll import Unroll
 from datasets.kernels import LEVIN, gaussian_kernel, levin_kernels, read_kernel
 
+HOLD = 50  # steps before a step size that was found at the first of them decreases
+
 
 def device_of(config: Config) -> torch.device:
     """The device of run.device. On CUDA, float32 then means float32: TF32 would spoil the certificates."""
@@ -128,10 +130,11 @@ def descent(config: Config) -> Descent:
         "sgd": direction.plain, "momentum": direction.momentum, "adam": direction.adam,
         "adabelief": direction.adabelief,
     }  # fmt: skip
+    hold = HOLD if upper.step_size == 0 else 1
     shapes = {
         "constant": schedules.constant(),
-        "polynomial": schedules.polynomial(upper.step_decay),
-        "logarithmic": schedules.logarithmic(),
+        "polynomial": schedules.held(schedules.polynomial(upper.step_decay), hold),
+        "logarithmic": schedules.held(schedules.logarithmic(), hold),
         "one_cycle": schedules.one_cycle(config.run.steps),
     }
     return Descent(directions[upper.optimizer], shapes[upper.schedule], upper.step_size)

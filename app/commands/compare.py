@@ -28,7 +28,7 @@ def compare(comparison: Comparison, out: Path, data_root: Path, quiet: bool, com
         finished = groups.setdefault(label, [])
         for name, config in runs:
             log.info("%s: %s", label, out / name)
-            status = _finish(config, out / name, data_root, quiet, command)
+            status = finish(config, out / name, data_root, quiet, command)
             if status == 130:
                 return status
             if status == 0:
@@ -58,7 +58,7 @@ def summarize(groups: dict[str, list[Path]], out: Path, data_root: Path, about: 
     return 0
 
 
-def _finish(config: Config, folder: Path, data_root: Path, quiet: bool, command: str) -> int:
+def finish(config: Config, folder: Path, data_root: Path, quiet: bool, command: str) -> int:
     """Train to the end from wherever the run is. 0: done, 1: it diverged, 130: interrupted."""
     try:
         if not (folder / "config.toml").is_file():

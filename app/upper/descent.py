@@ -1,21 +1,23 @@
 """Descent steps theta <- theta - alpha_k d_k with alpha_k = alpha_0 s(k), and an alpha_0 that nobody has to tune."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
+from app.lower.energy import Solver
 from app.upper.direction import BETA_1, Direction, adabelief, adam, momentum
-from app.upper.method import State, Theta, move
+from app.upper.hypergradient import Hypergradient
+from app.upper.method import Batch, Computations, State, Theta, move
 from app.upper.schedules import Schedule
-from app.upper.trial import copies, put
+from app.upper.trial import copies, put, tight_loss
 
 # Per step, where the direction has no scale: a parameter is the logarithm of a weight or smoothing, or an entry of a
 # filter of norm one.
 LEAST_STEP, LARGEST_STEP = 0.01, 0.05
-SAFETY = 0.25  # of the longest descent on one batch: other batches and later parameters curve more
 FIRST_MOVE = 1e-2  # root mean square of the first trial's change
 LAST_MOVE = 1.0  # of the largest
+PROBED = 16  # images that show a full batch how far it can go
 
 
 @dataclass(frozen=True)
@@ -48,9 +50,9 @@ class Descent:
 
     def _automatic(self, theta: Theta, gradient: Theta, state: State, loss: Callable[[], float], share: float) -> float:
         first = self.direction(gradient, state.copy())
-        longest = SAFETY * longest_descent(theta, gradient, loss, first)
+        longest = longest_descent(theta, gradient, loss, first)
         if self.direction in (adam, adabelief):
-            return min(max(longest, LEAST_STEP), LARGEST_STEP)
+            return min(max(share * longest, LEAST_STEP), LARGEST_STEP)
         return share * longest * (1 - BETA_1 if self.direction is momentum else 1)  # m sums up to g / (1 - beta_1)
 
 
@@ -88,3 +90,16 @@ def longest_descent(theta: Theta, gradient: Theta, loss: Callable[[], float], di
         if enough(alpha):
             break
     return alpha
+
+
+@torch.no_grad()
+def first_step(batch: Batch, z: Hypergradient, solve: Solver, cost: Computations) -> float:
+    """longest_descent along z by the losses of PROBED images S of the batch alone, with their own slope <z_S, z>,
+    z_S = mean_S - J_b^T q_b: a trial on a large batch costs as much as a step."""
+    images = len(batch.images)
+    places = torch.arange(0, images, max(1, images // PROBED), device=z.linear.q.device)[:PROBED]
+    chosen = torch.zeros_like(z.linear.q).index_copy(0, places, z.linear.q[places])
+    own = tuple(-g / len(places) for g in batch.learned.mixed(z.lower.x, chosen))
+    part = replace(batch, energy=lambda: batch.energy().take(places), loss=batch.loss.take(places))
+    loss = tight_loss(part, solve, z.lower.x[places], float(z.lower.error_bound.max()), cost)
+    return longest_descent(tuple(batch.learned.parameters()), own, loss, z.gradient)

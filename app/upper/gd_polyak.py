@@ -19,7 +19,7 @@ import torch
 from app.lower import polyak
 from app.lower.energy import Solver
 from app.lower.polyak import Epoch
-from app.upper.descent import LAST_MOVE, longest_descent
+from app.upper.descent import LAST_MOVE, first_step
 from app.upper.hypergradient import Hypergradient, hypergradient
 from app.upper.method import (
     Batch,
@@ -35,7 +35,7 @@ from app.upper.method import (
     warm_start,
 )  # fmt: skip
 from app.upper.schedules import Schedule
-from app.upper.trial import Evaluation, bounded, copies, evaluate, put, tight_loss
+from app.upper.trial import Evaluation, bounded, copies, evaluate, put
 
 TRIALS = 6  # in one step, after which theta stays
 TIGHTER = 0.1  # times the accuracy after that
@@ -95,9 +95,7 @@ class GdPolyak:
         if "epoch" in state.values:
             gap, fallen, count, eta = state.values["epoch"].cpu()
             return Epoch(gap, fallen, count), float(eta)
-        loss = tight_loss(batch, self.solve, z.lower.x, float(z.lower.error_bound.max()), cost)
-        eta = self.step_size or longest_descent(tuple(batch.learned.parameters()), z.gradient, loss)
-        return polyak.begin(z.loss.double().mean().cpu()), eta
+        return polyak.begin(z.loss.double().mean().cpu()), self.step_size or first_step(batch, z, self.solve, cost)
 
 
 def _tighten(state: State, z: Hypergradient) -> None:

@@ -19,7 +19,7 @@ import torch
 
 from app.lower.energy import Solver
 from app.upper.bound import MARGIN, inexactness
-from app.upper.descent import longest_descent
+from app.upper.descent import first_step
 from app.upper.hypergradient import hypergradient
 from app.upper.method import (
     Batch,
@@ -36,7 +36,7 @@ from app.upper.method import (
     warm_start,
 )  # fmt: skip
 from app.upper.schedules import Schedule
-from app.upper.trial import bounded, copies, put, tight_loss
+from app.upper.trial import bounded, copies, put
 
 RAISE, LOWER = 2.0, 0.95  # of L: the author's
 EXPONENTIAL = 0.9  # eps_k = eps_0 0.9^k: the author's
@@ -73,10 +73,7 @@ class Hoag:
         low = now.low if bool((z.lower.error_bound <= MARGIN * accuracy).all()) else torch.inf
 
         if "L" not in state.values:
-            alpha = self.step_size or longest_descent(
-                theta, z.gradient, tight_loss(batch, self.solve, z.lower.x, float(z.lower.error_bound.max()), cost)
-            )
-            lipschitz = 1 / alpha
+            lipschitz = 1 / (self.step_size or first_step(batch, z, self.solve, cost))
         else:
             lipschitz = adapted(float(state.values["L"]), low, *state.values["before"].tolist())
         gradient = z.gradient

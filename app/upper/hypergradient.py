@@ -55,6 +55,10 @@ class Loss(Protocol):
 
     def gradient(self, x: Tensor) -> Tensor: ...  # (B, C, H, W) -> (B, C, H, W)
 
+    def take(self, images: Tensor) -> "Loss":
+        """That of these images of the batch."""
+        ...
+
 
 @dataclass(frozen=True)
 class Hypergradient:
