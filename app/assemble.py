@@ -39,7 +39,7 @@ from app.upper.stocbio import Stocbio
 from app.upper.unroll import Unroll
 from datasets.kernels import LEVIN, gaussian_kernel, levin_kernels, read_kernel
 
-HOLD = 50  # steps before a step size that was found at the first of them decreases
+HOLD = 10  # steps before a step size that was found at the first of them decreases
 
 
 def device_of(config: Config) -> torch.device:

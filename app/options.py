@@ -125,7 +125,7 @@ class Upper:
     step_size: float = _option(0.0, "alpha_0, or the peak of one_cycle; 0: found at the first step", at_least=0)
     step_decay: float = _option(
         0.6,
-        "q of polynomial steps alpha_0 (k + 1)^-q; of a step that was found, from the fiftieth on",
+        "q of polynomial steps alpha_0 (k + 1)^-q; of a step that was found, from the tenth on",
         at_least=0,
     )
     accuracy: float = _option(0.0, "eps_0, bound on ||x - argmin h|| per patch; 0: found at the first step", at_least=0)

@@ -1,7 +1,7 @@
 """Descent steps theta <- theta - alpha_k d_k with alpha_k = alpha_0 s(k), and an alpha_0 that nobody has to tune."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 
@@ -10,14 +10,14 @@ from app.upper.direction import BETA_1, Direction, adabelief, adam, momentum
 from app.upper.hypergradient import Hypergradient
 from app.upper.method import Batch, Computations, State, Theta, move
 from app.upper.schedules import Schedule
-from app.upper.trial import copies, put, tight_loss
+from app.upper.trial import Part, copies, put, tight_loss
 
-# Per step, where the direction has no scale: a parameter is the logarithm of a weight or smoothing, or an entry of a
-# filter of norm one.
-LEAST_STEP, LARGEST_STEP = 0.01, 0.05
+# alpha_0 where the direction has no scale: a parameter is the logarithm of a weight or smoothing, or an entry of a
+# filter of norm one. Nothing is probed: that costs as much as ten steps.
+SCALELESS_STEP = 0.05
+BOLD = 2  # times the longest descent, which is 1 / (2 L) to 1 / L: steps are stable up to 2 / L
 FIRST_MOVE = 1e-2  # root mean square of the first trial's change
 LAST_MOVE = 1.0  # of the largest
-PROBED = 16  # images that show a full batch how far it can go
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,8 @@ class Descent:
     ) -> float:
         """Move theta in place and return alpha_k. loss(): that of the same batch at the present theta.
 
-        For gradients that lag behind theta: `share` of the longest descent is taken, and an alpha_0 that was found is
-        multiplied by `damping`, which may change from step to step.
+        For gradients that lag behind theta: `share` of the step that is found is taken, and an alpha_0 that was found
+        is multiplied by `damping`, which may change from step to step.
         """
         if "alpha_0" not in state.values:
             alpha_0 = self.step_size or self._automatic(theta, gradient, state, loss, share)
@@ -49,11 +49,12 @@ class Descent:
         return alpha
 
     def _automatic(self, theta: Theta, gradient: Theta, state: State, loss: Callable[[], float], share: float) -> float:
-        first = self.direction(gradient, state.copy())
-        longest = longest_descent(theta, gradient, loss, first)
         if self.direction in (adam, adabelief):
-            return min(max(share * longest, LEAST_STEP), LARGEST_STEP)
-        return share * longest * (1 - BETA_1 if self.direction is momentum else 1)  # m sums up to g / (1 - beta_1)
+            return share * SCALELESS_STEP
+        longest = longest_descent(theta, gradient, loss, self.direction(gradient, state.copy()))
+        return (
+            share * BOLD * longest * (1 - BETA_1 if self.direction is momentum else 1)
+        )  # m sums up to g / (1 - beta_1)
 
 
 def step_of_change(direction: Theta, change: float) -> float:
@@ -92,14 +93,8 @@ def longest_descent(theta: Theta, gradient: Theta, loss: Callable[[], float], di
     return alpha
 
 
-@torch.no_grad()
 def first_step(batch: Batch, z: Hypergradient, solve: Solver, cost: Computations) -> float:
-    """longest_descent along z by the losses of PROBED images S of the batch alone, with their own slope <z_S, z>,
-    z_S = mean_S - J_b^T q_b: a trial on a large batch costs as much as a step."""
-    images = len(batch.images)
-    places = torch.arange(0, images, max(1, images // PROBED), device=z.linear.q.device)[:PROBED]
-    chosen = torch.zeros_like(z.linear.q).index_copy(0, places, z.linear.q[places])
-    own = tuple(-g / len(places) for g in batch.learned.mixed(z.lower.x, chosen))
-    part = replace(batch, energy=lambda: batch.energy().take(places), loss=batch.loss.take(places))
-    loss = tight_loss(part, solve, z.lower.x[places], float(z.lower.error_bound.max()), cost)
-    return longest_descent(tuple(batch.learned.parameters()), own, loss, z.gradient)
+    """longest_descent along z by the losses of some images of the batch alone."""
+    part = Part.of(batch, z)
+    loss = tight_loss(part.batch, solve, part.now.lower.x, float(z.lower.error_bound.max()), cost)
+    return longest_descent(tuple(batch.learned.parameters()), part.gradient, loss, z.gradient)

@@ -6,9 +6,10 @@ f~ = 0 at first, as losses are >= 0, then raised where the long step it gives fa
 theta by more than LAST_MOVE: far away, a lower level can be too stiff to be solved at any price. Every step is
 tried before it is taken, at the cost of the lower-level solve that the next step starts with: a long step must not
 raise the loss, a short one must lower it by eta ||z||^2 / 4 (for a quadratic of curvature L: eta <= 3 / (2 L)). What
-fails is replaced in the same step, a long step by a short one and a short one by its half; eta grows slowly after
-short steps that pass. So theta never leaves the best point, up to the accuracy of the losses. Where nothing passes, the
-accuracy is too low to tell: theta stays, and the next steps ask for more, as far as floating point certifies it.
+fails, or is certified to raise the mean loss of some images, is replaced in the same step, a long step by a
+short one and a short one by its half; eta grows slowly after short steps that pass. So theta never leaves the best
+point, up to the accuracy of the losses. Where nothing passes, the accuracy is too low to tell: theta stays, and the
+next steps ask for more, as far as floating point certifies it.
 """
 
 from dataclasses import dataclass
@@ -35,7 +36,7 @@ from app.upper.method import (
     warm_start,
 )  # fmt: skip
 from app.upper.schedules import Schedule
-from app.upper.trial import Evaluation, bounded, copies, evaluate, put
+from app.upper.trial import Evaluation, Part, bounded, copies, evaluate, put
 
 TRIALS = 6  # in one step, after which theta stays
 TIGHTER = 0.1  # times the accuracy after that
@@ -68,6 +69,7 @@ class GdPolyak:
 
         theta, now = tuple(batch.learned.parameters()), bounded(batch.loss, z.lower)
         before, squared = copies(theta), torch.tensor(length(z.gradient) ** 2, dtype=torch.float64)
+        part = Part.of(batch, z)
         longest = LAST_MOVE * (sum(p.numel() for p in theta) / squared) ** 0.5
         for _ in range(TRIALS):
             long = polyak.is_long(epoch, self.short_steps)
@@ -75,8 +77,10 @@ class GdPolyak:
                 epoch = polyak.limit(epoch, longest * squared)
             alpha = max(float(polyak.long_step(epoch, squared)), eta) if long else eta
             move(theta, z.gradient, alpha)
-            trial = evaluate(batch, self.solve, z.lower.x, accuracy, cost)
-            change = torch.tensor(trial.value - now.value, dtype=torch.float64)
+            trial, change = now, torch.tensor(torch.inf, dtype=torch.float64)
+            if not part.rises(self.solve, accuracy, cost):
+                trial = evaluate(batch, self.solve, z.lower.x, accuracy, cost)
+                change = torch.tensor(trial.value - now.value, dtype=torch.float64)
             accepted = change <= (0.0 if long else -ENOUGH * alpha * squared)
             epoch = polyak.settle(epoch, long, change, accepted)
             if not long:

@@ -11,6 +11,8 @@ themselves.
   and r s: with an error proportional to the inexactness, that of the finer is ||z(s) - z(r s)|| r / (1 - r).
 - A step whose exact losses might pass the test, but whose bounds do not, is not shortened: the accuracy is raised. A
   step that is certified to fail is shortened at most max_BT times; then the accuracy is raised, and max_BT too.
+- A step that is certified to raise the mean loss of a few images is shortened before all of them are asked. That may
+  shorten a step that would have passed; what is accepted is certified on all.
 - The first trial is the long step of Barzilai and Borwein (IMA J. Numer. Anal. 1988) within a factor of ten of the last
   step, and low(theta_k) may be relaxed to the largest of the last `memory` values of high (Grippo, Lampariello, Lucidi,
   SIAM J. Numer. Anal. 1986).
@@ -44,11 +46,12 @@ from app.upper.method import (
     require_finite,
     warm_start,
 )  # fmt: skip
-from app.upper.trial import Evaluation, bounded, copies, evaluate, inner, put
+from app.upper.trial import Evaluation, Part, bounded, copies, evaluate, inner, put
 
 NU_UNDER, NU_OVER = 0.5, 1.25  # of eps_k
 RHO_UNDER, RHO_OVER = 0.5, 10 / 9  # of alpha_k
 MAX_BT = 5  # trials at first
+SCREENED = 10  # trials on a part of the batch
 LAMBDA = 0.1  # share of the decrease that a linear f would show
 SAFEGUARD = 10.0  # between a Barzilai-Borwein step and the last step
 FIRST_CHANGE = 0.1  # of theta, in the root mean square: the first trial where no alpha_0 is given
@@ -102,7 +105,8 @@ class Maid:
             here.cost.add(z.computations)
             return report(z, accuracy, 0.0, here.cost.total)
         found = self._gradient(here, x, q, accuracy)
-        alpha, trials = self._first_trial(here, found.z, state), int(_get(state, "max_BT") or MAX_BT)
+        alpha = self._screened(here, found, self._first_trial(here, found.z, state), _highs(state))
+        trials = int(_get(state, "max_BT") or MAX_BT)
         while True:
             alpha, accepted = self._backtrack(here, found, alpha, trials, _highs(state))
             z = found.z
@@ -162,6 +166,19 @@ class Maid:
             if undecided and not found.exhausted:
                 break
         return alpha, None
+
+    def _screened(self, here: _Here, found: _Gradient, alpha: float, highs: Tensor) -> float:
+        """The first of alpha, alpha rho, ... that is not certified to raise the mean loss of some images."""
+        part, before = Part.of(here.batch, found.z), copies(here.theta)
+        slack = max([0.0, *(highs - bounded(here.batch.loss, found.z.lower).low).tolist()])
+        for _ in range(SCREENED):
+            move(here.theta, found.z.gradient, alpha)
+            rises = part.rises(self.solve, NU_UNDER * found.accuracy, here.cost, slack)
+            put(here.theta, before)
+            if not rises:
+                break
+            alpha *= RHO_UNDER
+        return alpha
 
     def _first_trial(self, here: _Here, z: Hypergradient, state: State) -> float:
         last = _get(state, "alpha")

@@ -65,7 +65,7 @@ class Meha:
             require_finite(k, loss, *d)
             z = tuple(sizes.c * g for g in d)  # estimates the hypergradient
             theta = tuple(batch.learned.parameters())
-            alpha = self.descent.step(k, theta, z, state, probe, share=1 / sizes.c)
+            alpha = self.descent.step(k, theta, z, state, probe, share=2 / sizes.c)
             return _slopes(batch, batch.energy())
 
         with torch.no_grad():
