@@ -159,7 +159,7 @@ class AmigoOptions:
 
 @dataclass(frozen=True)
 class UnrollOptions:
-    iterations: int = _option(50, "T: accelerated gradient steps on the lower level", at_least=1)
+    iterations: int = _option(20, "T: accelerated gradient steps on the lower level", at_least=1)
     backward_steps: int = _option(0, "differentiate through the last so many of them; 0: through all", at_least=0)
 
 

@@ -12,6 +12,7 @@ from app.upper.method import Batch, Computations, State, Theta, move
 from app.upper.schedules import Schedule
 from app.upper.trial import Part, copies, put, tight_loss
 
+SCALELESS = (adam, adabelief)
 # alpha_0 where the direction has no scale: a parameter is the logarithm of a weight or smoothing, or an entry of a
 # filter of norm one. Nothing is probed: that costs as much as ten steps.
 SCALELESS_STEP = 0.05
@@ -39,17 +40,19 @@ class Descent:
         """Move theta in place and return alpha_k. loss(): that of the same batch at the present theta.
 
         For gradients that lag behind theta: `share` of the step that is found is taken, and an alpha_0 that was found
-        is multiplied by `damping`, which may change from step to step.
+        is multiplied by `damping`, which may change from step to step, where the direction has a scale.
         """
         if "alpha_0" not in state.values:
             alpha_0 = self.step_size or self._automatic(theta, gradient, state, loss, share)
             state.values["alpha_0"] = torch.tensor(alpha_0, dtype=torch.float64)
-        alpha = (self.step_size or damping * float(state.values["alpha_0"])) * self.schedule(k)
+        if self.step_size or self.direction in SCALELESS:
+            damping = 1.0
+        alpha = damping * float(state.values["alpha_0"]) * self.schedule(k)
         move(theta, self.direction(gradient, state), alpha)
         return alpha
 
     def _automatic(self, theta: Theta, gradient: Theta, state: State, loss: Callable[[], float], share: float) -> float:
-        if self.direction in (adam, adabelief):
+        if self.direction in SCALELESS:
             return share * SCALELESS_STEP
         longest = longest_descent(theta, gradient, loss, self.direction(gradient, state.copy()))
         return (

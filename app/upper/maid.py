@@ -9,8 +9,9 @@ themselves.
 
 - The error of z_k is either proven (bound.py; for tv and in float64), or estimated by solving twice, to inexactnesses s
   and r s: with an error proportional to the inexactness, that of the finer is ||z(s) - z(r s)|| r / (1 - r).
-- A step whose exact losses might pass the test, but whose bounds do not, is not shortened: the accuracy is raised. A
-  step that is certified to fail is shortened at most max_BT times; then the accuracy is raised, and max_BT too.
+- A step whose bounds do not pass the test, but whose inexact losses might, if their errors are CREDIBLE of the bounds,
+  is not shortened: the accuracy is raised. Any other is shortened at most max_BT times; then the accuracy is raised,
+  and max_BT too.
 - A step that is certified to raise the mean loss of a few images is shortened before all of them are asked. That may
   shorten a step that would have passed; what is accepted is certified on all.
 - The first trial is the long step of Barzilai and Borwein (IMA J. Numer. Anal. 1988) within a factor of ten of the last
@@ -51,6 +52,7 @@ from app.upper.trial import Evaluation, Part, bounded, copies, evaluate, inner, 
 NU_UNDER, NU_OVER = 0.5, 1.25  # of eps_k
 RHO_UNDER, RHO_OVER = 0.5, 10 / 9  # of alpha_k
 MAX_BT = 5  # trials at first
+CREDIBLE = 0.2  # certified errors of losses are many times too large
 SCREENED = 10  # trials on a part of the batch
 LAMBDA = 0.1  # share of the decrease that a linear f would show
 SAFEGUARD = 10.0  # between a Barzilai-Borwein step and the last step
@@ -153,7 +155,8 @@ class Maid:
         as it was, and None."""
         z, before = found.z, copies(here.theta)
         now = bounded(here.batch.loss, z.lower)
-        low, high = (max([bound, *highs.tolist()]) for bound in (now.low, now.high))
+        likely = now.value + CREDIBLE * (now.high - now.value)
+        low, high = (max([bound, *highs.tolist()]) for bound in (now.low, likely))
         for i in range(trials):
             alpha *= RHO_UNDER if i else 1.0
             decrease = LAMBDA * self.eta * alpha * found.squared
@@ -162,7 +165,7 @@ class Maid:
             if trial.high + decrease <= low:
                 return alpha, trial
             put(here.theta, before)
-            undecided = trial.low + decrease <= high
+            undecided = trial.value - CREDIBLE * (trial.value - trial.low) + decrease <= high
             if undecided and not found.exhausted:
                 break
         return alpha, None
