@@ -91,13 +91,14 @@ def _compare(options: argparse.Namespace) -> int:
     comparison = resolve_comparison(sources, options.set, options.full)
     if options.seeds:
         comparison = replace(comparison, seeds=tuple(options.seeds))
+    out = out or Path("runs") / comparison.name
     if options.sweep:
         from app.commands.sweep import sweep
 
-        return sweep(comparison, out or Path("runs") / comparison.name, options.data_root, options.quiet)
+        return sweep(comparison, out, options.data_root, options.quiet, options.typed)
     from app.commands.compare import compare
 
-    return compare(comparison, out or Path("runs") / comparison.name, options.data_root, options.quiet, options.typed)
+    return compare(comparison, out, options.data_root, options.quiet, options.typed)
 
 
 def resolve_comparison(sources: list[str], assignments: list[str], full: bool) -> Comparison:

@@ -45,9 +45,9 @@ class Descent:
         if "alpha_0" not in state.values:
             alpha_0 = self.step_size or self._automatic(theta, gradient, state, loss, share)
             state.values["alpha_0"] = torch.tensor(alpha_0, dtype=torch.float64)
-        if self.step_size or self.direction in SCALELESS:
+        if self.direction in SCALELESS:
             damping = 1.0
-        alpha = damping * float(state.values["alpha_0"]) * self.schedule(k)
+        alpha = (self.step_size or damping * float(state.values["alpha_0"])) * self.schedule(k)
         move(theta, self.direction(gradient, state), alpha)
         return alpha
 
@@ -55,9 +55,8 @@ class Descent:
         if self.direction in SCALELESS:
             return share * SCALELESS_STEP
         longest = longest_descent(theta, gradient, loss, self.direction(gradient, state.copy()))
-        return (
-            share * BOLD * longest * (1 - BETA_1 if self.direction is momentum else 1)
-        )  # m sums up to g / (1 - beta_1)
+        sum_of_factors = 1 / (1 - BETA_1) if self.direction is momentum else 1.0
+        return share * BOLD * longest / sum_of_factors
 
 
 def step_of_change(direction: Theta, change: float) -> float:

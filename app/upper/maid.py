@@ -52,7 +52,7 @@ from app.upper.trial import Evaluation, Part, bounded, copies, evaluate, inner, 
 NU_UNDER, NU_OVER = 0.5, 1.25  # of eps_k
 RHO_UNDER, RHO_OVER = 0.5, 10 / 9  # of alpha_k
 MAX_BT = 5  # trials at first
-CREDIBLE = 0.2  # certified errors of losses are many times too large
+CREDIBLE = 0.05  # certified errors of losses are many times too large
 SCREENED = 10  # trials on a part of the batch
 LAMBDA = 0.1  # share of the decrease that a linear f would show
 SAFEGUARD = 10.0  # between a Barzilai-Borwein step and the last step
