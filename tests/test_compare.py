@@ -8,7 +8,7 @@ from matplotlib.image import imread
 
 from app.cli import main, resolve_comparison
 from app.commands import train
-from app.commands.outcomes import outcome
+from app.commands.outcomes import Outcome, outcome, verdicts
 from app.commands.sweep import table
 from app.comparison import read_comparison, slug
 from app.options import Config, ConfigError
@@ -63,6 +63,7 @@ def test_variants_differ_in_their_own_settings_and_seeds_alone(file):
         ("[[variant]]\nname = 'a'\n[[variant]]\nname = 'A'", "name of its own"),
         ("[[variant]]\nname = 'a'\nset = ['upper.stepsize=1']", "variant 'a'.*upper.stepsize"),
         ("seeds = [0]", "no \\[\\[variant\\]\\]"),
+        ("claims = [['a', 'b']]\n[[variant]]\nname = 'a'", "claims name 'b'"),
         ("not toml", "cannot read"),
     ],
 )
@@ -118,6 +119,18 @@ def test_the_gap_of_a_sweep_is_what_the_best_step_is_ahead():
     assert (
         table({"A": (0.25, found)}).splitlines()[-1] == "| A | 0.25 | 20.00 | 21.00 | 22.00 | 22.50 | diverged | 0.50 |"
     )
+
+
+def test_a_claim_is_answered_by_the_means_over_the_seeds():
+    def runs(*psnrs):
+        return [Outcome(p, p, None, 1, 1, 1, 1) for p in psnrs]
+
+    lines = verdicts((("A", "B"), ("B", "A"), ("A", "C")), {"A": runs(27, 28), "B": runs(27), "C": []}).splitlines()
+    assert lines[1:] == [
+        "- A reaches at least B: holds here, 27.50 against 27.00 dB.",
+        "- B reaches at least A: does not hold here, 27.00 against 27.50 dB.",
+        "- A reaches at least C: holds here, 27.50 against -inf dB.",
+    ]
 
 
 def test_runs_that_differ_in_their_seed_are_one_method(file, tmp_path, capsys):

@@ -6,7 +6,7 @@ from pathlib import Path
 from app import transfer
 from app.commands import train
 from app.commands.figures.runs import group_folders
-from app.commands.outcomes import csv_table, markdown, outcome
+from app.commands.outcomes import csv_table, markdown, outcome, verdicts
 from app.comparison import Comparison
 from app.config import load
 from app.files import write_atomically
@@ -33,7 +33,7 @@ def compare(comparison: Comparison, out: Path, data_root: Path, quiet: bool, com
                 return status
             if status == 0:
                 finished.append(out / name)
-    return summarize(groups, out, data_root, comparison.about)
+    return summarize(groups, out, data_root, comparison.about, comparison.claims)
 
 
 def compare_runs(runs: list[str], out: Path, data_root: Path) -> int:
@@ -41,13 +41,19 @@ def compare_runs(runs: list[str], out: Path, data_root: Path) -> int:
     return summarize(group_folders(runs), out, data_root)
 
 
-def summarize(groups: dict[str, list[Path]], out: Path, data_root: Path, about: str = "") -> int:
+def summarize(
+    groups: dict[str, list[Path]],
+    out: Path,
+    data_root: Path,
+    about: str = "",
+    claims: tuple[tuple[str, str], ...] = (),
+) -> int:
     if not any(groups.values()):
         raise RunError("no run came to its end: nothing to compare")
     columns = {label: [records.read(run / "metrics.csv") for run in runs] for label, runs in groups.items() if runs}
     outcomes = {label: [outcome(run, data_root) for run in runs] for label, runs in groups.items()}
     out.mkdir(parents=True, exist_ok=True)
-    table = (about and f"{about[0].upper()}{about[1:]}:\n\n") + markdown(outcomes)
+    table = (about and f"{about[0].upper()}{about[1:]}:\n\n") + markdown(outcomes) + verdicts(claims, outcomes)
     write_atomically(out / "table.md", table.encode())
     write_atomically(out / "table.csv", csv_table(outcomes).encode())
     for suffix in ("png", "pdf"):
