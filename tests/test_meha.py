@@ -118,7 +118,7 @@ def pair(batch: int, size: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 @pytest.mark.usefixtures("double")
-@pytest.mark.parametrize(("kind", "steps"), [(directions.plain, 800), (directions.adam, 400)])
+@pytest.mark.parametrize(("kind", "steps"), [(directions.plain, 800), (directions.adam, 600)])
 def test_the_best_tikhonov_weight_is_found_without_tuning(kind, steps):
     """x = y / (1 + e^t) is closest to the clean images where 1 / (1 + e^t) = <y, clean> / ||y||^2."""
     clean, y = pair(4, 4)

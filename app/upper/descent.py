@@ -16,7 +16,7 @@ SCALELESS = (adam, adabelief)
 # alpha_0 where the direction has no scale: a parameter is the logarithm of a weight or smoothing, or an entry of a
 # filter of norm one. Nothing is probed: that costs as much as ten steps.
 SCALELESS_STEP = 0.05
-BOLD = 2  # times the longest descent, which is 1 / (2 L) to 1 / L: steps are stable up to 2 / L
+ENOUGH = 0.25  # of the decrease of a linear loss
 FIRST_MOVE = 1e-2  # root mean square of the first trial's change
 LAST_MOVE = 1.0  # of the largest
 
@@ -56,7 +56,7 @@ class Descent:
             return share * SCALELESS_STEP
         longest = longest_descent(theta, gradient, loss, self.direction(gradient, state.copy()))
         sum_of_factors = 1 / (1 - BETA_1) if self.direction is momentum else 1.0
-        return share * BOLD * longest / sum_of_factors
+        return share * longest / sum_of_factors
 
 
 def step_of_change(direction: Theta, change: float) -> float:
@@ -66,10 +66,10 @@ def step_of_change(direction: Theta, change: float) -> float:
 
 
 def longest_descent(theta: Theta, gradient: Theta, loss: Callable[[], float], direction: Theta | None = None) -> float:
-    """The largest alpha, up to a factor of two, with f(theta - alpha d) <= f(theta) - alpha <g, d> / 2; d = g if not
+    """The largest alpha, up to a factor of two, with f(theta - alpha d) <= f(theta) - alpha <g, d> / 4; d = g if not
     given.
 
-    For a quadratic of curvature L along d = g these are the alpha <= 1 / L. theta is left as it was.
+    For a quadratic of curvature L along d = g these are the alpha <= 3 / (2 L). theta is left as it was.
     """
     direction = direction or gradient
     unit = step_of_change(direction, 1.0)
@@ -79,7 +79,7 @@ def longest_descent(theta: Theta, gradient: Theta, loss: Callable[[], float], di
 
     def enough(alpha: float) -> bool:
         move(theta, direction, alpha)
-        decreased = loss() <= start - alpha * slope / 2
+        decreased = loss() <= start - ENOUGH * alpha * slope
         put(theta, kept)
         return decreased
 

@@ -19,7 +19,7 @@ import torch
 
 from app.lower.energy import Solver
 from app.upper.bound import MARGIN, inexactness
-from app.upper.descent import BOLD, first_step
+from app.upper.descent import first_step
 from app.upper.hypergradient import hypergradient
 from app.upper.method import (
     Batch,
@@ -73,7 +73,7 @@ class Hoag:
         low = now.low if bool((z.lower.error_bound <= MARGIN * accuracy).all()) else torch.inf
 
         if "L" not in state.values:
-            lipschitz = 1 / (self.step_size or BOLD * first_step(batch, z, self.solve, cost))
+            lipschitz = 1 / (self.step_size or first_step(batch, z, self.solve, cost))
         else:
             lipschitz = adapted(float(state.values["L"]), low, *state.values["before"].tolist())
         gradient = z.gradient
