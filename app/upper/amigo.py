@@ -12,8 +12,8 @@ terms of the series of stocBiO.
 How slowly theta must move: a visit leaves at most the share r = gamma^min(T, N) of what x and q lag behind, gamma =
 (L - mu) / (L + mu). For a quadratic f of curvature c, two such lags in a row, theta' = -alpha q, q' = (1 - r) (x - q),
 x' = (1 - r) (c theta - x), are stable only for alpha c < 2 (1 - r) (Routh). An alpha_0 that was found on exact
-solutions knows nothing of lags: it is multiplied by 1 - r, of the present theta. Steps without a scale (Adam) know of no
-curvature either: SHARE of them is taken.
+solutions knows nothing of lags: it is multiplied by 1 - r, of the present theta. Steps without a scale (Adam) know of
+no curvature either: SHARE of them is taken.
 """
 
 from collections.abc import Callable
