@@ -11,6 +11,7 @@ from torch import Tensor
 from app.config import override
 from app.evaluate import Reconstructor
 from app.lower import agd, gd_polyak, lbfgs
+from app.lower.energy import Solver
 from app.lower.stationary import certified_or_stationary
 from app.models import Model, load_model
 from app.options import Config, ConfigError, Problem
@@ -29,7 +30,6 @@ from app.upper.amigo import Amigo
 from app.upper.descent import Descent
 from app.upper.gd_polyak import GdPolyak
 from app.upper.hoag import Hoag
-from app.upper.hypergradient import Solver
 from app.upper.isgd import Isgd
 from app.upper.jfb import Jfb
 from app.upper.maid import Maid
@@ -38,6 +38,8 @@ from app.upper.method import Method
 from app.upper.stocbio import Stocbio
 from app.upper.unroll import Unroll
 from datasets.kernels import LEVIN, gaussian_kernel, levin_kernels, read_kernel
+
+HOLD = 10  # steps before a step size that was found at the first of them decreases
 
 
 def device_of(config: Config) -> torch.device:
@@ -128,10 +130,11 @@ def descent(config: Config) -> Descent:
         "sgd": direction.plain, "momentum": direction.momentum, "adam": direction.adam,
         "adabelief": direction.adabelief,
     }  # fmt: skip
+    hold = HOLD if upper.step_size == 0 else 1
     shapes = {
         "constant": schedules.constant(),
-        "polynomial": schedules.polynomial(upper.step_decay),
-        "logarithmic": schedules.logarithmic(),
+        "polynomial": schedules.held(schedules.polynomial(upper.step_decay), hold),
+        "logarithmic": schedules.held(schedules.logarithmic(), hold),
         "one_cycle": schedules.one_cycle(config.run.steps),
     }
     return Descent(directions[upper.optimizer], shapes[upper.schedule], upper.step_size)

@@ -83,17 +83,22 @@ def _compare(options: argparse.Namespace) -> int:
     """Finished runs, or experiments to be trained: a comparison file, or presets and TOML files."""
     sources, out = options.sources, options.out
     if all((Path(s.rpartition("=")[2]) / "config.toml").is_file() for s in sources):
-        if options.set or options.seeds or options.full:
-            raise ConfigError("runs are compared as they are; --set, --seeds and --full are for experiments")
+        if options.set or options.seeds or options.full or options.sweep:
+            raise ConfigError("runs are compared as they are; --set, --seeds, --full and --sweep are for experiments")
         from app.commands.compare import compare_runs
 
         return compare_runs(sources, out or Path("runs") / "comparison", options.data_root)
     comparison = resolve_comparison(sources, options.set, options.full)
     if options.seeds:
         comparison = replace(comparison, seeds=tuple(options.seeds))
+    out = out or Path("runs") / comparison.name
+    if options.sweep:
+        from app.commands.sweep import sweep
+
+        return sweep(comparison, out, options.data_root, options.quiet, options.typed)
     from app.commands.compare import compare
 
-    return compare(comparison, out or Path("runs") / comparison.name, options.data_root, options.quiet, options.typed)
+    return compare(comparison, out, options.data_root, options.quiet, options.typed)
 
 
 def resolve_comparison(sources: list[str], assignments: list[str], full: bool) -> Comparison:
@@ -231,6 +236,9 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument("--out", type=Path, metavar="DIR", help="folder of the runs, table and figure")
     compare.add_argument("--seeds", type=int, nargs="+", metavar="SEED", help="train each with these seeds")
     compare.add_argument("--full", action="store_true", help="at the sizes of the paper instead of those of a laptop")
+    compare.add_argument(
+        "--sweep", action="store_true", help="train each with the step it finds and with multiples of it: one table"
+    )
     settings(compare)
 
     evaluate = command("evaluate", _evaluate, "PSNR, SSIM and certificates on a set of images")

@@ -5,6 +5,7 @@
     set = ["data.count=100", "run.budget=1e5"]    # ... with these differences
     full = ["run.budget=3e5"]                     # further ones with --full
     seeds = [0, 1]
+    claims = [["ISGD", "MAID"]]                   # who is said to reach at least whom; the table says whether it is so
 
     [[variant]]
     name = "ISGD"
@@ -23,7 +24,7 @@ from typing import Any
 from app.config import override
 from app.options import Config, ConfigError
 
-KEYS = {"about": str, "experiment": str, "set": list, "full": list, "seeds": list, "variant": list}
+KEYS = {"about": str, "experiment": str, "set": list, "full": list, "seeds": list, "claims": list, "variant": list}
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class Comparison:
     about: str
     variants: dict[str, Config]  # by label, in the order of the figure
     seeds: tuple[int, ...]
+    claims: tuple[tuple[str, str], ...] = ()  # labels: the first reaches at least the second
 
     def runs(self) -> dict[str, list[tuple[str, Config]]]:
         """label -> (folder name, configuration) of every seed."""
@@ -72,7 +74,11 @@ def read_comparison(path: Path, base: Callable[[str], Config], assignments: list
     if not variants:
         raise ConfigError(f"{path} has no [[variant]]")
     seeds = tuple(values.get("seeds", [0]))
-    return Comparison(path.stem, values.get("about", path.stem), variants, seeds)
+    claims = tuple((first, second) for first, second in values.get("claims", []))
+    for label in (label for claim in claims for label in claim):
+        if label not in variants:
+            raise ConfigError(f"{path}: claims name {label!r}, which is no [[variant]]")
+    return Comparison(path.stem, values.get("about", path.stem), variants, seeds, claims)
 
 
 def slug(label: str) -> str:

@@ -10,10 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from app.losses import psnr, ssim
-from app.lower.energy import Energy, Functional, Operator
+from app.lower.energy import Energy, Functional, Operator, Solver
 from app.lower.solution import LowerSolution
 from app.physics import OperatorFactory
-from app.upper.hypergradient import Solver
 from datasets.images import read_image
 from datasets.patches import whole_blocks
 from datasets.random import TEST_NOISE, generator

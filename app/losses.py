@@ -24,6 +24,9 @@ class SquaredError:
     def gradient(self, x: Tensor) -> Tensor:  # (B, C, H, W) -> (B, C, H, W)
         return self.weight * (x - self.clean)
 
+    def take(self, images: Tensor) -> "SquaredError":
+        return SquaredError(self.clean[images])
+
 
 def psnr(x: Tensor, clean: Tensor) -> Tensor:  # (B, C, H, W), (B, C, H, W) -> (B,)
     """Peak signal-to-noise ratio in dB: peak 1, x clipped to [0, 1]; infinite for a perfect x."""

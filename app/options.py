@@ -123,7 +123,11 @@ class Upper:
     optimizer: Literal["sgd", "momentum", "adam", "adabelief"] = _option("adam", "direction of the stochastic methods")
     schedule: Literal["constant", "polynomial", "logarithmic", "one_cycle"] = _option("one_cycle", "of the step size")
     step_size: float = _option(0.0, "alpha_0, or the peak of one_cycle; 0: found at the first step", at_least=0)
-    step_decay: float = _option(0.6, "q of polynomial steps alpha_0 (k + 1)^-q", at_least=0)
+    step_decay: float = _option(
+        0.6,
+        "q of polynomial steps alpha_0 (k + 1)^-q; of a step that was found, from the tenth on",
+        at_least=0,
+    )
     accuracy: float = _option(0.0, "eps_0, bound on ||x - argmin h|| per patch; 0: found at the first step", at_least=0)
     accuracy_schedule: Literal["polynomial", "logarithmic"] = _option("polynomial", "of the accuracy")
     accuracy_decay: float = _option(0.0, "p of polynomial eps_k = eps_0 (k + 1)^-p; 0 keeps eps_0", at_least=0)
@@ -155,19 +159,20 @@ class AmigoOptions:
 
 @dataclass(frozen=True)
 class UnrollOptions:
-    iterations: int = _option(50, "T: accelerated gradient steps on the lower level", at_least=1)
+    iterations: int = _option(20, "T: accelerated gradient steps on the lower level", at_least=1)
     backward_steps: int = _option(0, "differentiate through the last so many of them; 0: through all", at_least=0)
 
 
 @dataclass(frozen=True)
 class MehaOptions:
     c: float = _option(
-        3.0, "c of c_k = c (k + 1)^p, which divides the loss: a larger c is less biased, and slower", above=0
+        10.0, "c of c_k = c (k + 1)^p, which divides the loss: a larger c is less biased, and slower", above=0
     )
     p: float = _option(0.0, "p of c_k", at_least=0, below=0.5)
     gamma: float = _option(0.0, "of the Moreau envelope; 0: from proven bounds", at_least=0)
-    eta: float = _option(0.0, "step of the proximal variable; 0: from proven bounds", at_least=0)
-    beta: float = _option(0.0, "step of the lower-level variable; 0: from proven bounds", at_least=0)
+    eta: float = _option(0.0, "step of the proximal variable; 0: found", at_least=0)
+    beta: float = _option(0.0, "step of the lower-level variable; 0: found", at_least=0)
+    preconditioned: bool = _option(True, "both in the metric of the preconditioner; false: as in the paper")
 
 
 @dataclass(frozen=True)
@@ -198,7 +203,7 @@ class Run:
     budget: float = _option(
         0.0,
         "end after so many computations (gradients and Hessian products, summed over images), and validate at every "
-        "twentieth of them; 0: run.steps alone",
+        "twentieth of them unless validate_every = 0; 0: run.steps alone",
         at_least=0,
     )
     seed: int = _option(0, "of crops, noise, masks and sampling", at_least=0)

@@ -8,7 +8,8 @@ from matplotlib.image import imread
 
 from app.cli import main, resolve_comparison
 from app.commands import train
-from app.commands.outcomes import outcome
+from app.commands.outcomes import Outcome, outcome, verdicts
+from app.commands.sweep import table
 from app.comparison import read_comparison, slug
 from app.options import Config, ConfigError
 from app.training import records
@@ -62,6 +63,7 @@ def test_variants_differ_in_their_own_settings_and_seeds_alone(file):
         ("[[variant]]\nname = 'a'\n[[variant]]\nname = 'A'", "name of its own"),
         ("[[variant]]\nname = 'a'\nset = ['upper.stepsize=1']", "variant 'a'.*upper.stepsize"),
         ("seeds = [0]", "no \\[\\[variant\\]\\]"),
+        ("claims = [['a', 'b']]\n[[variant]]\nname = 'a'", "claims name 'b'"),
         ("not toml", "cannot read"),
     ],
 )
@@ -98,6 +100,37 @@ def test_a_comparison_ends_with_a_table_and_a_figure_and_is_not_trained_twice(fi
     assert (out / "table.csv").read_bytes() == before, "finished runs are taken as they are"
     assert main([*arguments, "--set", "upper.batch_size=3"]) == 2
     assert "other settings" in capsys.readouterr().err
+
+
+def test_a_sweep_trains_with_multiples_of_the_step_that_was_found(file, tmp_path, capsys):
+    file.write_text(FILE.replace("upper.step_size=0.1", "upper.step_size=0") + '[[variant]]\nname = "given"\n')
+    out = tmp_path / "out"
+    arguments = ["compare", str(file), "--sweep", "--out", str(out), "--quiet", "--set", "run.validate_every=0"]
+    assert main([*arguments, "--set", "upper.step_size=0.1"]) == 2
+    assert "set upper.step_size = 0" in capsys.readouterr().err
+    assert main([*arguments, "--set", "upper.step_size=0"]) == 0
+    first = [records.read(out / "isgd-sgd-seed0" / f"step-{f}" / "metrics.csv")["step_size"][0] for f in (1, 0.3)]
+    assert first[1] == pytest.approx(0.3 * first[0])
+    assert "| ISGD, SGD | " in (out / "table.md").read_text()
+
+
+def test_the_gap_of_a_sweep_is_what_the_best_step_is_ahead():
+    found = {0.1: 20.0, 0.3: 21.0, 1.0: 22.0, 3.0: 22.5, 10.0: float("-inf")}
+    assert (
+        table({"A": (0.25, found)}).splitlines()[-1] == "| A | 0.25 | 20.00 | 21.00 | 22.00 | 22.50 | diverged | 0.50 |"
+    )
+
+
+def test_a_claim_is_answered_by_the_means_over_the_seeds():
+    def runs(*psnrs):
+        return [Outcome(p, p, None, 1, 1, 1, 1) for p in psnrs]
+
+    lines = verdicts((("A", "B"), ("B", "A"), ("A", "C")), {"A": runs(27, 28), "B": runs(27), "C": []}).splitlines()
+    assert lines[1:] == [
+        "- A reaches at least B: holds here, 27.50 against 27.00 dB.",
+        "- B reaches at least A: does not hold here, 27.00 against 27.50 dB.",
+        "- A reaches at least C: holds here, 27.50 against -inf dB.",
+    ]
 
 
 def test_runs_that_differ_in_their_seed_are_one_method(file, tmp_path, capsys):

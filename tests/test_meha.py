@@ -13,12 +13,14 @@ from app.cli import main
 from app.losses import SquaredError
 from app.lower import lbfgs
 from app.lower.energy import Energy
+from app.lower.preconditioner import preconditioner
 from app.lower.stationary import certified_or_stationary
 from app.upper import direction as directions
 from app.upper import schedules
 from app.upper.descent import Descent
-from app.upper.meha import Meha, Slopes, iterate, lower_step, proven_sizes, proximal_step
+from app.upper.meha import Meha, largest_curvature
 from app.upper.method import Batch, State
+from app.upper.moreau import Sizes, Slopes, identity, iterate, lower_step, proven_sizes, proximal_step
 from regularizers import LOG, FieldOfExperts, Regularizer
 from tests.problems import Identity, perturbed
 from tests.test_hypergradient import Tikhonov
@@ -116,7 +118,7 @@ def pair(batch: int, size: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 @pytest.mark.usefixtures("double")
-@pytest.mark.parametrize(("kind", "steps"), [(directions.plain, 2500), (directions.adam, 600)])
+@pytest.mark.parametrize(("kind", "steps"), [(directions.plain, 800), (directions.adam, 600)])
 def test_the_best_tikhonov_weight_is_found_without_tuning(kind, steps):
     """x = y / (1 + e^t) is closest to the clean images where 1 / (1 + e^t) = <y, clean> / ||y||^2."""
     clean, y = pair(4, 4)
@@ -128,11 +130,48 @@ def test_the_best_tikhonov_weight_is_found_without_tuning(kind, steps):
     torch.testing.assert_close(share, (y * clean).sum() / y.square().sum(), rtol=5e-2, atol=0)
     assert step.error_bound.isinf().all()
     assert not step.certified.any()
-    assert (step.computations, step.lower_iterations.tolist()) == (16, [4] * 4)
+    assert step.computations == 4 * 6, "four gradients, a product and a preconditioner per image"
+    assert (step.lower_iterations.tolist(), step.linear_iterations.tolist()) == ([4] * 4, [1] * 4)
 
 
 @pytest.mark.usefixtures("double")
-def test_a_step_is_that_of_autograd_and_c_divides():
+def test_with_equal_steps_the_difference_of_u_and_w_does_not_see_that_theta_has_moved():
+    """h = 1/2 <u - theta, H (u - theta)> without a proximal term: u - w is the same however theta was moved before."""
+    h, e = torch.linspace(0.2, 5, 50), torch.ones(50)
+    differences = []
+    for shift in (0.0, 3.0):
+        theta = torch.linspace(-1, 1, 50) + shift
+        sizes = Sizes(torch.inf, 1 / 6, 1 / 6, 10.0)
+        slopes = Slopes(lambda u: -e, None, lambda u, t=theta: h * (u - t), lambda u: ())
+        u, w = torch.zeros(50), torch.ones(50)
+        for _ in range(20):
+            w, u = proximal_step(slopes, u, w, sizes), lower_step(slopes, u, w, sizes)
+        differences.append(u - w)
+    torch.testing.assert_close(*differences)
+
+
+@pytest.mark.usefixtures("double")
+def test_the_curvature_in_a_metric_is_found_from_below():
+    generator = torch.Generator().manual_seed(0)
+    roots = torch.randn(2, 2, 64, 64, generator=generator)
+    k, p = roots[0] @ roots[0].mT, roots[1] @ roots[1].mT / 64 + torch.eye(64)
+    exact = torch.linalg.eigvals(torch.linalg.solve(p, k)).real.max(1).values
+
+    def apply(matrix):
+        return lambda v: (matrix @ v.flatten(1)[:, :, None]).view_as(v)
+
+    v, before = torch.randn(2, 1, 8, 8, generator=generator), torch.zeros(2)
+    for count in (1, 10, 300):
+        found, _ = largest_curvature(apply(k), apply(torch.linalg.inv(p)), v, count)
+        assert (found.flatten() >= before).all()
+        assert (found.flatten() <= exact * (1 + 1e-12)).all()
+        before = found.flatten()
+    torch.testing.assert_close(before, exact, rtol=1e-2, atol=0)
+
+
+@pytest.mark.usefixtures("double")
+@pytest.mark.parametrize("preconditioned", [False, True])
+def test_a_step_is_that_of_autograd_and_c_divides(preconditioned):
     clean, y = pair(2, 8)
     r = perturbed(FieldOfExperts(1, 4, 3, LOG, weight=0.5, smoothing=0.3))
     u, w = (y + 0.1 * torch.randn(y.shape, generator=torch.Generator().manual_seed(i)) for i in (4, 5))
@@ -146,20 +185,24 @@ def test_a_step_is_that_of_autograd_and_c_divides():
         at = at.clone().requires_grad_()
         return torch.autograd.grad(f(at), at)[0]
 
-    w_new = w - eta * slope(lambda t: h(t) + (t - u).square().sum() / (2 * gamma), w)
+    inverse = preconditioner(problem(r, y, clean).energy(), u) if preconditioned else identity
+    w_new = w - eta * (inverse(slope(h, w)) + (w - u) / gamma)
     gap = torch.autograd.grad((h(u) - h(w_new)) / 2, parameters)  # the mean of two images
     expected = [p.detach() - alpha * c * g for p, g in zip(parameters, gap, strict=True)]
-    method = Meha(SOLVE, Descent(directions.plain, schedules.constant(), alpha), 3.0, 0.25, gamma, eta, beta)
+    method = Meha(
+        SOLVE, Descent(directions.plain, schedules.constant(), alpha), 3.0, 0.25, gamma, eta, beta, preconditioned
+    )
     state = State(True, images={"u": dict(enumerate(u)), "w": dict(enumerate(w))})
     method.step(3, problem(r, y, clean), state)
     for p, e in zip(parameters, expected, strict=True):
         torch.testing.assert_close(p.detach(), e)
 
     def penalised(t):  # at the new theta
-        return 0.5 * (t - clean).square().sum() / c + h(t) - (t - w_new).square().sum() / (2 * gamma)
+        return 0.5 * (t - clean).square().sum() / c + h(t)
 
     torch.testing.assert_close(torch.stack([*state.images["w"].values()]), w_new)
-    torch.testing.assert_close(torch.stack([*state.images["u"].values()]), u - beta * slope(penalised, u))
+    u_new = u - beta * (inverse(slope(penalised, u)) - (u - w_new) / gamma)
+    torch.testing.assert_close(torch.stack([*state.images["u"].values()]), u_new)
 
 
 def test_only_the_images_of_the_batch_move():

@@ -22,10 +22,11 @@ from app.lower.energy import Energy
 from app.lower.solution import NonFiniteError
 from app.training import checkpoint
 from app.upper import direction, schedules
-from app.upper.descent import Descent, longest_descent
+from app.upper.descent import Descent, first_step, longest_descent
 from app.upper.hypergradient import hypergradient
 from app.upper.isgd import Isgd, unmet_condition
-from app.upper.method import Batch, State
+from app.upper.method import Batch, Computations, State
+from app.upper.trial import tight_loss
 from regularizers import TotalVariation
 from tests.conftest import ROOT
 from tests.problems import Identity
@@ -186,12 +187,36 @@ def test_adabelief_takes_longer_steps_where_gradients_agree():
 
 
 def test_the_automatic_step_is_within_a_factor_of_two_of_the_inverse_curvature():
-    """f(t) = 1/2 c t^2: alpha in (1 / (2 c), 1 / c]."""
+    """f(t) = 1/2 c t^2: alpha in (3 / (4 c), 3 / (2 c)]."""
     for c in (0.03, 1.0, 500.0):
         t = torch.full((4,), 0.5, dtype=torch.float64)
         alpha = longest_descent((t,), (c * t,), lambda t=t, c=c: float(0.5 * c * t.square().sum()))
-        assert 0.5 / c < alpha <= 1 / c
+        assert 0.75 / c < alpha <= 1.5 / c
         assert (t == 0.5).all()
+
+
+@pytest.mark.usefixtures("double")
+def test_a_full_batch_is_probed_by_some_of_its_images():
+    """The step is the one of these images alone, along the direction of all, and theirs is all it costs."""
+    generator = torch.Generator().manual_seed(1)
+    clean = torch.rand(40, 1, 12, 12, generator=generator)
+    y = clean + 0.1 * torch.randn(clean.shape, generator=generator)
+    steps, costs = [], []
+    for places in (slice(None), slice(0, 40, 5)):
+        regularizer, batch = batch_of(TotalVariation(1, weight=0.005, smoothing=0.01), y, clean)
+        z = hypergradient(regularizer, batch.energy(), batch.loss, agd.solve, y, None, 1e-6)
+        if places == slice(None):
+            cost, direction = Computations(), z.gradient
+            steps.append(first_step(batch, z, agd.solve, cost))
+            costs.append(cost.total)
+        else:
+            part, few = batch_of(regularizer, y[places], clean[places])
+            own = hypergradient(part, few.energy(), few.loss, agd.solve, y[places], None, 1e-6)
+            loss = tight_loss(few, agd.solve, y[places], 1e-6, cost := Computations())
+            steps.append(longest_descent(tuple(part.parameters()), own.gradient, loss, direction))
+            costs.append(cost.total)
+    assert steps[0] == pytest.approx(steps[1], rel=1e-6)
+    assert costs[0] < 1.1 * costs[1]
 
 
 @pytest.mark.parametrize("proven", [True, False])
@@ -266,6 +291,8 @@ def test_warm_starts_are_used_with_fixed_noise_only(tmp_path):
 def test_schedules():
     assert [schedules.polynomial(0.5)(k) for k in (0, 3)] == [1.0, 0.5]
     assert [schedules.logarithmic()(k) for k in (0, 2)] == [1.0, pytest.approx(0.5)]
+    held = schedules.held(schedules.polynomial(0.5), 4)
+    assert [held(k) for k in (0, 3, 15)] == [1.0, 1.0, 0.5], "(k + 1)^-1/2 from the fourth step on, times 2"
     cycle = [schedules.one_cycle(100)(k) for k in range(100)]
     assert max(cycle) == pytest.approx(1.0)
     assert cycle.index(max(cycle)) == 9

@@ -6,7 +6,7 @@ from pathlib import Path
 from app import transfer
 from app.commands import train
 from app.commands.figures.runs import group_folders
-from app.commands.outcomes import csv_table, markdown, outcome
+from app.commands.outcomes import csv_table, markdown, outcome, verdicts
 from app.comparison import Comparison
 from app.config import load
 from app.files import write_atomically
@@ -28,12 +28,12 @@ def compare(comparison: Comparison, out: Path, data_root: Path, quiet: bool, com
         finished = groups.setdefault(label, [])
         for name, config in runs:
             log.info("%s: %s", label, out / name)
-            status = _finish(config, out / name, data_root, quiet, command)
+            status = finish(config, out / name, data_root, quiet, command)
             if status == 130:
                 return status
             if status == 0:
                 finished.append(out / name)
-    return summarize(groups, out, data_root, comparison.about)
+    return summarize(groups, out, data_root, comparison.about, comparison.claims)
 
 
 def compare_runs(runs: list[str], out: Path, data_root: Path) -> int:
@@ -41,13 +41,19 @@ def compare_runs(runs: list[str], out: Path, data_root: Path) -> int:
     return summarize(group_folders(runs), out, data_root)
 
 
-def summarize(groups: dict[str, list[Path]], out: Path, data_root: Path, about: str = "") -> int:
+def summarize(
+    groups: dict[str, list[Path]],
+    out: Path,
+    data_root: Path,
+    about: str = "",
+    claims: tuple[tuple[str, str], ...] = (),
+) -> int:
     if not any(groups.values()):
         raise RunError("no run came to its end: nothing to compare")
     columns = {label: [records.read(run / "metrics.csv") for run in runs] for label, runs in groups.items() if runs}
     outcomes = {label: [outcome(run, data_root) for run in runs] for label, runs in groups.items()}
     out.mkdir(parents=True, exist_ok=True)
-    table = (about and f"{about[0].upper()}{about[1:]}:\n\n") + markdown(outcomes)
+    table = (about and f"{about[0].upper()}{about[1:]}:\n\n") + markdown(outcomes) + verdicts(claims, outcomes)
     write_atomically(out / "table.md", table.encode())
     write_atomically(out / "table.csv", csv_table(outcomes).encode())
     for suffix in ("png", "pdf"):
@@ -58,7 +64,7 @@ def summarize(groups: dict[str, list[Path]], out: Path, data_root: Path, about: 
     return 0
 
 
-def _finish(config: Config, folder: Path, data_root: Path, quiet: bool, command: str) -> int:
+def finish(config: Config, folder: Path, data_root: Path, quiet: bool, command: str) -> int:
     """Train to the end from wherever the run is. 0: done, 1: it diverged, 130: interrupted."""
     try:
         if not (folder / "config.toml").is_file():

@@ -74,6 +74,16 @@ def markdown(outcomes: Outcomes) -> str:
     return "\n".join(lines) + "\n"
 
 
+def verdicts(claims: tuple[tuple[str, str], ...], outcomes: Outcomes) -> str:
+    """Markdown: whether the first of each pair reaches at least the second here, in held-out PSNR."""
+    lines = []
+    for first, second in claims:
+        a, b = (fmean([run.validation_psnr for run in outcomes[label]] or [float("-inf")]) for label in (first, second))
+        verdict = "holds here" if a >= b else "does not hold here"
+        lines.append(f"- {first} reaches at least {second}: {verdict}, {a:.2f} against {b:.2f} dB.\n")
+    return "".join(["\n", *lines]) if lines else ""
+
+
 def csv_table(outcomes: Outcomes) -> str:
     """One row per run."""
     names, text = _present(outcomes), io.StringIO()

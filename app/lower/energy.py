@@ -10,7 +10,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from app.lower.solution import NonFiniteError
+from app.lower.solution import LowerSolution, NonFiniteError
 
 
 class Operator(Protocol):
@@ -123,3 +123,6 @@ class Hessian:
         if len(images) == len(self.x):
             return self
         return self.energy.take(images).hessian(self.x[images])
+
+
+Solver = Callable[[Energy, Tensor, float], LowerSolution]  # (energy, start, accuracy)

@@ -1,17 +1,14 @@
 """What can be said of an energy that is not provably strongly convex: that its gradient is small, and nothing more."""
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from app.lower.energy import Energy
+from app.lower.energy import Energy, Solver
 from app.lower.solution import LowerSolution
 
 SHARE = 1e-3  # of L: curvature below which a solver learns nothing from a pair, and its patience
-
-Solver = Callable[[Energy, Tensor, float], LowerSolution]  # (energy, start, accuracy)
 
 
 def certified_or_stationary(solve: Solver) -> Solver:

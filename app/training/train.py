@@ -217,9 +217,9 @@ def tired(training: Training) -> bool:
 
 
 def _validation_due(config: Config, before: Progress, after: Progress) -> bool:
-    """Every `validate_every` steps; with a budget, at every VALIDATIONS-th part of it."""
+    """Every `validate_every` steps, or with a budget at every VALIDATIONS-th part of it; 0: never."""
     run = config.run
-    if run.budget > 0:
+    if run.budget > 0 and run.validate_every > 0:
         share = run.budget / VALIDATIONS
         return after.computations // share > before.computations // share
     return run.validate_every > 0 and after.step % run.validate_every == 0

@@ -12,7 +12,8 @@ terms of the series of stocBiO.
 How slowly theta must move: a visit leaves at most the share r = gamma^min(T, N) of what x and q lag behind, gamma =
 (L - mu) / (L + mu). For a quadratic f of curvature c, two such lags in a row, theta' = -alpha q, q' = (1 - r) (x - q),
 x' = (1 - r) (c theta - x), are stable only for alpha c < 2 (1 - r) (Routh). An alpha_0 that was found on exact
-solutions knows nothing of lags: it is multiplied by 1 - r, of the present theta.
+solutions knows nothing of lags: it is multiplied by 1 - r, of the present theta. Steps without a scale (Adam) know of
+no curvature either: SHARE of them is taken.
 """
 
 from collections.abc import Callable
@@ -22,9 +23,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from app.lower.energy import Energy
-from app.upper.descent import Descent, tight_loss
-from app.upper.hypergradient import Solver
+from app.lower.energy import Energy, Solver
+from app.upper.descent import Descent
 from app.upper.method import (
     Batch,
     Computations,
@@ -36,6 +36,9 @@ from app.upper.method import (
     require_finite,
 )
 from app.upper.stocbio import gradient_steps
+from app.upper.trial import tight_loss
+
+SHARE = 0.4  # of the step that exact gradients would be given, where x and q lag
 
 
 @torch.no_grad()
@@ -74,7 +77,8 @@ class Amigo:
         state.remember("q", batch.images, q)
         cost.total += len(x) * sum(counts)
         trial = tight_loss(batch, self.solve, x, first_accuracy(batch, energy, state), cost)
-        alpha = self.descent.step(k, tuple(batch.learned.parameters()), z, state, trial, self._damping(energy, state))
+        theta, damping = tuple(batch.learned.parameters()), self._damping(energy, state)
+        alpha = self.descent.step(k, theta, z, state, trial, damping, SHARE if state.finite_sum else 1.0)
         return report_truncated(x, loss, error_bound, alpha, counts, cost.total)
 
     def _damping(self, energy: Energy, state: State) -> float:

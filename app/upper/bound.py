@@ -50,5 +50,8 @@ def estimated_error(coarse: Hypergradient, fine: Hypergradient) -> float:
     return change * r_s / (s - r_s) if r_s < s else float("inf")
 
 
+MARGIN = 4.0  # over the accuracy at which floating point ended a solve
+
+
 def inexactness(z: Hypergradient) -> Tensor:  # (B,)
     return torch.maximum(z.lower.error_bound, z.linear.residual)

@@ -4,22 +4,21 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
-from app.lower.solution import NonFiniteError
+from app.lower.energy import Solver
 from app.upper.direction import BETA_1, Direction, adabelief, adam, momentum
-from app.upper.hypergradient import Solver
-from app.upper.method import Batch, Computations, State, move
+from app.upper.hypergradient import Hypergradient
+from app.upper.method import Batch, Computations, State, Theta, move
 from app.upper.schedules import Schedule
+from app.upper.trial import Part, copies, put, tight_loss
 
-Theta = tuple[Tensor, ...]
-# Per step, where the direction has no scale: a parameter is the logarithm of a weight or smoothing, or an entry of a
-# filter of norm one.
-LEAST_STEP, LARGEST_STEP = 0.01, 0.05
-SAFETY = 0.25  # of the longest descent on one batch: other batches and later parameters curve more
+SCALELESS = (adam, adabelief)
+# alpha_0 where the direction has no scale: a parameter is the logarithm of a weight or smoothing, or an entry of a
+# filter of norm one. Nothing is probed: that costs as much as ten steps.
+SCALELESS_STEP = 0.05
+ENOUGH = 0.25  # of the decrease of a linear loss
 FIRST_MOVE = 1e-2  # root mean square of the first trial's change
 LAST_MOVE = 1.0  # of the largest
-TRIAL_ACCURACY = 0.01  # losses of close parameters are to be compared
 
 
 @dataclass(frozen=True)
@@ -40,22 +39,24 @@ class Descent:
     ) -> float:
         """Move theta in place and return alpha_k. loss(): that of the same batch at the present theta.
 
-        For gradients that lag behind theta: `share` of the longest descent is taken, and an alpha_0 that was found is
-        multiplied by `damping`, which may change from step to step.
+        For gradients that lag behind theta: `share` of the step that is found is taken, and an alpha_0 that was found
+        is multiplied by `damping`, which may change from step to step, where the direction has a scale.
         """
         if "alpha_0" not in state.values:
             alpha_0 = self.step_size or self._automatic(theta, gradient, state, loss, share)
             state.values["alpha_0"] = torch.tensor(alpha_0, dtype=torch.float64)
+        if self.direction in SCALELESS:
+            damping = 1.0
         alpha = (self.step_size or damping * float(state.values["alpha_0"])) * self.schedule(k)
         move(theta, self.direction(gradient, state), alpha)
         return alpha
 
     def _automatic(self, theta: Theta, gradient: Theta, state: State, loss: Callable[[], float], share: float) -> float:
-        first = self.direction(gradient, state.copy())
-        longest = SAFETY * longest_descent(theta, gradient, loss, first)
-        if self.direction in (adam, adabelief):
-            return min(max(longest, LEAST_STEP), LARGEST_STEP)
-        return share * longest * (1 - BETA_1 if self.direction is momentum else 1)  # m sums up to g / (1 - beta_1)
+        if self.direction in SCALELESS:
+            return share * SCALELESS_STEP
+        longest = longest_descent(theta, gradient, loss, self.direction(gradient, state.copy()))
+        sum_of_factors = 1 / (1 - BETA_1) if self.direction is momentum else 1.0
+        return share * longest / sum_of_factors
 
 
 def step_of_change(direction: Theta, change: float) -> float:
@@ -65,26 +66,21 @@ def step_of_change(direction: Theta, change: float) -> float:
 
 
 def longest_descent(theta: Theta, gradient: Theta, loss: Callable[[], float], direction: Theta | None = None) -> float:
-    """The largest alpha, up to a factor of two, with f(theta - alpha d) <= f(theta) - alpha <g, d> / 2; d = g if not
+    """The largest alpha, up to a factor of two, with f(theta - alpha d) <= f(theta) - alpha <g, d> / 4; d = g if not
     given.
 
-    For a quadratic of curvature L along d = g these are the alpha <= 1 / L. theta is left as it was.
+    For a quadratic of curvature L along d = g these are the alpha <= 3 / (2 L). theta is left as it was.
     """
     direction = direction or gradient
     unit = step_of_change(direction, 1.0)
     slope = float(sum((g * d).sum() for g, d in zip(gradient, direction, strict=True)))
-    kept = [p.detach().clone() for p in theta]
+    kept = copies(theta)
     start = loss()
 
     def enough(alpha: float) -> bool:
         move(theta, direction, alpha)
-        try:
-            decreased = loss() <= start - alpha * slope / 2
-        except NonFiniteError:
-            decreased = False
-        with torch.no_grad():
-            for p, before in zip(theta, kept, strict=True):
-                p.copy_(before)
+        decreased = loss() <= start - ENOUGH * alpha * slope
+        put(theta, kept)
         return decreased
 
     alpha = FIRST_MOVE * unit
@@ -99,13 +95,8 @@ def longest_descent(theta: Theta, gradient: Theta, loss: Callable[[], float], di
     return alpha
 
 
-def tight_loss(batch: Batch, solve: Solver, start: Tensor, accuracy: float, cost: Computations) -> Callable[[], float]:
-    """theta -> the mean loss of the batch, solved to TRIAL_ACCURACY times the accuracy of the hypergradient; what it
-    costs is counted."""
-
-    def loss() -> float:
-        lower = solve(batch.energy(), start, TRIAL_ACCURACY * accuracy)
-        cost.add(lower.iterations)
-        return float(batch.loss.value(lower.x).mean())
-
-    return loss
+def first_step(batch: Batch, z: Hypergradient, solve: Solver, cost: Computations) -> float:
+    """longest_descent along z by the losses of some images of the batch alone."""
+    part = Part.of(batch, z)
+    loss = tight_loss(part.batch, solve, part.now.lower.x, float(z.lower.error_bound.max()), cost)
+    return longest_descent(tuple(batch.learned.parameters()), part.gradient, loss, z.gradient)

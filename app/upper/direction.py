@@ -13,23 +13,22 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from app.upper.method import State
+from app.upper.method import State, Theta
 
-Gradient = tuple[Tensor, ...]
-Direction = Callable[[Gradient, State], Gradient]
+Direction = Callable[[Theta, State], Theta]
 
 BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-8  # the papers' defaults
 
 
-def plain(gradient: Gradient, state: State) -> Gradient:
+def plain(gradient: Theta, state: State) -> Theta:
     return gradient
 
 
-def momentum(gradient: Gradient, state: State) -> Gradient:
+def momentum(gradient: Theta, state: State) -> Theta:
     return tuple(_update(state, f"momentum.{i}", BETA_1, g) for i, g in enumerate(gradient))
 
 
-def adam(gradient: Gradient, state: State) -> Gradient:
+def adam(gradient: Theta, state: State) -> Theta:
     t = _count(state)
     result = []
     for i, g in enumerate(gradient):
@@ -39,7 +38,7 @@ def adam(gradient: Gradient, state: State) -> Gradient:
     return tuple(result)
 
 
-def adabelief(gradient: Gradient, state: State) -> Gradient:
+def adabelief(gradient: Theta, state: State) -> Theta:
     t = _count(state)
     result = []
     for i, g in enumerate(gradient):

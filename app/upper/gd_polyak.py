@@ -6,9 +6,10 @@ f~ = 0 at first, as losses are >= 0, then raised where the long step it gives fa
 theta by more than LAST_MOVE: far away, a lower level can be too stiff to be solved at any price. Every step is
 tried before it is taken, at the cost of the lower-level solve that the next step starts with: a long step must not
 raise the loss, a short one must lower it by eta ||z||^2 / 4 (for a quadratic of curvature L: eta <= 3 / (2 L)). What
-fails is replaced in the same step, a long step by a short one and a short one by its half; eta grows slowly after
-short steps that pass. So theta never leaves the best point, up to the accuracy of the losses. Where nothing passes, the
-accuracy is too low to tell: theta stays, and the next steps ask for more, as far as floating point certifies it.
+fails, or is certified to raise the mean loss of some images, is replaced in the same step, a long step by a
+short one and a short one by its half; eta grows slowly after short steps that pass. So theta never leaves the best
+point, up to the accuracy of the losses. Where nothing passes, the accuracy is too low to tell: theta stays, and the
+next steps ask for more, as far as floating point certifies it.
 """
 
 from dataclasses import dataclass
@@ -17,9 +18,10 @@ from typing import ClassVar
 import torch
 
 from app.lower import polyak
+from app.lower.energy import Solver
 from app.lower.polyak import Epoch
-from app.upper.descent import LAST_MOVE, longest_descent
-from app.upper.hypergradient import Hypergradient, Solver, hypergradient
+from app.upper.descent import LAST_MOVE, first_step
+from app.upper.hypergradient import Hypergradient, hypergradient
 from app.upper.method import (
     Batch,
     Computations,
@@ -34,13 +36,12 @@ from app.upper.method import (
     warm_start,
 )  # fmt: skip
 from app.upper.schedules import Schedule
-from app.upper.trial import Evaluation, bounded, copies, evaluate, put
+from app.upper.trial import Evaluation, Part, bounded, copies, evaluate, put
 
 TRIALS = 6  # in one step, after which theta stays
 TIGHTER = 0.1  # times the accuracy after that
 SHORTER, LONGER = 0.5, 10 / 9  # of eta
 ENOUGH = 0.25  # of eta ||z||^2
-ACTUAL_LOSS = 1e-2  # share of eps_k that losses are solved to, while eta is looked for
 
 
 @dataclass(frozen=True)
@@ -63,11 +64,12 @@ class GdPolyak:
         z = hypergradient(batch.learned, energy, batch.loss, self.solve, x, q, accuracy)
         cost.add(z.computations)
         require_finite(k, z.loss, *z.gradient)
-        epoch, eta = self._recall(k, batch, state, z, cost)
+        epoch, eta = self._recall(batch, state, z, cost)
         usual = eta
 
         theta, now = tuple(batch.learned.parameters()), bounded(batch.loss, z.lower)
         before, squared = copies(theta), torch.tensor(length(z.gradient) ** 2, dtype=torch.float64)
+        part = Part.of(batch, z)
         longest = LAST_MOVE * (sum(p.numel() for p in theta) / squared) ** 0.5
         for _ in range(TRIALS):
             long = polyak.is_long(epoch, self.short_steps)
@@ -75,8 +77,10 @@ class GdPolyak:
                 epoch = polyak.limit(epoch, longest * squared)
             alpha = max(float(polyak.long_step(epoch, squared)), eta) if long else eta
             move(theta, z.gradient, alpha)
-            trial = evaluate(k, batch, self.solve, z.lower.x, accuracy, cost)
-            change = torch.tensor(trial.value - now.value, dtype=torch.float64)
+            trial, change = now, torch.tensor(torch.inf, dtype=torch.float64)
+            if not part.rises(self.solve, accuracy, cost):
+                trial = evaluate(batch, self.solve, z.lower.x, accuracy, cost)
+                change = torch.tensor(trial.value - now.value, dtype=torch.float64)
             accepted = change <= (0.0 if long else -ENOUGH * alpha * squared)
             epoch = polyak.settle(epoch, long, change, accepted)
             if not long:
@@ -91,17 +95,11 @@ class GdPolyak:
         _remember(batch, state, z, trial, epoch, eta)
         return report(z, accuracy, alpha, cost.total)
 
-    def _recall(self, k: int, batch: Batch, state: State, z: Hypergradient, cost: Computations) -> tuple[Epoch, float]:
+    def _recall(self, batch: Batch, state: State, z: Hypergradient, cost: Computations) -> tuple[Epoch, float]:
         if "epoch" in state.values:
             gap, fallen, count, eta = state.values["epoch"].cpu()
             return Epoch(gap, fallen, count), float(eta)
-        tight = ACTUAL_LOSS * float(z.lower.error_bound.max())
-        eta = self.step_size or longest_descent(
-            tuple(batch.learned.parameters()),
-            z.gradient,
-            lambda: evaluate(k, batch, self.solve, z.lower.x, tight, cost).value,
-        )
-        return polyak.begin(z.loss.double().mean().cpu()), eta
+        return polyak.begin(z.loss.double().mean().cpu()), self.step_size or first_step(batch, z, self.solve, cost)
 
 
 def _tighten(state: State, z: Hypergradient) -> None:

@@ -12,14 +12,15 @@ The paper's t_k = C eps_k has an unknown constant; here t_k is certified, by tri
 own: the record shows the loss that was rejected, and a shorter step from theta_{k-1} with z_{k-1} follows.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 
-from app.upper.descent import longest_descent
-from app.upper.hypergradient import Hypergradient, Solver, hypergradient
+from app.lower.energy import Solver
+from app.upper.bound import MARGIN, inexactness
+from app.upper.descent import first_step
+from app.upper.hypergradient import hypergradient
 from app.upper.method import (
     Batch,
     Computations,
@@ -35,12 +36,10 @@ from app.upper.method import (
     warm_start,
 )  # fmt: skip
 from app.upper.schedules import Schedule
-from app.upper.trial import bounded, copies, evaluate, put
+from app.upper.trial import bounded, copies, put
 
 RAISE, LOWER = 2.0, 0.95  # of L: the author's
-MARGIN = 4.0  # over the accuracy at which floating point ended a solve
 EXPONENTIAL = 0.9  # eps_k = eps_0 0.9^k: the author's
-ACTUAL_LOSS = 1e-2  # share of eps_k that losses are solved to, while L_0 is looked for
 
 
 def exponential() -> Schedule:
@@ -68,14 +67,13 @@ class Hoag:
         cost.add(z.computations)
         require_finite(k, z.loss, *z.gradient)
         if not bool((z.lower.converged & z.linear.converged).all()):
-            state.values["floor"] = MARGIN * torch.maximum(z.lower.error_bound.max(), z.linear.residual.max())
+            state.values["floor"] = MARGIN * inexactness(z).max()
         now = bounded(batch.loss, z.lower)
         # Far from its accuracy, x says nothing about this theta: the step went too far.
         low = now.low if bool((z.lower.error_bound <= MARGIN * accuracy).all()) else torch.inf
 
         if "L" not in state.values:
-            alpha = self.step_size or longest_descent(theta, z.gradient, self._loss(k, batch, z, cost))
-            lipschitz = 1 / alpha
+            lipschitz = 1 / (self.step_size or first_step(batch, z, self.solve, cost))
         else:
             lipschitz = adapted(float(state.values["L"]), low, *state.values["before"].tolist())
         gradient = z.gradient
@@ -93,10 +91,6 @@ class Hoag:
         move(theta, gradient, 1 / lipschitz)
         state.values["before"] = torch.tensor([high, length(gradient) / lipschitz], dtype=torch.float64)
         return report(z, accuracy, 1 / lipschitz, cost.total)
-
-    def _loss(self, k: int, batch: Batch, z: Hypergradient, cost: Computations) -> Callable[[], float]:
-        accuracy = ACTUAL_LOSS * float(z.lower.error_bound.max())
-        return lambda: evaluate(k, batch, self.solve, z.lower.x, accuracy, cost).value
 
 
 def adapted(lipschitz: float, low: float, high_before: float, moved: float) -> float:

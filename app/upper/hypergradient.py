@@ -5,20 +5,18 @@
 (arXiv 2308.10098, section 2; Pedregosa, ICML 2016.)
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from app.lower.energy import Energy
+from app.lower.energy import Energy, Solver
 from app.lower.preconditioner import preconditioner
 from app.lower.solution import LowerSolution
 from app.lower.stationary import with_modulus
 from app.upper.linear import LinearSolution, conjugate_gradient
-
-Solver = Callable[[Energy, Tensor, float], LowerSolution]  # (energy, start, accuracy)
 
 
 class Sensitivity(Protocol):
@@ -56,6 +54,10 @@ class Loss(Protocol):
     def value(self, x: Tensor) -> Tensor: ...  # (B, C, H, W) -> (B,)
 
     def gradient(self, x: Tensor) -> Tensor: ...  # (B, C, H, W) -> (B, C, H, W)
+
+    def take(self, images: Tensor) -> "Loss":
+        """That of these images of the batch."""
+        ...
 
 
 @dataclass(frozen=True)

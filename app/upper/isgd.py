@@ -10,10 +10,10 @@ from typing import ClassVar
 
 import torch
 
-from app.lower.energy import Energy
+from app.lower.energy import Energy, Solver
 from app.upper.bound import error_bound, estimated_error, inexactness
-from app.upper.descent import Descent, tight_loss
-from app.upper.hypergradient import Hypergradient, Solver, hypergradient
+from app.upper.descent import Descent
+from app.upper.hypergradient import Hypergradient, hypergradient
 from app.upper.method import (
     Batch,
     Computations,
@@ -28,6 +28,7 @@ from app.upper.method import (
     warm_start,
 )
 from app.upper.schedules import Schedule
+from app.upper.trial import tight_loss
 
 TIGHTEN, LOOSEN = 0.3, 1.5  # of an accuracy that adapts itself: within a step, and to the next
 

@@ -17,10 +17,11 @@ from typing import ClassVar
 
 import torch
 
-from app.upper.descent import Descent, tight_loss
-from app.upper.hypergradient import Solver
+from app.lower.energy import Solver
+from app.upper.descent import Descent
 from app.upper.method import Batch, Computations, State, Step, energy_at, first_accuracy, require_finite
 from app.upper.schedules import Schedule
+from app.upper.trial import tight_loss
 
 
 @dataclass(frozen=True)

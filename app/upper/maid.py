@@ -9,8 +9,11 @@ themselves.
 
 - The error of z_k is either proven (bound.py; for tv and in float64), or estimated by solving twice, to inexactnesses s
   and r s: with an error proportional to the inexactness, that of the finer is ||z(s) - z(r s)|| r / (1 - r).
-- A step whose exact losses might pass the test, but whose bounds do not, is not shortened: the accuracy is raised. A
-  step that is certified to fail is shortened at most max_BT times; then the accuracy is raised, and max_BT too.
+- A step whose bounds do not pass the test, but whose inexact losses might, if their errors are CREDIBLE of the bounds,
+  is not shortened: the accuracy is raised. Any other is shortened at most max_BT times; then the accuracy is raised,
+  and max_BT too.
+- A step that is certified to raise the mean loss of a few images is shortened before all of them are asked. That may
+  shorten a step that would have passed; what is accepted is certified on all.
 - The first trial is the long step of Barzilai and Borwein (IMA J. Numer. Anal. 1988) within a factor of ten of the last
   step, and low(theta_k) may be relaxed to the largest of the last `memory` values of high (Grippo, Lampariello, Lucidi,
   SIAM J. Numer. Anal. 1986).
@@ -25,15 +28,16 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from app.lower.energy import Energy
-from app.upper.bound import error_bound, estimated_error, inexactness
+from app.lower.energy import Energy, Solver
+from app.upper.bound import MARGIN, error_bound, estimated_error, inexactness
 from app.upper.descent import step_of_change
-from app.upper.hypergradient import Hypergradient, Solver, hypergradient
+from app.upper.hypergradient import Hypergradient, hypergradient
 from app.upper.method import (
     Batch,
     Computations,
     State,
     Step,
+    Theta,
     energy_at,
     first_accuracy,
     length,
@@ -43,14 +47,15 @@ from app.upper.method import (
     require_finite,
     warm_start,
 )  # fmt: skip
-from app.upper.trial import Evaluation, Theta, bounded, copies, evaluate, inner, put
+from app.upper.trial import Evaluation, Part, bounded, copies, evaluate, inner, put
 
 NU_UNDER, NU_OVER = 0.5, 1.25  # of eps_k
 RHO_UNDER, RHO_OVER = 0.5, 10 / 9  # of alpha_k
 MAX_BT = 5  # trials at first
+CREDIBLE = 0.05  # certified errors of losses are many times too large
+SCREENED = 10  # trials on a part of the batch
 LAMBDA = 0.1  # share of the decrease that a linear f would show
 SAFEGUARD = 10.0  # between a Barzilai-Borwein step and the last step
-MARGIN = 4.0  # over the accuracy at which floating point ended a solve
 FIRST_CHANGE = 0.1  # of theta, in the root mean square: the first trial where no alpha_0 is given
 
 
@@ -102,7 +107,8 @@ class Maid:
             here.cost.add(z.computations)
             return report(z, accuracy, 0.0, here.cost.total)
         found = self._gradient(here, x, q, accuracy)
-        alpha, trials = self._first_trial(here, found.z, state), int(_get(state, "max_BT") or MAX_BT)
+        alpha = self._screened(here, found, self._first_trial(here, found.z, state), _highs(state))
+        trials = int(_get(state, "max_BT") or MAX_BT)
         while True:
             alpha, accepted = self._backtrack(here, found, alpha, trials, _highs(state))
             z = found.z
@@ -149,19 +155,33 @@ class Maid:
         as it was, and None."""
         z, before = found.z, copies(here.theta)
         now = bounded(here.batch.loss, z.lower)
-        low, high = (max([bound, *highs.tolist()]) for bound in (now.low, now.high))
+        likely = now.value + CREDIBLE * (now.high - now.value)
+        low, high = (max([bound, *highs.tolist()]) for bound in (now.low, likely))
         for i in range(trials):
             alpha *= RHO_UNDER if i else 1.0
             decrease = LAMBDA * self.eta * alpha * found.squared
             move(here.theta, z.gradient, alpha)
-            trial = evaluate(here.k, here.batch, self.solve, z.lower.x, NU_UNDER * found.accuracy, here.cost)
+            trial = evaluate(here.batch, self.solve, z.lower.x, NU_UNDER * found.accuracy, here.cost)
             if trial.high + decrease <= low:
                 return alpha, trial
             put(here.theta, before)
-            undecided = trial.low + decrease <= high
+            undecided = trial.value - CREDIBLE * (trial.value - trial.low) + decrease <= high
             if undecided and not found.exhausted:
                 break
         return alpha, None
+
+    def _screened(self, here: _Here, found: _Gradient, alpha: float, highs: Tensor) -> float:
+        """The first of alpha, alpha rho, ... that is not certified to raise the mean loss of some images."""
+        part, before = Part.of(here.batch, found.z), copies(here.theta)
+        slack = max([0.0, *(highs - bounded(here.batch.loss, found.z.lower).low).tolist()])
+        for _ in range(SCREENED):
+            move(here.theta, found.z.gradient, alpha)
+            rises = part.rises(self.solve, NU_UNDER * found.accuracy, here.cost, slack)
+            put(here.theta, before)
+            if not rises:
+                break
+            alpha *= RHO_UNDER
+        return alpha
 
     def _first_trial(self, here: _Here, z: Hypergradient, state: State) -> float:
         last = _get(state, "alpha")

@@ -4,97 +4,38 @@ The lower level is replaced by h(theta, u) <= v(theta, u) with the Moreau envelo
 
     v(theta, u) = min over w of  h(theta, w) + ||w - u||^2 / (2 gamma),
 
-and this constraint by a penalty: minimise F / c_k + h - v over theta and u. One step, with the new w in the second line
-and the new w and theta in the third (the paper's x, y, theta are our theta, u, w):
+and this constraint by a penalty: minimise F / c_k + h - v over theta and u, c_k = c (k + 1)^p, p < 1/2, by the lines of
+moreau.py (the paper's x, y, theta are our theta, u, w). No Hessian in them, no linear system, and h need not be convex.
+Nothing is certified, and u is not a reconstruction: F / c_k draws it towards the clean image. A minimiser for fixed c
+is one of the bilevel problem up to O(1 / c).
 
-    w      <-  w - eta (dh/dw(theta, w) + (w - u) / gamma)
-    theta  <-  theta - alpha_k (dF/dtheta(theta, u) / c_k + dh/dtheta(theta, u) - dh/dtheta(theta, w))
-    u      <-  u - beta (dF/du(theta, u) / c_k + dh/du(theta, u) - (u - w) / gamma),    c_k = c (k + 1)^p,  p < 1/2.
+Here F and h are means over images, each with its own u and w; the factor 1 / N of their steps is in eta and beta. The
+images that a mini-batch leaves out wait.
 
-No Hessian, no linear system, and h need not be convex. Nothing is certified, and u is not a reconstruction: F / c_k
-draws it towards the clean image. A minimiser for fixed c is one of the bilevel problem up to O(1 / c).
+The condition of h is hundreds to thousands, and then u and w lag behind theta by as many steps. So P is the
+preconditioner of the lower level, at the present u and theta; it brings the condition below a hundred. How large P^-1
+d2(h + F / c)/du2 is, one step of a power iteration says at every step. In that metric
 
-Here F and h are means over images, each with its own u and w; the factor 1 / N of their steps is in eta and beta.
+    eta = beta = 1 / (K + 1 / gamma),    K that estimate.
+
+They are equal because u and w then lag alike: u - w, which c_k multiplies, does not see that theta has moved.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from app.lower.energy import Energy
-from app.upper.descent import Descent, Theta, tight_loss
-from app.upper.hypergradient import Solver
-from app.upper.method import Batch, Computations, State, Step, energy_at, first_accuracy, require_finite
+from app.lower.energy import Energy, Solver
+from app.lower.preconditioner import preconditioner
+from app.upper.descent import Descent
+from app.upper.method import Batch, Computations, State, Step, Theta, energy_at, first_accuracy, require_finite
+from app.upper.moreau import Linear, Sizes, Slopes, iterate, lower_step, proven_sizes, proximal_step
+from app.upper.trial import tight_loss
 
-SETTLE = 20  # iterations of u and w alone at the first visit of an image, so that the first direction means something
-
-
-@dataclass(frozen=True)
-class Slopes:
-    """Gradients at one theta; `upper_by_theta` is None where F does not depend on theta directly."""
-
-    upper: Callable[[Tensor], Tensor]  # u -> dF/du
-    upper_by_theta: Callable[[Tensor], Theta] | None
-    lower: Callable[[Tensor], Tensor]  # u -> dh/du
-    lower_by_theta: Callable[[Tensor], Theta]
-
-
-@dataclass(frozen=True)
-class Sizes:
-    gamma: float
-    eta: float
-    beta: float
-    c: float  # c_k
-
-
-def proven_sizes(mu: float, largest: float, smoothness: float, gamma: float, c: float) -> Sizes:
-    """Steps under which, at fixed theta, a merit function like the paper's decreases, if gamma mu > -1.
-
-    mu <= d2h/du2 <= largest, mu of any sign; smoothness: the Lipschitz constant of dF/du. The proximal problem of w has
-    curvatures in [m, M] = [mu + 1 / gamma, largest + 1 / gamma]: with eta = 1 / M its error shrinks by 1 - m / M. (The
-    paper's eta <= m / M^2 does not use that dh is a gradient.) The paper asks for a beta that is small enough. Here
-
-        V = F / c + h - v + C ||w - w*(u)||^2,    C = beta / (gamma^2 eta m),
-
-    decreases if 1 / (2 beta) - K / 2 >= 3 C l^2 / (eta m), with l = 1 / (1 + gamma mu) the Lipschitz constant of w* and
-    K = smoothness / c + largest + max(0, -mu) l that of d(V - C ...)/du: for instance if beta <= 1 / (2 K) and
-    beta <= eta (1 + gamma mu)^2 / 12^(1/2).
-    """
-    stretch = 1 + gamma * mu
-    eta = 1 / (largest + 1 / gamma)
-    curvature = smoothness / c + largest + max(0.0, -mu) / stretch
-    return Sizes(gamma, eta, min(1 / (2 * curvature), eta * stretch**2 / 12**0.5), c)
-
-
-def proximal_step(slopes: Slopes, u: Tensor, w: Tensor, sizes: Sizes) -> Tensor:
-    """The next w."""
-    return w - sizes.eta * (slopes.lower(w) + (w - u) / sizes.gamma)
-
-
-def direction(slopes: Slopes, u: Tensor, w: Tensor, sizes: Sizes) -> Theta:
-    """What theta moves against."""
-    at_u, at_w = slopes.lower_by_theta(u), slopes.lower_by_theta(w)
-    difference = tuple(a - b for a, b in zip(at_u, at_w, strict=True))
-    if slopes.upper_by_theta is None:
-        return difference
-    return tuple(f / sizes.c + d for f, d in zip(slopes.upper_by_theta(u), difference, strict=True))
-
-
-def lower_step(slopes: Slopes, u: Tensor, w: Tensor, sizes: Sizes) -> Tensor:
-    """The next u."""
-    return u - sizes.beta * (slopes.upper(u) / sizes.c + slopes.lower(u) - (u - w) / sizes.gamma)
-
-
-def iterate(
-    slopes: Slopes, u: Tensor, w: Tensor, sizes: Sizes, move: Callable[[Theta], Slopes]
-) -> tuple[Tensor, Tensor]:
-    """One step of the algorithm -> (u, w). `move` changes theta and returns the gradients at the new one."""
-    w = proximal_step(slopes, u, w, sizes)
-    moved = move(direction(slopes, u, w, sizes))
-    return lower_step(moved, u, w, sizes), w
+SETTLE = 10  # iterations of u, w and K alone at the first visit of an image
+GAMMA = 4.0
 
 
 @dataclass(frozen=True)
@@ -103,9 +44,10 @@ class Meha:
     descent: Descent  # alpha_k
     c: float
     p: float
-    gamma: float = 0.0  # 0, as for eta and beta: from proven bounds
+    gamma: float = 0.0  # 0, as for eta and beta: found
     eta: float = 0.0
     beta: float = 0.0
+    preconditioned: bool = True
 
     full_batch: ClassVar[bool] = False
     finite_sum: ClassVar[bool] = True
@@ -113,10 +55,9 @@ class Meha:
 
     def step(self, k: int, batch: Batch, state: State) -> Step:
         energy, cost = energy_at(k, batch), Computations()
-        sizes, slopes = self.sizes(k, energy, batch.loss.smoothness), _slopes(batch, energy)
-        u, w = self._start(batch, energy, slopes, sizes, state, cost)
+        slopes = _slopes(batch, energy)
+        u, w, sizes = self._start(k, batch, energy, slopes, state, cost)
         x, loss, alpha = u, batch.loss.value(u), 0.0
-
         probe = tight_loss(batch, self.solve, x, first_accuracy(batch, energy, state), cost)
 
         def move(d: Theta) -> Slopes:
@@ -124,7 +65,7 @@ class Meha:
             require_finite(k, loss, *d)
             z = tuple(sizes.c * g for g in d)  # estimates the hypergradient
             theta = tuple(batch.learned.parameters())
-            alpha = self.descent.step(k, theta, z, state, probe, share=pace(energy, sizes))
+            alpha = self.descent.step(k, theta, z, state, probe, share=2 / sizes.c)
             return _slopes(batch, batch.energy())
 
         with torch.no_grad():
@@ -135,44 +76,68 @@ class Meha:
         cost.add(gradients)
         return Step(
             x, loss, float("nan"), alpha, torch.full_like(loss, torch.inf), torch.zeros_like(loss, dtype=torch.bool),
-            gradients, torch.zeros_like(gradients), cost.total,
+            gradients, torch.full_like(gradients, int(self.preconditioned)), cost.total,
         )  # fmt: skip
-
-    def sizes(self, k: int, energy: Energy, smoothness: float) -> Sizes:
-        """gamma, eta, beta and c_k at the present theta."""
-        mu, largest = energy.bounds
-        c, gamma = self.c * (k + 1) ** self.p, self.gamma or automatic_gamma(energy)
-        proven = proven_sizes(max(mu, -0.5 / gamma), largest, smoothness, gamma, c)
-        return Sizes(gamma, self.eta or proven.eta, self.beta or proven.beta, c)
 
     @torch.no_grad()
     def _start(
-        self, batch: Batch, energy: Energy, slopes: Slopes, sizes: Sizes, state: State, cost: Computations
-    ) -> tuple[Tensor, Tensor]:
+        self, k: int, batch: Batch, energy: Energy, slopes: Slopes, state: State, cost: Computations
+    ) -> tuple[Tensor, Tensor, Sizes]:
         """The last (u, w) of the images. A new one begins with u = w = argmin h, which settle together with the others
         of the batch while theta waits."""
+        c = self.c * (k + 1) ** self.p
         known = state.images.get("u", {})
         new = [n for n, i in enumerate(batch.images) if i not in known]
         u = state.recall("u", batch.images, energy.backprojection)
         w = state.recall("w", batch.images, energy.backprojection)
-        if not new:
-            return u, w
-        places = torch.tensor(new, device=u.device)
-        lower = self.solve(energy.take(places), u[places], first_accuracy(batch, energy, state) / (10 * sizes.c))
-        cost.add(lower.iterations)
-        u, w = u.index_copy(0, places, lower.x), w.index_copy(0, places, lower.x)
-        for _ in range(SETTLE):
-            w = proximal_step(slopes, u, w, sizes)
-            u = lower_step(slopes, u, w, sizes)
-        cost.add(torch.full((len(u),), 2 * SETTLE))
-        return u, w
+        if new:
+            places = torch.tensor(new, device=u.device)
+            lower = self.solve(energy.take(places), u[places], first_accuracy(batch, energy, state) / (10 * c))
+            cost.add(lower.iterations)
+            u, w = u.index_copy(0, places, lower.x), w.index_copy(0, places, lower.x)
+        if self.preconditioned:
+            sizes = self._measured(batch, energy, u, c, SETTLE if new else 1, state, cost)
+        else:
+            sizes = self._proven(energy, batch.loss.smoothness, c)
+        if new:
+            for _ in range(SETTLE):
+                w = proximal_step(slopes, u, w, sizes)
+                u = lower_step(slopes, u, w, sizes)
+            cost.add(torch.full((len(u),), 2 * SETTLE))
+        return u, w, sizes
+
+    def _proven(self, energy: Energy, smoothness: float, c: float) -> Sizes:
+        """P = 1, from proven bounds."""
+        mu, largest = energy.bounds
+        gamma = self.gamma or automatic_gamma(energy)
+        proven = proven_sizes(max(mu, -0.5 / gamma), largest, smoothness, gamma, c)
+        return Sizes(gamma, self.eta or proven.eta, self.beta or proven.beta, c)
+
+    def _measured(
+        self, batch: Batch, energy: Energy, u: Tensor, c: float, count: int, state: State, cost: Computations
+    ) -> Sizes:
+        inverse, product = preconditioner(energy, u), energy.hessian(u)
+        start = torch.randn(u.shape[1:], generator=torch.Generator().manual_seed(0)).to(u)
+        v = state.recall("v", batch.images, start.expand_as(u))
+        curvature, v = largest_curvature(lambda v: product(v) + batch.loss.smoothness / c * v, inverse, v, count)
+        state.remember("v", batch.images, v)
+        cost.add(torch.full((len(u),), 1 + count))
+        gamma = self.gamma or GAMMA
+        step = 1 / (curvature + 1 / gamma)
+        return Sizes(gamma, self.eta or step, self.beta or step, c, inverse)
 
 
-def pace(energy: Energy, sizes: Sizes) -> float:
-    """How much slower theta must be than in a descent with exact gradients: u approaches its place by this rate, with
-    gamma mu^2 / (1 + gamma mu) the least curvature of h - v, and c_k magnifies what is left of the way."""
-    mu = max(0.0, energy.bounds[0])
-    return sizes.beta * (1 / sizes.c + mu**2 * sizes.gamma / (1 + sizes.gamma * mu)) / sizes.c
+def largest_curvature(product: Linear, inverse: Linear, v: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Of P^-1 K, for each image: <K v, P^-1 K v> / <v, K v> after `count` steps v <- P^-1 K v -> ((B, 1, 1, 1), v).
+    Never more than the largest eigenvalue."""
+    largest = v.new_ones(len(v), 1, 1, 1)
+    for _ in range(count):
+        changed = product(v)
+        after = inverse(changed)
+        along = (v * changed).sum((1, 2, 3), keepdim=True)
+        largest = (changed * after).sum((1, 2, 3), keepdim=True) / along
+        v = after / after.square().mean((1, 2, 3), keepdim=True).sqrt()
+    return largest, v
 
 
 def automatic_gamma(energy: Energy) -> float:

@@ -11,6 +11,8 @@ from app.lower.energy import Energy
 from app.lower.solution import NonFiniteError
 from app.upper.hypergradient import Hypergradient, Learned, Loss
 
+Theta = tuple[Tensor, ...]  # parameters, or a gradient or direction of them
+
 ACCURACY_SHARE = 0.02
 
 
@@ -110,7 +112,7 @@ def require_finite(k: int, *tensors: Tensor) -> None:
 
 
 @torch.no_grad()
-def move(parameters: tuple[Tensor, ...], direction: tuple[Tensor, ...], step_size: float) -> None:
+def move(parameters: Theta, direction: Theta, step_size: float) -> None:
     """theta <- theta - step_size direction, in place."""
     for p, d in zip(parameters, direction, strict=True):
         p.sub_(d, alpha=step_size)
@@ -147,7 +149,7 @@ def remember(batch: Batch, state: State, z: Hypergradient) -> None:
     state.remember("q", batch.images, z.linear.q)
 
 
-def length(gradient: tuple[Tensor, ...]) -> float:
+def length(gradient: Theta) -> float:
     """||g||, over all parameters."""
     return float(sum(g.double().square().sum() for g in gradient)) ** 0.5
 

@@ -21,6 +21,12 @@ def logarithmic() -> Schedule:
     return lambda k: math.log(2) / math.log(k + 2)
 
 
+def held(schedule: Schedule, steps: int) -> Schedule:
+    """min(1, s(k) / s(steps - 1)) of a decreasing s: as long as s allows it, the first value, which is also the
+    largest. For an alpha_0 that was found as the longest step that descends: s(0) could be no larger."""
+    return lambda k: min(1.0, schedule(k) / schedule(steps - 1))
+
+
 def one_cycle(steps: int, warm_up: float = 0.1, floor: float = 0.01) -> Schedule:
     """Linear from floor to 1 over the share warm_up of the steps, then a half cosine down (arXiv 1708.07120)."""
     rise = max(1, round(warm_up * steps))

@@ -19,10 +19,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from app.lower.energy import Energy
+from app.lower.energy import Energy, Solver
 from app.lower.solution import norm
-from app.upper.descent import Descent, tight_loss
-from app.upper.hypergradient import Solver
+from app.upper.descent import Descent
 from app.upper.method import (
     Batch,
     Computations,
@@ -33,6 +32,7 @@ from app.upper.method import (
     report_truncated,
     require_finite,
 )
+from app.upper.trial import tight_loss
 
 
 @torch.no_grad()

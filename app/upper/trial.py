@@ -8,16 +8,19 @@ e the certified error of each image, not the accuracy that was asked for (arXiv 
 float64: to differences of losses, the rounding of a float32 sum can be larger than e.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from app.lower.energy import Solver
 from app.lower.solution import LowerSolution, NonFiniteError, norm
-from app.upper.hypergradient import Loss, Solver
-from app.upper.method import Batch, Computations, energy_at
+from app.upper.hypergradient import Hypergradient, Loss
+from app.upper.method import Batch, Computations, Theta
 
-Theta = tuple[Tensor, ...]
+TRIAL_ACCURACY = 0.01  # losses of close parameters are to be compared
+PROBED = 8  # images of a part
 
 
 @dataclass(frozen=True)
@@ -38,11 +41,13 @@ def bounded(loss: Loss, lower: LowerSolution) -> Evaluation:
     return Evaluation(lower, float(low.mean()), float(value.mean()), float(high.mean()))
 
 
-def evaluate(k: int, batch: Batch, solve: Solver, start: Tensor, accuracy: float, cost: Computations) -> Evaluation:
-    """At the present theta. Where an image misses the accuracy, x may be the start, whose loss says nothing about this
-    theta: value is then the certified bound. Of parameters beyond the range of numbers all losses are infinite."""
+def evaluate(batch: Batch, solve: Solver, start: Tensor, accuracy: float, cost: Computations) -> Evaluation:
+    """At the present theta. Where an image misses an accuracy that could be certified, x may be the start, whose loss
+    says nothing about this theta: value is then the certified bound. Of parameters beyond the range of numbers all
+    losses are infinite."""
+    energy = batch.energy()
     try:
-        energy = energy_at(k, batch)
+        certifiable = energy.bounds[0] > 0
     except NonFiniteError:
         nothing = torch.full_like(start[:, 0, 0, 0], torch.inf)
         lower = LowerSolution(start, nothing, nothing < 0, torch.zeros_like(nothing))
@@ -50,7 +55,41 @@ def evaluate(k: int, batch: Batch, solve: Solver, start: Tensor, accuracy: float
     lower = solve(energy, start, accuracy)
     cost.add(lower.iterations)
     found = bounded(batch.loss, lower)
-    return found if bool(lower.converged.all()) else replace(found, value=found.high)
+    return replace(found, value=found.high) if certifiable and not bool(lower.converged.all()) else found
+
+
+def tight_loss(batch: Batch, solve: Solver, start: Tensor, accuracy: float, cost: Computations) -> Callable[[], float]:
+    """theta -> the mean loss of the batch, solved to TRIAL_ACCURACY times the accuracy of the hypergradient; what it
+    costs is counted."""
+    return lambda: evaluate(batch, solve, start, TRIAL_ACCURACY * accuracy, cost).value
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some images S of a batch at the solution of its hypergradient z, with their gradient z_S = mean_S - J_b^T q_b. A
+    trial on all of a large batch costs as much as a step."""
+
+    batch: Batch
+    now: Evaluation
+    gradient: Theta
+
+    @staticmethod
+    @torch.no_grad()
+    def of(batch: Batch, z: Hypergradient) -> "Part":
+        count, lower, q = len(batch.images), z.lower, z.linear.q
+        places = torch.arange(0, count, max(1, count // PROBED), device=q.device)[:PROBED]
+        chosen = torch.zeros_like(q).index_copy(0, places, q[places])
+        own = tuple(-g / len(places) for g in batch.learned.mixed(lower.x, chosen))
+        few = replace(batch, energy=lambda: batch.energy().take(places), loss=batch.loss.take(places))
+        solved = LowerSolution(
+            lower.x[places], lower.error_bound[places], lower.converged[places], lower.iterations[places]
+        )
+        return Part(few, bounded(few.loss, solved), own)
+
+    def rises(self, solve: Solver, accuracy: float, cost: Computations, slack: float = 0.0) -> bool:
+        """Whether the mean loss of S at the present theta is certified to be more than `slack` above that at z."""
+        trial = evaluate(self.batch, solve, self.now.lower.x, accuracy, cost)
+        return not trial.low <= self.now.high + slack
 
 
 def copies(theta: Theta) -> Theta:

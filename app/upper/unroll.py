@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from app.lower.energy import Energy
-from app.lower.solution import norm
+from app.lower.solution import NonFiniteError, norm
 from app.upper.descent import Descent
 from app.upper.hypergradient import Learned
 from app.upper.method import Batch, Computations, State, Step, energy_at, report_truncated, require_finite
@@ -105,6 +105,10 @@ class Unroll:
 
         def loss() -> float:
             cost.total += len(start) * self.iterations
-            return float(batch.loss.value(forward(batch.energy(), start, self.iterations, 1).x).mean())
+            try:
+                x = forward(batch.energy(), start, self.iterations, 1).x
+            except NonFiniteError:
+                return float("inf")
+            return float(batch.loss.value(x).mean())
 
         return loss

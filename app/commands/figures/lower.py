@@ -11,10 +11,9 @@ from app import assemble
 from app.commands.figures.sources import Measured, one_image
 from app.losses import psnr
 from app.lower import agd, lbfgs
-from app.lower.energy import Energy
+from app.lower.energy import Energy, Solver
 from app.lower.solution import norm
 from app.options import ConfigError
-from app.upper.hypergradient import Solver
 from figures import animation, convergence
 from figures.animation import Animation, Iterate
 from figures.convergence import Descent

@@ -1,0 +1,63 @@
+"""`compare --sweep`: does a method need a hand-tuned step? Each with the step it finds, and with multiples of it."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from app.commands.compare import finish
+from app.comparison import Comparison
+from app.files import write_atomically
+from app.options import Config, ConfigError
+from app.training import records
+
+FACTORS = (0.1, 0.3, 1.0, 3.0, 10.0)
+
+Found = dict[float, float]  # held-out PSNR in dB at the end, by factor; -inf where a run diverged
+
+
+def sweep(comparison: Comparison, out: Path, data_root: Path, quiet: bool, command: str) -> int:
+    """Train what is not there yet, with the first seed alone, then print one table."""
+    rows: dict[str, tuple[float, Found]] = {}
+    for label, [(name, config), *_] in comparison.runs().items():
+        if config.upper.step_size:
+            raise ConfigError(f"{label}: --sweep is for steps that are found; set upper.step_size = 0")
+        train = partial(finish, data_root=data_root, quiet=quiet, command=command)
+        rows[label] = _multiples(config, out / name, train)
+    text = f"{comparison.about[:1].upper()}{comparison.about[1:]}:\n\n{table(rows)}"
+    write_atomically(out / "table.md", text.encode())
+    print(text)
+    print(out / "table.md")
+    return 0
+
+
+def _multiples(config: Config, folder: Path, train: Callable[[Config, Path], int]) -> tuple[float, Found]:
+    """alpha_0 as the first step that moved says (of MAID: after backtracking), and what its multiples reach."""
+    found = {1.0: _held_out(config, folder / "step-1", train)}
+    alpha = next(a for a in records.read(folder / "step-1" / "metrics.csv")["step_size"] if a > 0)
+    for factor in FACTORS:
+        if factor != 1:
+            scaled = replace(config, upper=replace(config.upper, step_size=factor * alpha))
+            found[factor] = _held_out(scaled, folder / f"step-{factor:g}", train)
+    return alpha, found
+
+
+def _held_out(config: Config, folder: Path, train: Callable[[Config, Path], int]) -> float:
+    status = train(config, folder)
+    if status == 130:
+        raise KeyboardInterrupt
+    return records.read(folder / "metrics.csv")["validation_psnr"][-1] if status == 0 else float("-inf")
+
+
+def table(rows: dict[str, tuple[float, Found]]) -> str:
+    """Markdown. The gap is what the best of the steps is ahead of the one that was found."""
+    heads = ["method", "step found", *(f"x {f:g}" for f in FACTORS), "gap (dB)"]
+    lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
+    for label, (alpha, found) in rows.items():
+        cells = [label, f"{alpha:.2g}", *(_cell(found[f]) for f in FACTORS), _cell(max(found.values()) - found[1.0])]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _cell(psnr: float) -> str:
+    return f"{psnr:.2f}" if abs(psnr) < float("inf") else "diverged"
