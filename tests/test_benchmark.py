@@ -82,7 +82,7 @@ def test_every_table_fills():
         experiments.hypergradients(regularizer, clean, (1e-1,)),
         experiments.training_step(regularizer, clean, 0.1),
         experiments.memory(regularizer, lambda side: clean[:1].repeat(1, 1, 2, 2)),
-        experiments.whole_images(regularizer, lambda h, w: clean[:1], 0.1),
+        experiments.whole_images(regularizer, lambda h, w: clean[:1]),
     ]
     for table in tables:
         rows = list(table)

@@ -102,7 +102,7 @@ def _images(root: Path, device: torch.device) -> Tables:
     return [
         (
             f"Whole images, {name}",
-            experiments.whole_images(trained(name, device), lambda h, w: _enlarged(root, h, w, device), ACCURACY),
+            experiments.whole_images(trained(name, device), lambda h, w: _enlarged(root, h, w, device)),
         )
         for name in MODELS
     ]
