@@ -79,7 +79,7 @@ def verdicts(claims: tuple[tuple[str, str], ...], outcomes: Outcomes) -> str:
     lines = []
     for first, second in claims:
         a, b = (fmean([run.validation_psnr for run in outcomes[label]] or [float("-inf")]) for label in (first, second))
-        verdict = "holds here" if a >= b else "does not hold here"
+        verdict = "holds here" if round(a, 2) >= round(b, 2) else "does not hold here"
         lines.append(f"- {first} reaches at least {second}: {verdict}, {a:.2f} against {b:.2f} dB.\n")
     return "".join(["\n", *lines]) if lines else ""
 

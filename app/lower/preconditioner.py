@@ -15,6 +15,8 @@ from torch import Tensor
 
 from app.lower.energy import Energy
 
+ROUNDINGS = 4  # of a trace that may be lost in an entry of C
+
 
 @dataclass(frozen=True)
 class Preconditioner:
@@ -53,7 +55,11 @@ def preconditioner(energy: Energy, x: Tensor) -> Preconditioner:  # x (B, C, H, 
     symbol = symbol + identity * (data_symbol + least)
     if x.shape[1] == 1:
         return Preconditioner(unscale, (1 / symbol.real[:, 0]).unsqueeze(-1).repeat(1, 1, 1, 1, 2))
-    return Preconditioner(unscale, torch.linalg.inv(symbol.movedim((1, 2), (-2, -1))).movedim((-2, -1), (1, 2)))
+    symbol = symbol.movedim((1, 2), (-2, -1))
+    # Colours that R hardly couples would be lost to rounding beside those where it is huge, and C singular.
+    rounding = torch.finfo(x.dtype).eps * symbol.diagonal(dim1=-2, dim2=-1).real.sum(-1)
+    symbol.diagonal(dim1=-2, dim2=-1).add_(ROUNDINGS * rounding.unsqueeze(-1))
+    return Preconditioner(unscale, torch.linalg.inv(symbol).movedim((-2, -1), (1, 2)))
 
 
 def _symbol(stencil: Tensor, shape: torch.Size) -> Tensor:  # (B, C, C, 2 r + 1, 2 r + 1) -> (B, C, C, H, W // 2 + 1)
