@@ -38,7 +38,7 @@ from app.upper.method import (
 from app.upper.stocbio import gradient_steps
 from app.upper.trial import tight_loss
 
-SHARE = 0.4  # of the step that exact gradients would be given, where x and q lag
+SHARE = 0.12  # of the step that exact gradients would be given, where x and q lag; 0.4 diverges as L grows
 
 
 @torch.no_grad()

@@ -10,6 +10,9 @@ level of its own, so images are what is drawn: given the mini-batch, D steps and
 tau = 2 / (mu + L), of all steps the one that contracts fastest by what is proven of h: by (L - mu) / (L + mu), in both
 loops. (The paper takes it for x and at most 1 / L for the series, whose factors I - tau H are then >= 0; the error of
 the series only needs their norm.) What Q terms leave out is ||q - H^-1 b|| <= (1 - tau mu)^Q ||b|| / mu.
+
+x lags behind theta, the further the larger L has grown while training: SHARE of the step is taken that exact gradients
+would be given.
 """
 
 from collections.abc import Callable
@@ -33,6 +36,8 @@ from app.upper.method import (
     require_finite,
 )
 from app.upper.trial import tight_loss
+
+SHARE = 0.3
 
 
 @torch.no_grad()
@@ -86,5 +91,5 @@ class Stocbio:
         state.remember("x", batch.images, x)
         cost.total += len(x) * sum(counts)
         trial = tight_loss(batch, self.solve, x, first_accuracy(batch, energy, state), cost)
-        alpha = self.descent.step(k, tuple(batch.learned.parameters()), z, state, trial)
+        alpha = self.descent.step(k, tuple(batch.learned.parameters()), z, state, trial, share=SHARE)
         return report_truncated(x, loss, error_bound, alpha, counts, cost.total)
