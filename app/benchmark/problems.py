@@ -18,7 +18,7 @@ from datasets.patches import centre_crop
 from regularizers import FieldOfExperts
 
 NOISE_LEVEL = 25 / 255
-MODELS = {"convex": "foe-denoise-grey-25", "weakly convex": "foe-mcp-small-denoise-grey-25"}
+MODELS = {"convex": "foe-denoise-grey-25", "weakly convex": "foe-mcp-denoise-grey-25-small"}
 
 
 def trained(name: str, device: torch.device) -> FieldOfExperts:
