@@ -192,7 +192,7 @@ def reconstructor(config: Config, model: Model, data_root: Path) -> Reconstructo
     if kernel is not None and problem.learn_kernel:
         operators = lambda shape, images: kernel.operator((shape[1], shape[2]))  # noqa: E731
     return Reconstructor(
-        model.regularizer.frozen(),
+        model.regularizer,
         measuring,
         operators,
         certified_or_stationary(lower_solver(config)),

@@ -72,11 +72,11 @@ def assess(
 
 
 def full_name(config: Config, noise_levels: list[float], kernels: list[str]) -> str:
-    """REGULARIZER-TASK-grey|color-LEVEL. LEVEL: of the noise on the scale of 8 bit, or what a kernel is called; `all`
-    where there are several levels."""
+    """[adaptive-]REGULARIZER-TASK-grey|color-LEVEL. LEVEL: of the noise on the scale of 8 bit, or what a kernel is
+    called; `all` where there are several levels."""
     regularizer, task = config.regularizer, config.problem.task
-    family = regularizer.name
-    if family == "foe" and regularizer.potential != "charbonnier":
+    family = f"adaptive-{regularizer.name}" if regularizer.contrast_channels else regularizer.name
+    if regularizer.name == "foe" and regularizer.potential != "charbonnier":
         family += f"-{regularizer.potential}"
     level = f"{255 * noise_levels[0]:g}"
     if len(noise_levels) > 1:

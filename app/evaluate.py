@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -11,18 +11,20 @@ from torch import Tensor
 
 from app.losses import psnr, ssim
 from app.lower.energy import Energy, Functional, Operator, Solver
+from app.lower.guided import completed
 from app.lower.solution import LowerSolution
 from app.physics import OperatorFactory
 from datasets.images import read_image
 from datasets.patches import whole_blocks
 from datasets.random import TEST_NOISE, generator
+from regularizers import Regularizer
 
 
 @dataclass(frozen=True)
 class Reconstructor:
     """argmin_x h for one problem and one functional."""
 
-    functional: Functional
+    regularizer: Regularizer
     measuring: OperatorFactory
     operators: Callable[[torch.Size, tuple[int, ...]], Operator]  # of h; those that measure, where they are known
     solve: Solver
@@ -45,14 +47,32 @@ class Reconstructor:
         return self.measuring(clean.shape[1:], images).measure(self.to_device(clean), self.noise_level * noise)
 
     def energy(self, y: Tensor, images: tuple[int, ...]) -> Energy:
-        channels, h, w = y.shape[1:]
-        shape = torch.Size((channels, self.enlargement * h, self.enlargement * w))
-        return Energy(self.operators(shape, images), self.functional, self.to_device(y), self.ridge)
+        return self._energy(y, images)[0]
 
     def __call__(self, y: Tensor, images: tuple[int, ...]) -> LowerSolution:
-        """Started from A^T y, so that a result depends on nothing but its measurement."""
-        energy = self.energy(y, images)
-        return self.solve(energy, energy.backprojection, self.accuracy)
+        """Started from A^T y or what a guide made of it, so that a result depends on nothing but its measurement."""
+        energy, first = self._energy(y, images)
+        solution = self.solve(energy, energy.start, self.accuracy)
+        if first is None:
+            return solution
+        return replace(
+            solution,
+            converged=first.converged & solution.converged,
+            iterations=first.iterations + solution.iterations,
+        )
+
+    def _energy(self, y: Tensor, images: tuple[int, ...]) -> tuple[Energy, LowerSolution | None]:
+        """And what a guide found."""
+        channels, h, w = y.shape[1:]
+        shape = torch.Size((channels, self.enlargement * h, self.enlargement * w))
+        operator, y = self.operators(shape, images), self.to_device(y)
+
+        def energy_with(functional: Functional) -> Energy:
+            return Energy(operator, functional, y, self.ridge)
+
+        regularizer, first = completed(self.regularizer, energy_with, self.solve)
+        energy = energy_with(regularizer.frozen())
+        return (energy, None) if first is None else (replace(energy, guess=first.x), first)
 
     def comparable(self, y: Tensor) -> Tensor:  # y -> (B, C, H, W)
         """What the PSNR of a measurement is computed from: itself, or its bicubic enlargement to the image's size."""

@@ -17,6 +17,7 @@ from app.options import Config, ConfigError, RegularizerOptions
 from app.semi_blind import BlurKernel
 from regularizers import (
     POTENTIALS,
+    Adaptive,
     FieldOfExperts,
     InputConvexNetwork,
     Regularizer,
@@ -77,6 +78,10 @@ def build_model(config: Config) -> Model:
 def build_regularizer(options: RegularizerOptions, color: bool) -> Regularizer:
     """An untrained regularizer of this architecture. Raises ConfigError if it cannot be built."""
     base = _build_base(options, 3 if color else 1)
+    if options.contrast_channels:
+        if not isinstance(base, FieldOfExperts):
+            raise ConfigError(f"[regularizer] contrast_channels is for foe, crr and wcrr, not {options.name}")
+        base = Adaptive(base, options.contrast_channels)
     return Rescaled(base) if options.learn == "scale" else base
 
 

@@ -95,6 +95,12 @@ class RegularizerOptions:
         "initial ones are those at 25/255, and proportional to the level. 0: the same at all levels",
         at_least=0,
     )
+    contrast_channels: int = _option(
+        0,
+        "foe, crr, wcrr: every filter is as strong at every pixel as a network of so many channels makes it, by what "
+        "`start` reconstructs; the regularizer begins as `start`. 0: as strong everywhere",
+        at_least=0,
+    )
     start: str = _option(
         "", "begin with the regularizer of this model, a run folder or a file: its architecture and weights"
     )

@@ -4,9 +4,9 @@ from dataclasses import fields, replace
 
 from app.models import Model, build_model, load_model
 from app.options import Config, ConfigError, RegularizerOptions
-from regularizers import Rescaled
+from regularizers import Adaptive, Rescaled
 
-OWN = ("start", "learn")  # keys that say how to go on; all others belong to the start
+OWN = ("start", "learn", "contrast_channels")  # keys that say how to go on; all others belong to the start
 
 
 def inherited(config: Config) -> Config:
@@ -26,7 +26,10 @@ def begin(config: Config) -> tuple[Config, Model]:
         return config, model
     trained, old = start
     regularizer = model.regularizer
-    if isinstance(regularizer, Rescaled) and not isinstance(trained.regularizer, Rescaled):
+    if isinstance(regularizer, Adaptive) and not isinstance(trained.regularizer, Adaptive):
+        regularizer.base.load_state_dict(trained.regularizer.state_dict())
+        regularizer.guide.load_state_dict(trained.regularizer.state_dict())
+    elif isinstance(regularizer, Rescaled) and not isinstance(trained.regularizer, Rescaled):
         regularizer.base.load_state_dict(trained.regularizer.state_dict())
     else:
         regularizer.load_state_dict(trained.regularizer.state_dict())
@@ -39,6 +42,10 @@ def begin(config: Config) -> tuple[Config, Model]:
 def _with_start(config: Config) -> tuple[Config, tuple[Model, Config] | None]:
     wanted = config.regularizer
     if not wanted.start:
+        if wanted.contrast_channels:
+            raise ConfigError(
+                "regularizer.contrast_channels needs a trained model as guide: set regularizer.start to one"
+            )
         if wanted.learn == "scale":
             raise ConfigError("regularizer.learn = scale needs a trained model: set regularizer.start to a run folder")
         return config, None
@@ -54,5 +61,14 @@ def _with_start(config: Config) -> tuple[Config, tuple[Model, Config] | None]:
                 f"regularizer.{option.name} = {mine!r}, but {wanted.start} has {theirs!r}: leave out all keys "
                 f"of [regularizer] but start and learn"
             )
-    architecture = replace(old.regularizer, start=wanted.start, learn=wanted.learn)
+    masked = old.regularizer.contrast_channels
+    if masked and wanted.learn == "scale":
+        raise ConfigError(f"{wanted.start} masks its filters; only other regularizers can be rescaled")
+    if masked and wanted.contrast_channels not in (0, masked):
+        raise ConfigError(f"{wanted.start} has regularizer.contrast_channels = {masked}: leave it out")
+    if wanted.contrast_channels and wanted.learn == "scale":
+        raise ConfigError("regularizer.contrast_channels is for regularizer.learn = all")
+    architecture = replace(
+        old.regularizer, start=wanted.start, learn=wanted.learn, contrast_channels=masked or wanted.contrast_channels
+    )
     return replace(config, regularizer=architecture), (model, old)

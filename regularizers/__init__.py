@@ -1,5 +1,6 @@
 """Learned regularizers with closed-form derivatives and proven curvature bounds."""
 
+from regularizers.adaptive import Adaptive
 from regularizers.filter_bank import BOUNDARIES, ImageTooSmallError
 from regularizers.foe import FieldOfExperts
 from regularizers.icnn import InputConvexNetwork
@@ -19,6 +20,7 @@ __all__ = [
     "POTENTIALS",
     "SPLINE",
     "WEAK_SPLINE",
+    "Adaptive",
     "FieldOfExperts",
     "Functional",
     "ImageTooSmallError",

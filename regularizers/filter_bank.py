@@ -58,7 +58,10 @@ def filter_gradient(x: Tensor, z: Tensor, size: int) -> Tensor:
     return columns.squeeze(-1).unflatten(1, (x.shape[1], size)).transpose(2, 3)
 
 
-def tiles(shape: torch.Size, filters: Tensor) -> Iterator[tuple[slice, slice, slice]]:
+Tile = tuple[slice, slice, slice]  # images, channels or experts, rows
+
+
+def tiles(shape: torch.Size, filters: Tensor) -> Iterator[Tile]:
     """Cut a batch (B, C, H, W) into (images, :, rows) whose responses partition those of the whole: no seams.
 
     Rows of neighbouring tiles overlap by s - 1, responses do not; a sum over tiles is the sum over the batch.

@@ -1,7 +1,7 @@
 """Field of experts: R(x) = scale sum_k sum_i phi((c_k * x)_i; w_k, s_k)  (Roth and Black, IJCV 2009)."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from regularizers.composition import ComposedFilters
 from regularizers.filter_bank import (
+    Tile,
     analysis,
     autocorrelation,
     filter_gradient,
@@ -31,10 +32,11 @@ from regularizers.spline import LearnedPotential
 @dataclass(frozen=True)
 class FieldOfExpertsFunctional:
     """R for given filters (K, C, s, s), weights (K, 1, 1), smoothings (K, 1, 1) and, where the potential has one, its
-    shape (K, J).
-
-    With u = C x, D = diag(phi''(u)):  dR/dx = C^T phi'(u),  d2R/dx2 = C^T D C,
+    shape (K, J). With u = C x, D = diag(phi''(u)):  dR/dx = C^T phi'(u),  d2R/dx2 = C^T D C,
     d<dR/dx, q>/dc = x (x) (phi''(u) Cq) + q (x) phi'(u), (x) the correlation of `filter_gradient`.
+
+    Contrasts g > 0 of single images (`regularizers.adaptive`), (B, K, H', W') like their responses, put
+    phi(g u; w, s) / g^2 in the place of phi(u; w, s): the derivatives are then phi'(g u) / g and phi''(g u).
     """
 
     filters: Tensor
@@ -43,17 +45,25 @@ class FieldOfExpertsFunctional:
     potential: Potential
     boundary: str
     scale: float
+    contrasts: Tensor | None = None
+
+    @property
+    def parameters(self) -> tuple[Tensor, ...]:
+        shape = () if self.potential.shape is None else (self.potential.shape,)
+        return self.filters, self.weights, self.smoothings, *shape
 
     @property
     def natural(self) -> tuple[Tensor, ...]:
-        shape = () if self.potential.shape is None else (self.potential.shape,)
-        return self.filters, self.weights, self.smoothings, *shape
+        return self.parameters if self.contrasts is None else (*self.parameters, self.contrasts)
+
+    def take(self, images: Tensor) -> "FieldOfExpertsFunctional":
+        return self if self.contrasts is None else replace(self, contrasts=self.contrasts[images])
 
     def value(self, x: Tensor) -> Tensor:  # (B, C, H, W) -> (B,)
         padded, w, s = self._pad(x), self.weights, self.smoothings
         sums = torch.zeros_like(x[:, 0, 0, 0])
         for tile in tiles(padded.shape, self.filters):
-            values = self.potential.value(analysis(padded[tile], self.filters), w, s)
+            values = self._reduced(self.potential.value(self._seen(padded, tile), w, s), tile, 2)
             sums = sums.index_add(0, torch.arange(len(x), device=x.device)[tile[0]], values.sum((1, 2, 3)))
         return self.scale * sums
 
@@ -64,8 +74,8 @@ class FieldOfExpertsFunctional:
             return self._pad_adjoint(kernel.gradient(self, padded))
         g, scaled = torch.zeros_like(padded), (self.scale * self.weights.unsqueeze(-1)) * self.filters
         for tile in tiles(padded.shape, scaled):
-            u = analysis(padded[tile], self.filters)
-            g[tile] += synthesis(self.potential.influence(u, self.weights, self.smoothings), scaled)
+            z = self.potential.influence(self._seen(padded, tile), self.weights, self.smoothings)
+            g[tile] += synthesis(self._reduced(z, tile), scaled)
         return self._pad_adjoint(g)
 
     def hessian(self, x: Tensor) -> Callable[[Tensor], Tensor]:
@@ -76,7 +86,7 @@ class FieldOfExpertsFunctional:
             return lambda v: self._pad_adjoint(fused(self._pad(v)))
         scaled = self.scale * self.filters
         parts = [
-            (tile, self.potential.curvature(analysis(padded[tile], self.filters), self.weights, self.smoothings))
+            (tile, self.potential.curvature(self._seen(padded, tile), self.weights, self.smoothings))
             for tile in tiles(padded.shape, self.filters)
         ]
 
@@ -98,8 +108,7 @@ class FieldOfExpertsFunctional:
         else:
             diagonal, sums = torch.zeros_like(padded), x.new_zeros(len(x), len(self.filters))
             for tile in tiles(padded.shape, self.filters):
-                u = analysis(padded[tile], self.filters)
-                d = self.potential.curvature(u, self.weights, self.smoothings).abs()
+                d = self.potential.curvature(self._seen(padded, tile), self.weights, self.smoothings).abs()
                 diagonal[tile] += synthesis(d, self.scale * self.filters.square())
                 sums[tile[0]] += d.sum((2, 3))
         means = self.scale * sums / ((padded.shape[2] - size + 1) * (padded.shape[3] - size + 1))
@@ -115,16 +124,18 @@ class FieldOfExpertsFunctional:
         x, q = self._pad(x), self._pad(q)
         kernel = self._kernel(x)
         if kernel:
-            return kernel.mixed(self, x, q)
+            return (*kernel.mixed(self, x, q), *self._mixed_by_contrasts(x, q))
         derivatives = self.potential.derivatives_by_parameters
         by_filters, by_parameters = torch.zeros_like(self.filters), w.new_zeros(len(w), len(derivatives))
         for tile in tiles(x.shape, self.filters):
-            u, v = analysis(x[tile], self.filters), analysis(q[tile], self.filters)
-            by_filters.add_(filter_gradient(x[tile], self.potential.curvature(u, w, s).mul_(v), size))
-            by_filters.add_(w.unsqueeze(-1) * filter_gradient(q[tile], self.potential.influence(u, w, s), size))
+            t, v = self._seen(x, tile), analysis(q[tile], self.filters)
+            influence = self._reduced(self.potential.influence(t, w, s), tile)
+            by_filters.add_(filter_gradient(x[tile], self.potential.curvature(t, w, s).mul_(v), size))
+            by_filters.add_(w.unsqueeze(-1) * filter_gradient(q[tile], influence, size))
+            v = self._reduced(v, tile)
             for i, derivative in enumerate(derivatives):
-                by_parameters[:, i] += (derivative(u, w, s) * v).sum((0, 2, 3))
-        return self._in_natural(by_filters, by_parameters)
+                by_parameters[:, i] += (derivative(t, w, s) * v).sum((0, 2, 3))
+        return (*self._in_natural(by_filters, by_parameters), *self._mixed_by_contrasts(x, q))
 
     def slopes(self, x: Tensor) -> tuple[Tensor, ...]:
         """With u = C x:  dR/dc = x (x) phi'(u), and the sums of d phi / dw, d phi / ds, ..."""
@@ -133,17 +144,58 @@ class FieldOfExpertsFunctional:
         slopes = self.potential.slopes_by_parameters
         by_filters, by_parameters = torch.zeros_like(self.filters), w.new_zeros(len(w), len(slopes))
         for tile in tiles(x.shape, self.filters):
-            u = analysis(x[tile], self.filters)
-            by_filters.add_(w.unsqueeze(-1) * filter_gradient(x[tile], self.potential.influence(u, w, s), size))
+            t = self._seen(x, tile)
+            influence = self._reduced(self.potential.influence(t, w, s), tile)
+            by_filters.add_(w.unsqueeze(-1) * filter_gradient(x[tile], influence, size))
             for i, slope in enumerate(slopes):
-                by_parameters[:, i] += slope(u, w, s).sum((0, 2, 3))
-        return self._in_natural(by_filters, by_parameters)
+                by_parameters[:, i] += self._reduced(slope(t, w, s), tile, 2).sum((0, 2, 3))
+
+        def derivative(tile: Tile) -> Tensor:
+            t = self._seen(x, tile)
+            slope = t * w * self.potential.influence(t, w, s) - 2 * self.potential.value(t, w, s)
+            return self._reduced(slope, tile, 3)
+
+        return (*self._in_natural(by_filters, by_parameters), *self._by_contrasts(x, derivative))
 
     def _in_natural(self, by_filters: Tensor, by_parameters: Tensor) -> tuple[Tensor, ...]:
-        """Derivatives (K, 2 + J) by all parameters of the potential, times the scale, as `natural` has them."""
+        """Derivatives (K, 2 + J) by all parameters of the potential, times the scale, as `parameters` has them."""
         by_weights, by_smoothings, by_shape = by_parameters.tensor_split((1, 2), 1)
         every = by_filters, by_weights.unsqueeze(-1), by_smoothings.unsqueeze(-1), by_shape
-        return tuple(self.scale * gradient for gradient in every[: len(self.natural)])
+        return tuple(self.scale * gradient for gradient in every[: len(self.parameters)])
+
+    def _mixed_by_contrasts(self, x: Tensor, q: Tensor) -> tuple[Tensor, ...]:
+        """d/dg (phi'(g u) / g) = (t phi''(t) - phi'(t)) / g^2,  t = g u."""
+        w, s = self.weights, self.smoothings
+
+        def derivative(tile: Tile) -> Tensor:
+            t, v = self._seen(x, tile), analysis(q[tile], self.filters)
+            bend = t * self.potential.curvature(t, w, s) - w * self.potential.influence(t, w, s)
+            return self._reduced(bend * v, tile, 2)
+
+        return self._by_contrasts(x, derivative)
+
+    def _by_contrasts(self, padded: Tensor, derivative: Callable[[Tile], Tensor]) -> tuple[Tensor, ...]:
+        """The derivatives by the contrasts, tile by tile; nothing where there are none."""
+        if self.contrasts is None:
+            return ()
+        found = torch.empty_like(self.contrasts)
+        for tile in tiles(padded.shape, self.filters):
+            found[self._responses(tile)] = self.scale * derivative(tile)
+        return (found,)
+
+    def _seen(self, padded: Tensor, tile: Tile) -> Tensor:
+        """What the potential is applied to, g u."""
+        u = analysis(padded[tile], self.filters)
+        return u if self.contrasts is None else u * self.contrasts[self._responses(tile)]
+
+    def _reduced(self, values: Tensor, tile: Tile, power: int = 1) -> Tensor:
+        """values / g^power."""
+        return values if self.contrasts is None else values / self.contrasts[self._responses(tile)] ** power
+
+    def _responses(self, tile: Tile) -> Tile:
+        """Where the responses of a tile are among those of the batch."""
+        images, every, rows = tile
+        return images, every, slice(rows.start, rows.stop - self.filters.shape[-1] + 1)
 
     def _kernel(self, x: Tensor) -> Kernel | None:
         """What computes faster than torch here, where nothing is to be differentiated."""

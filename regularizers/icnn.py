@@ -9,6 +9,7 @@ mean zero: constants have the responses of 0, and R is 0 there, its minimum. 0 <
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 import torch.nn.functional as F
@@ -115,6 +116,9 @@ class InputConvexFunctional:
             stencils.append(of_bank + F.pad(of_first, (HIDDEN - 1,) * 4))
             diagonals.append(filtered_adjoint(d_1, self.first.square()) + filtered_adjoint(d_2, bank.square()))
         return torch.stack(stencils), torch.cat(diagonals)
+
+    def take(self, images: Tensor) -> Self:
+        return self
 
     def curvature(self) -> tuple[float, float]:
         """rho = 0, and with p_2 <= w_2 (A >= 0), a <= a' = w_1 + A^T w_2, phi' <= 1 and phi'' <= 1 / (2 s),

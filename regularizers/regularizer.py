@@ -61,6 +61,10 @@ class Functional(Protocol):
         """(rho, L), proven bounds for every image and image size."""
         ...
 
+    def take(self, images: Tensor) -> Self:
+        """R of these images of the batch, where it is not the same for all."""
+        ...
+
 
 class Regularizer(Prior):
     """A learned functional as an `nn.Module` and a `deepinv.optim.Prior`, whose names `fn` and `grad` it keeps.
@@ -87,6 +91,13 @@ class Regularizer(Prior):
         """What a parameter that may depend on the noise level is at this one."""
         return interpolate(parameter, self.noise_level) if self.noise_nodes else parameter
 
+    def guiding(self) -> "Regularizer | None":
+        """With whose reconstruction z this one becomes `given(z)`, and only then complete; None for most."""
+        return None
+
+    def given(self, z: Tensor) -> Self:  # (B, C, H, W)
+        raise NotImplementedError
+
     def functional(self) -> Functional:
         """R_theta at the present parameters, differentiable in them."""
         raise NotImplementedError
@@ -104,19 +115,19 @@ class Regularizer(Prior):
 
     def mixed(self, x: Tensor, q: Tensor) -> tuple[Tensor, ...]:
         """J^T q = d/dtheta sum_b <dR/dx(x_b), q_b>, one tensor per parameter, in their order."""
-        with torch.no_grad():
-            return self._pull_back(self.frozen().mixed(x, q))
+        return self._derivative(lambda functional: functional.mixed(x, q))
 
     def slopes(self, x: Tensor) -> tuple[Tensor, ...]:
         """d/dtheta sum_b R(x_b), one tensor per parameter, in their order."""
-        with torch.no_grad():
-            return self._pull_back(self.frozen().slopes(x))
+        return self._derivative(lambda functional: functional.slopes(x))
 
-    def _pull_back(self, cotangents: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    def _derivative(self, by_natural: Callable[[Functional], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
         """From derivatives by natural parameters to derivatives by theta."""
         with torch.enable_grad():
-            natural = self.functional().natural
-            return torch.autograd.grad(natural, tuple(self.parameters()), cotangents)
+            functional = self.functional()
+        with torch.no_grad():
+            cotangents = by_natural(functional)
+        return torch.autograd.grad(functional.natural, tuple(self.parameters()), cotangents)
 
     def sensitivity(self, x: Tensor, q: Tensor, radius: Tensor) -> Sensitivity:
         """How far J and the Hessian can be from those at x: (B, C, H, W), (B, C, H, W), (B,). Proven, not estimated."""

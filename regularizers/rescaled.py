@@ -12,7 +12,7 @@ like the former. (Two numbers tuned for every inverse problem: Goujon, Neumayer 
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -57,6 +57,9 @@ class RescaledFunctional:
         a, c = self.natural
         value, slope = self.base.value(c * x).sum(), (self.base.gradient(c * x) * x).sum()
         return value / c.square(), a / c.square() * (slope - 2 * value / c)
+
+    def take(self, images: Tensor) -> "RescaledFunctional":
+        return replace(self, base=self.base.take(images))
 
     def curvature(self) -> tuple[float, float]:
         rho, largest = self.base.curvature()

@@ -6,6 +6,7 @@ differences are penalized one by one.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -110,6 +111,9 @@ class TotalVariationFunctional:
         by_weights = (squared / (root + self.smoothings)).sum((0, 1, 3, 4))
         by_smoothings = -(self.weights * squared / (root * (root + self.smoothings))).sum((0, 1, 3, 4))
         return by_weights.view_as(self.weights), by_smoothings.view_as(self.smoothings)
+
+    def take(self, images: Tensor) -> Self:
+        return self
 
     def curvature(self) -> tuple[float, float]:
         """rho = 0 and L = max_c w_c / s_c ||D||^2."""

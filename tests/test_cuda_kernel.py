@@ -16,7 +16,7 @@ import torch
 from regularizers.filter_bank import analysis, synthesis
 from regularizers.kernels import cuda
 from regularizers.spline import spline
-from tests.test_kernels import everything, field, in_torch
+from tests.test_kernels import everything, field, in_torch, with_contrasts
 
 triton = pytest.importorskip("triton", minversion="3.4")
 
@@ -57,6 +57,8 @@ def problem(potential, boundary, channels, experts, size, shape, dtype):
 
 def moved(functional, to):
     tensors = {name: to(getattr(functional, name)) for name in ("filters", "weights", "smoothings")}
+    if functional.contrasts is not None:
+        tensors["contrasts"] = to(functional.contrasts)
     if functional.potential.shape is not None:
         tensors["potential"] = spline(to(functional.potential.shape), functional.potential.budgeted)
     return replace(functional, **tensors)
@@ -88,6 +90,15 @@ def assert_same(results, expected, dtype) -> None:
 @pytest.mark.parametrize("case", CASES)
 def test_the_kernel_computes_what_torch_computes(case, monkeypatch):
     functional, x, v = problem(*case)
+    expected = in_double(functional, x, v, monkeypatch=monkeypatch)
+    assert_same(in_triton(functional, x, v, monkeypatch), expected, x.dtype)
+
+
+@executed
+@pytest.mark.parametrize("case", [CASES[0], CASES[1], CASES[7]])
+def test_contrasts_are_those_of_the_response(case, monkeypatch):
+    functional, x, v = problem(*case)
+    functional = with_contrasts(functional, x.shape)
     expected = in_double(functional, x, v, monkeypatch=monkeypatch)
     assert_same(in_triton(functional, x, v, monkeypatch), expected, x.dtype)
 
@@ -146,6 +157,8 @@ def test_in_the_interpreter():
         ("_derivatives", "fp64", {"POTENTIAL": "mcp", "CHANNELS": 1}),
         ("_derivatives", "fp32", {"POTENTIAL": "log", "CHANNELS": 1}),
         ("_parts", "fp32", {"MODE": "product", "POTENTIAL": "spline", "CHANNELS": 1}),
+        ("_parts", "fp32", {"MODE": "gradient", "POTENTIAL": "mcp", "CHANNELS": 1, "ADAPTIVE": True}),
+        ("_derivatives", "fp32", {"POTENTIAL": "spline", "CHANNELS": 1, "ADAPTIVE": True}),
         ("_derivatives", "fp32", {"POTENTIAL": "spline", "CHANNELS": 1}),
         ("_sum_parts", "fp64", {"SCALE": 0.95, "CHANNELS": 3}),
     ],
@@ -155,8 +168,9 @@ def test_the_kernels_compile_for_hopper(name, real, constants, monkeypatch, tmp_
     from triton.compiler import ASTSource
 
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
-    function, constants = getattr(cuda, name), {**constants, "SIZE": 3}
-    integers = {"height", "width", "blocks", "tiles", "groups"}
+    function = getattr(cuda, name)
+    constants = {**({} if name == "_sum_parts" else {"ADAPTIVE": False}), **constants, "SIZE": 3}
+    integers = {"height", "width", "experts", "blocks", "tiles", "groups"}
     types = {n: "constexpr" if n in constants else "i32" if n in integers else f"*{real}" for n in function.arg_names}
     source = ASTSource(fn=function, signature=types, constexprs=constants)
     options = cuda.FUSED if name == "_sum_parts" else cuda.OPTIONS

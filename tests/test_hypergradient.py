@@ -51,6 +51,9 @@ class _TikhonovFunctional:
     def slopes(self, x):
         return (0.5 * x.square().sum(),)
 
+    def take(self, images):
+        return self
+
     def curvature(self):
         return -float(self.weight), float(self.weight)
 

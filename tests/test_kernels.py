@@ -19,6 +19,14 @@ def field(channels: int, filters: int, size: int, potential: str, boundary: str,
     return perturbed(r.to(dtype)).frozen()
 
 
+def with_contrasts(functional: FieldOfExpertsFunctional, shape: torch.Size) -> FieldOfExpertsFunctional:
+    """Random ones of images of this shape."""
+    lost = functional.filters.shape[-1] - 1 if functional.boundary == "valid" else 0
+    batch, _, h, w = shape
+    random = torch.rand(batch, len(functional.filters), h - lost, w - lost, generator=torch.Generator().manual_seed(3))
+    return replace(functional, contrasts=(0.5 + random).to(functional.filters))
+
+
 def everything(functional: FieldOfExpertsFunctional, x: torch.Tensor, v: torch.Tensor) -> list[torch.Tensor]:
     return [functional.gradient(x), functional.hessian(x)(v), *functional.mixed(x, v), *functional.curvature_model(x)]
 
@@ -41,11 +49,13 @@ CASES = [
 @pytest.mark.parametrize("shape", [(2, 11, 11), (1, 40, 230), (3, 17, 64)])
 @pytest.mark.parametrize("case", CASES, ids=lambda case: "-".join(map(str, case)))
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_the_kernel_computes_what_torch_computes(case, shape, dtype, monkeypatch):
+@pytest.mark.parametrize("adaptive", [False, True], ids=["", "contrasts"])
+def test_the_kernel_computes_what_torch_computes(case, shape, dtype, adaptive, monkeypatch):
     potential, boundary, channels, filters, size = case
     functional = field(channels, filters, size, potential, boundary, dtype)
     generator = torch.Generator().manual_seed(0)
     x, v = torch.randn((2, shape[0], channels, *shape[1:]), generator=generator, dtype=torch.float64).to(dtype)
+    functional = with_contrasts(functional, x.shape) if adaptive else functional
     tolerance = {torch.float32: 2e-4, torch.float64: 1e-10}[dtype]
     for a, b in zip(everything(functional, x, v), in_torch(functional, x, v, monkeypatch), strict=True):
         torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance * float(b.abs().max()))
@@ -53,8 +63,8 @@ def test_the_kernel_computes_what_torch_computes(case, shape, dtype, monkeypatch
 
 @needs_compiler
 def test_a_hessian_too_large_to_remember_is_the_same_hessian(monkeypatch):
-    functional = field(1, 7, 5, "charbonnier", "reflect", torch.float64)
     x, v = torch.randn(2, 2, 1, 40, 30, dtype=torch.float64)
+    functional = with_contrasts(field(1, 7, 5, "charbonnier", "reflect", torch.float64), x.shape)
     remembered = functional.hessian(x)(v)
     monkeypatch.setattr(cpu, "REMEMBERED_BYTES", 0)
     torch.testing.assert_close(functional.hessian(x)(v), remembered)
@@ -62,8 +72,8 @@ def test_a_hessian_too_large_to_remember_is_the_same_hessian(monkeypatch):
 
 @needs_compiler
 def test_results_do_not_depend_on_the_number_of_threads():
-    functional = field(1, 8, 7, "mcp", "circular", torch.float32)
     x, v = torch.randn(2, 2, 1, 150, 40)
+    functional = with_contrasts(field(1, 8, 7, "mcp", "circular", torch.float32), x.shape)
     threads = torch.get_num_threads()
     try:
         results = []

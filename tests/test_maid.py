@@ -53,6 +53,9 @@ class _Weighted:
     def mixed(self, x, q):
         return ((x * q).sum((0, 1, 3)),)
 
+    def take(self, images):
+        return self
+
     def curvature(self):
         return -float(self.weights.min()), float(self.weights.max())
 

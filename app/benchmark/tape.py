@@ -65,3 +65,6 @@ class Taped:
 
     def curvature(self) -> tuple[float, float]:
         return self.functional.curvature()
+
+    def take(self, images: Tensor) -> Taped:
+        return Taped(self.functional.take(images), self.tape)

@@ -17,6 +17,7 @@ from app.commands.figures.learned import draw_filters
 from app.commands.figures.runs import draw_curves
 from app.losses import psnr
 from app.lower.solution import NOT_CERTIFIED, NonFiniteError, NotStronglyConvexError
+from app.lower.stationary import certified_or_stationary
 from app.models import Model, build_model, read_facts
 from app.options import Config, ConfigError
 from app.protocol import images_to_learn_from
@@ -68,7 +69,7 @@ def training_psnr(config: Config, folder: Path, data_root: Path) -> float:
     for step in range(math.ceil(len(whole.patches) / PART)):
         batch, patches = whole.batch(step)
         energy = batch.energy()
-        solution = reconstruct.solve(energy, energy.backprojection, reconstruct.accuracy)
+        solution = reconstruct.solve(energy, energy.start, reconstruct.accuracy)
         values.append(psnr(solution.x, reconstruct.to_device(patches.clean)))
     return float(torch.cat(values)[: len(whole.patches)].mean())
 
@@ -119,6 +120,7 @@ def _training(config: Config, model: Model, folder: Path, data_root: Path) -> Tr
         len(patches) if method.full_batch else config.upper.batch_size,
         device,
         dtype,
+        certified_or_stationary(assemble.lower_solver(config)),
         problem.hold_kernel,
     )
     energy = training_problem.batch(0)[0].energy()

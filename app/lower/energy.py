@@ -58,11 +58,16 @@ class Functional(Protocol):
 
     def curvature(self) -> tuple[float, float]: ...
 
+    def take(self, images: Tensor) -> Functional:
+        """R of these images of the batch, where it is not the same for all."""
+        ...
+
 
 @dataclass(frozen=True)
 class Energy:
     """h for a batch of measurements y; one value per image, and no image depends on its batch.
 
+    guess: near the minimiser, where something is known of it.
     assumed: stands for mu in `bounds` where h is not provably strongly convex. A solver then knows that h may be
     non-convex; what it returns certifies nothing (`stationary.py`).
     """
@@ -72,11 +77,17 @@ class Energy:
     y: Tensor
     ridge: float = 0.0
     assumed: float | None = None
+    guess: Tensor | None = None
 
     @cached_property
     def backprojection(self) -> Tensor:
-        """A^T y (B, C, H, W): constant in the gradient, and the default starting point."""
+        """A^T y (B, C, H, W), constant in the gradient."""
         return self.operator.adjoint(self.y)
+
+    @property
+    def start(self) -> Tensor:
+        """Where a solver starts that knows nothing else."""
+        return self.backprojection if self.guess is None else self.guess
 
     @cached_property
     def bounds(self) -> tuple[float, float]:
@@ -102,7 +113,13 @@ class Energy:
 
     def take(self, images: Tensor) -> Energy:
         """The energy of these images of the batch alone."""
-        part = replace(self, operator=self.operator.take(images), y=self.y[images])
+        part = replace(
+            self,
+            operator=self.operator.take(images),
+            functional=self.functional.take(images),
+            y=self.y[images],
+            guess=None if self.guess is None else self.guess[images],
+        )
         part.__dict__.update(backprojection=self.backprojection[images], bounds=self.bounds)
         return part
 

@@ -1,11 +1,12 @@
 """The finite or streaming sum of lower-level problems that an upper-level method samples from."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
 from app.losses import SquaredError
-from app.lower.energy import Energy
+from app.lower.energy import Energy, Functional, Solver
+from app.lower.guided import completed
 from app.models import Model
 from app.physics import OperatorFactory
 from app.semi_blind import SemiBlind
@@ -24,6 +25,7 @@ class TrainingProblem:
     batch_size: int
     device: torch.device
     dtype: torch.dtype
+    solve: Solver  # for what a guide reconstructs
     hold_kernel: bool = False
 
     def batch(self, step: int) -> tuple[Batch, PatchBatch]:
@@ -34,10 +36,17 @@ class TrainingProblem:
         y = operator.measure(clean, level * noise)
         regularizer, kernel = self.model.regularizer.at(level), self.model.kernel
 
-        def energy() -> Energy:
+        def energy_with(functional: Functional) -> Energy:
             present = operator if kernel is None else kernel.operator((clean.shape[2], clean.shape[3]))
-            return Energy(present, regularizer.frozen(), y, self.ridge)
+            return Energy(present, functional, y, self.ridge)
+
+        regularizer, first = completed(regularizer, energy_with, self.solve)
+
+        def energy() -> Energy:
+            at_theta = energy_with(regularizer.frozen())
+            return at_theta if first is None else replace(at_theta, guess=first.x)
 
         learned = regularizer if kernel is None or self.hold_kernel else SemiBlind(regularizer, kernel, y)
         loss, coarseness = SquaredError(clean, self.noise_levels.weight(level)), self.noise_levels.relative(level)
-        return Batch(learned, energy, loss, patches.images, coarseness), patches
+        spent = 0 if first is None else int(first.iterations.sum())
+        return Batch(learned, energy, loss, patches.images, spent, coarseness), patches

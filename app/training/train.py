@@ -172,7 +172,7 @@ def train(training: Training, progress: Progress, quiet: bool) -> Progress:
             good = before
             progress = Progress(
                 progress.step + 1,
-                progress.computations + step.computations,
+                progress.computations + batch.computations + step.computations,
                 progress.seconds + time.perf_counter() - start,
             )
             training.selection.note(progress.step, training.parameters)

@@ -66,7 +66,7 @@ class Amigo:
     def step(self, k: int, batch: Batch, state: State) -> Step:
         energy, cost = energy_at(k, batch), Computations()
         tau = 2 / sum(energy.bounds)
-        start = state.recall("x", batch.images, energy.backprojection)
+        start = state.recall("x", batch.images, energy.start)
         x, error_bound = gradient_steps(energy, start, tau, self.lower_steps)
         q = state.recall("q", batch.images, torch.zeros_like(x))
         q = adjoint_steps(energy.hessian(x), batch.loss.gradient(x), q, tau, self.adjoint_steps)

@@ -38,7 +38,7 @@ class Jfb:
     def step(self, k: int, batch: Batch, state: State) -> Step:
         energy, cost = energy_at(k, batch), Computations()
         accuracy = batch.coarseness * self.schedule(k) * (self.accuracy or first_accuracy(batch, energy, state))
-        lower = self.solve(energy, state.recall("x", batch.images, energy.backprojection), accuracy)
+        lower = self.solve(energy, state.recall("x", batch.images, energy.start), accuracy)
         q = 2 / sum(energy.bounds) * batch.loss.gradient(lower.x)
         z = tuple(-g / len(q) for g in batch.learned.mixed(lower.x, q))
         loss = batch.loss.value(lower.x)

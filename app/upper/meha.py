@@ -88,8 +88,8 @@ class Meha:
         c = self.c * (k + 1) ** self.p
         known = state.images.get("u", {})
         new = [n for n, i in enumerate(batch.images) if i not in known]
-        u = state.recall("u", batch.images, energy.backprojection)
-        w = state.recall("w", batch.images, energy.backprojection)
+        u = state.recall("u", batch.images, energy.start)
+        w = state.recall("w", batch.images, energy.start)
         if new:
             places = torch.tensor(new, device=u.device)
             lower = self.solve(energy.take(places), u[places], first_accuracy(batch, energy, state) / (10 * c))

@@ -24,6 +24,7 @@ class Batch:
     energy: Callable[[], Energy]  # at the present theta
     loss: Loss
     images: tuple[int, ...]
+    computations: int = 0  # spent on making it
     coarseness: float = 1.0  # of the accuracy eps_k for this batch, where batches differ in their noise level
 
 
@@ -129,8 +130,8 @@ class Computations:
 
 
 def warm_start(batch: Batch, energy: Energy, state: State) -> tuple[Tensor, Tensor | None]:
-    """The last (x, q) of the images, or A^T y and nothing."""
-    cold = energy.backprojection
+    """The last (x, q) of the images, or where the energy has its start, and nothing."""
+    cold = energy.start
     q = state.recall("q", batch.images, torch.zeros_like(cold)) if "q" in state.images else None
     return state.recall("x", batch.images, cold), q
 

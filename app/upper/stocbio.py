@@ -82,7 +82,7 @@ class Stocbio:
     def step(self, k: int, batch: Batch, state: State) -> Step:
         energy, cost = energy_at(k, batch), Computations()
         tau = 2 / sum(energy.bounds)
-        start = state.recall("x", batch.images, energy.backprojection)
+        start = state.recall("x", batch.images, energy.start)
         x, error_bound = gradient_steps(energy, start, tau, self.lower_steps)
         q = neumann_series(energy.hessian(x), batch.loss.gradient(x), tau, self.series_terms)
         z = tuple(-g / len(x) for g in batch.learned.mixed(x, q))

@@ -88,7 +88,7 @@ class Unroll:
 
     def step(self, k: int, batch: Batch, state: State) -> Step:
         energy, cost = energy_at(k, batch), Computations()
-        start = state.recall("x", batch.images, energy.backprojection)
+        start = state.recall("x", batch.images, energy.start)
         kept = min(self.backward_steps or self.iterations, self.iterations)
         path = forward(energy, start, self.iterations, kept)
         z = backward(batch.learned, energy, path, batch.loss.gradient(path.x))

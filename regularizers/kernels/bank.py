@@ -19,8 +19,12 @@ class Bank(Protocol):
         ...
 
     @property
-    def natural(self) -> tuple[Tensor, ...]:
+    def parameters(self) -> tuple[Tensor, ...]:
         """Filters, weights, smoothings and, of a spline, its shape (K, J)."""
+        ...
+
+    @property
+    def contrasts(self) -> Tensor | None:  # (B, K, H - s + 1, W - s + 1) of padded images (B, C, H, W)
         ...
 
     @property

@@ -42,13 +42,13 @@ class CpuKernel:
     library: ctypes.CDLL
 
     def gradient(self, bank: Bank, x: Tensor) -> Tensor:
-        """scale C^T phi'(C x)."""
+        """scale C^T phi'(g C x) / g, g the contrasts."""
         g = torch.zeros_like(x, memory_format=torch.contiguous_format)
         self._apply(GRADIENT, bank, x.contiguous(), None, g, None)
         return g
 
     def hessian(self, bank: Bank, x: Tensor) -> Callable[[Tensor], Tensor]:
-        """v -> scale C^T phi''(C x) C v."""
+        """v -> scale C^T phi''(g C x) C v."""
         x = x.contiguous()
         length = self.library.foe_memory(ctypes.byref(_Shape(*x.shape)), len(bank.filters))
         mode, curvature = PRODUCT_AT_X, None
@@ -64,7 +64,7 @@ class CpuKernel:
         return product
 
     def summary(self, bank: Bank, x: Tensor) -> tuple[Tensor, Tensor]:
-        """sum_i |phi''(C x)| (B, K), and scale (C o C)^T |phi''(C x)| (B, C, H, W), C o C the entries squared."""
+        """sum_i |phi''(g C x)| (B, K), and scale (C o C)^T |phi''(g C x)| (B, C, H, W), C o C the entries squared."""
         x, experts = x.contiguous(), len(bank.filters)
         diagonal = torch.zeros_like(x)
         bands = self.library.foe_bands(ctypes.byref(_Shape(*x.shape)))
@@ -73,24 +73,25 @@ class CpuKernel:
         return sums.sum(1)[:, :experts], diagonal
 
     def mixed(self, bank: Bank, x: Tensor, q: Tensor) -> tuple[Tensor, ...]:
-        """d/d natural of <scale C^T phi'(C x), q>, summed over the batch."""
+        """d/d parameters of <scale C^T phi'(g C x) / g, q>, summed over the batch."""
         x, q = x.contiguous(), q.contiguous()
-        sizes = [t.numel() for t in bank.natural]
+        sizes = [t.numel() for t in bank.parameters]
         sums = x.new_zeros(sum(sizes), dtype=torch.float64)
         self._call(self.library.foe_mixed, (), bank, x, q, sums)
         parts = sums.to(x.dtype).split(sizes)
-        return tuple(part.view(t.shape) for part, t in zip(parts, bank.natural, strict=True))
+        return tuple(part.view(t.shape) for part, t in zip(parts, bank.parameters, strict=True))
 
     def _apply(self, mode: int, bank: Bank, x: Tensor, *others: Tensor | None) -> None:
         self._call(self.library.foe_apply, (ctypes.c_int(mode),), bank, x, *others)
 
     def _call(self, function, head: tuple, bank: Bank, x: Tensor, *others: Tensor | None) -> None:
-        natural = [t.contiguous() for t in bank.natural]  # alive during the call
-        shape = (None,) * (4 - len(natural))
+        parameters = [t.contiguous() for t in bank.parameters]  # alive during the call
+        shape = (None,) * (4 - len(parameters))
+        contrasts = None if bank.contrasts is None else bank.contrasts.contiguous()
         function(
             *head,
             ctypes.byref(_Shape(*x.shape)),
-            *map(_address, (*natural, *shape)),
+            *map(_address, (*parameters, *shape, contrasts)),
             ctypes.c_double(bank.scale),
             ctypes.c_int(len(bank.filters)),
             *map(_address, (x, *others)),

@@ -1,5 +1,6 @@
 """Field of experts R(x) = scale sum_k sum_i phi((c_k * x)_i; w_k, s_k) on CUDA, in Triton: gradient, Hessian-vector
-product and parameter derivatives; see regularizers/foe.py for the formulas. Nothing of size K x H x W is written.
+product and parameter derivatives, also with contrasts; see regularizers/foe.py for the formulas. Nothing of size
+K x H x W is written.
 
 A program of one warp takes a tile of ROWS x COLUMNS responses of a block of experts at a time into its registers, a
 column per thread: an image row, once loaded, serves all filter rows and experts, a vector of taps all rows of the tile.
@@ -52,7 +53,7 @@ FUSED = {"enable_fp_fusion": True}  # a product and a sum in one instruction: Tr
 # More registers would only hold what is loaded early, while other warps hide the wait; fewer spill within the loops.
 OPTIONS = {"num_warps": 1, "num_stages": 1, "maxnreg": 168, **FUSED}
 
-jit = triton.jit(do_not_specialize=["height", "width", "blocks", "tiles", "groups"])
+jit = triton.jit(do_not_specialize=["height", "width", "experts", "blocks", "tiles", "groups"])
 
 
 @jit
@@ -153,6 +154,15 @@ def _vectors(values, place, VECTOR: tl.constexpr):
 
 
 @jit
+def _contrast(contrasts, tile, k, i, columns, experts, height, width):
+    """Those of experts k in row i of the tile's image, (vector, COLUMNS); height and width of the responses."""
+    down, across = tl.cdiv(height, ROWS), tl.cdiv(width, COLUMNS)
+    plane = (tile // (across * down)).to(tl.int64) * experts + k
+    known = (k < experts)[:, None] & _inside(i, columns, height, width)[None, :]
+    return tl.load(contrasts + (plane[:, None] * height + i) * width + columns[None, :], known, 1.0)
+
+
+@jit
 def _rows(image, row, columns, height, width, N: tl.constexpr):
     """N image rows, zero beyond the border."""
     rows = ()
@@ -227,13 +237,16 @@ def _parts(
     weights,
     smoothings,
     shapes,
+    contrasts,
     parts,
     sums,
     height,
     width,
+    experts,
     blocks,
     tiles,
     MODE: tl.constexpr,
+    ADAPTIVE: tl.constexpr,
     POTENTIAL: tl.constexpr,
     CHANNELS: tl.constexpr,
     SIZE: tl.constexpr,
@@ -251,10 +264,17 @@ def _parts(
         z = ()
         for e in tl.static_range(VECTORS):
             for i in tl.static_range(ROWS):
+                t = u[e * ROWS + i]
+                if ADAPTIVE:
+                    k = (block * VECTORS + e) * VECTOR + tl.arange(0, VECTOR)
+                    g = _contrast(contrasts, tile, k, row + i, columns, experts, height - SIZE + 1, width - SIZE + 1)
+                    t = g * t
                 if MODE == "gradient":
-                    value = _influence(u[e * ROWS + i], w[e], s[e], shape + e * VECTOR, POTENTIAL)
+                    value = _influence(t, w[e], s[e], shape + e * VECTOR, POTENTIAL)
+                    if ADAPTIVE:
+                        value = value / g
                 else:
-                    value = _curvature(u[e * ROWS + i], w[e], s[e], shape + e * VECTOR, POTENTIAL)
+                    value = _curvature(t, w[e], s[e], shape + e * VECTOR, POTENTIAL)
                 inside = _inside(row + i, columns, height - SIZE + 1, width - SIZE + 1)[None, :]
                 z += (tl.where(inside, tl.abs(value) if MODE == "summary" else value, 0.0),)
         if MODE == "product":
@@ -303,10 +323,13 @@ def _derivatives(
     weights,
     smoothings,
     shapes,
+    contrasts,
     sums,
     height,
     width,
+    experts,
     tiles,
+    ADAPTIVE: tl.constexpr,
     POTENTIAL: tl.constexpr,
     CHANNELS: tl.constexpr,
     SIZE: tl.constexpr,
@@ -326,7 +349,7 @@ def _derivatives(
         first, row, columns = _place(tile, height, width, CHANNELS, SIZE)
         u = _responses(x + first, f, row, columns, height, width, CHANNELS, SIZE)
         r = _responses(v + first, f, row, columns, height, width, CHANNELS, SIZE)
-        by_x, by_v = (), ()
+        by_x, by_v, seen, reduced = (), (), (), ()
         for e in tl.static_range(VECTORS):
             by_w = tl.zeros((VECTOR, COLUMNS), x.dtype.element_ty)
             by_s = by_w
@@ -334,9 +357,19 @@ def _derivatives(
                 inside = _inside(row + i, columns, height - SIZE + 1, width - SIZE + 1)[None, :]
                 along = tl.where(inside, r[e * ROWS + i], 0.0)
                 t, a = u[e * ROWS + i], shape + e * VECTOR
+                if ADAPTIVE:
+                    g = _contrast(
+                        contrasts, tile, (block * VECTORS + e) * VECTOR + k, row + i, columns, experts,
+                        height - SIZE + 1, width - SIZE + 1,
+                    )  # fmt: skip
+                    t = g * t
                 d, z = _curvature(t, w[e], s[e], a, POTENTIAL), _influence(t, w[e], s[e], a, POTENTIAL)
                 by_x += (d * along,)
-                by_v += (tl.where(inside, z, 0.0),)
+                by_v += (tl.where(inside, z / g if ADAPTIVE else z, 0.0),)
+                if ADAPTIVE:
+                    along = along / g
+                seen += (t,)
+                reduced += (along,)
                 if POTENTIAL == "spline":
                     by_w += z / w[e] * along
                     by_s -= d * t / s[e] * along
@@ -349,9 +382,8 @@ def _derivatives(
                 tau = _of_knot(shape + e * VECTOR, 2 * J + j, VECTOR)
                 total = tl.zeros((VECTOR, COLUMNS), x.dtype.element_ty)
                 for i in tl.static_range(ROWS):
-                    inside = _inside(row + i, columns, height - SIZE + 1, width - SIZE + 1)[None, :]
-                    z = tl.minimum(tl.maximum(u[e * ROWS + i] * (1 / s[e]), -tau), tau)
-                    total += w[e] * z * tl.where(inside, r[e * ROWS + i], 0.0)
+                    z = tl.minimum(tl.maximum(seen[e * ROWS + i] * (1 / s[e]), -tau), tau)
+                    total += w[e] * z * reduced[e * ROWS + i]
                 _add(mine + ((TAPS + 2 + j) * VECTORS + e) * VECTOR + k, tl.sum(total, 1))
         for c in range(CHANNELS):
             for q in range(SIZE):
@@ -375,38 +407,39 @@ class CudaKernel:
     potential: str
 
     def gradient(self, bank: Bank, x: Tensor) -> Tensor:
-        """scale C^T phi'(C x)."""
+        """scale C^T phi'(g C x) / g, g the contrasts."""
         return self._apply("gradient", bank, _packed(bank), x)[0]
 
     def hessian(self, bank: Bank, x: Tensor) -> Callable[[Tensor], Tensor]:
-        """v -> scale C^T phi''(C x) C v; C x is computed anew by every product."""
+        """v -> scale C^T phi''(g C x) C v; C x is computed anew by every product."""
         packed, x = _packed(bank), x.contiguous()
         return lambda v: self._apply("product", bank, packed, x, v)[0]
 
     def summary(self, bank: Bank, x: Tensor) -> tuple[Tensor, Tensor]:
-        """sum_i |phi''(C x)| (B, K), and scale (C o C)^T |phi''(C x)| (B, C, H, W), filters squared by entry."""
+        """sum_i |phi''(g C x)| (B, K), and scale (C o C)^T |phi''(g C x)| (B, C, H, W), filters squared by entry."""
         diagonal, sums = self._apply("summary", bank, _packed(bank), x)
         return sums.view(len(x), -1, sums.shape[-1]).sum(1)[:, : len(bank.filters)], diagonal
 
     def mixed(self, bank: Bank, x: Tensor, q: Tensor) -> tuple[Tensor, ...]:
-        """d/d natural of <scale C^T phi'(C x), q>, summed over the batch."""
+        """d/d parameters of <scale C^T phi'(g C x) / g, q>, summed over the batch."""
         (channels, size), tiles = bank.filters.shape[1:3], _tiles(x, bank)
         x, packed = x.contiguous(), _packed(bank)
         blocks, experts = len(packed[0]), packed[1].numel()
         programs = min(tiles, max(1, PROGRAMS // blocks))
-        taps, knots = channels * size**2, sum(t.shape[-1] for t in bank.natural[3:])
+        taps, knots = channels * size**2, sum(t.shape[-1] for t in bank.parameters[3:])
         sums = x.new_zeros(programs, blocks, taps + 2 + knots, experts // blocks)
         with torch.cuda.device_of(x):
             _derivatives[programs, blocks](
-                x, q.contiguous(), *packed, sums, *x.shape[2:], tiles, self.potential, channels, size, **OPTIONS
-            )
+                x, q.contiguous(), *packed, sums, *x.shape[2:], len(bank.filters), tiles,
+                bank.contrasts is not None, self.potential, channels, size, **OPTIONS,
+            )  # fmt: skip
         found = bank.scale * sums.sum(0, dtype=torch.float64).transpose(0, 1).reshape(-1, experts)
         found = found[:, : len(bank.filters)].T
         # a_j is in b_j and, with the other sign, in b_{j-1}.
         by_shape = found[:, taps + 2 :].diff(dim=1, prepend=found.new_zeros(len(found), 1 if knots else 0))
         by_filters = found[:, :taps].unflatten(1, (channels, size, size)).transpose(2, 3)
         every = by_filters, *found[:, taps : taps + 2, None, None].unbind(1), by_shape
-        return tuple(t.to(x.dtype) for t in every[: len(bank.natural)])
+        return tuple(t.to(x.dtype) for t in every[: len(bank.parameters)])
 
     def _apply(
         self, mode: str, bank: Bank, packed: tuple[Tensor, ...], x: Tensor, v: Tensor | None = None
@@ -422,8 +455,9 @@ class CudaKernel:
         programs = math.prod(x.shape[:2]) * triton.cdiv(math.prod(sizes), PIXELS.value)
         with torch.cuda.device_of(x):
             _parts[tiles, groups](
-                x, along, *packed, parts, sums, *sizes, blocks, tiles, mode, self.potential, channels, size, **OPTIONS
-            )
+                x, along, *packed, parts, sums, *sizes, len(bank.filters), blocks, tiles,
+                mode, bank.contrasts is not None, self.potential, channels, size, **OPTIONS,
+            )  # fmt: skip
             _sum_parts[programs,](parts, image, *sizes, tiles, groups, bank.scale, channels, size, **FUSED)
         return image, sums
 
@@ -434,9 +468,9 @@ def _tiles(x: Tensor, bank: Bank) -> int:
     return len(x) * down * across
 
 
-def _packed(bank: Bank) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _packed(bank: Bank) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Filters as (block, c, q, p, expert), weights, smoothings, a, b and tau of a spline as (block, 3, j, expert); zero
-    filters fill the last block."""
+    filters fill the last block. And the contrasts as they are."""
     experts, together = len(bank.filters), VECTORS.value * 16 // bank.filters.element_size()
     blocks = triton.cdiv(experts, together)
     missing = (0, blocks * together - experts)
@@ -444,11 +478,12 @@ def _packed(bank: Bank) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     weights, smoothings = (pad(t.flatten(), missing, value=1.0) for t in (bank.weights, bank.smoothings))
     taps = filters.unflatten(0, (blocks, together)).permute(0, 2, 4, 3, 1).contiguous()
     shapes = taps.new_empty(0)
-    for a in bank.natural[3:]:
+    for a in bank.parameters[3:]:
         b, tau = a - pad(a[:, 1:], (0, 1)), a.new_tensor(KNOTS).expand_as(a)
         table = pad(torch.stack((a, b, tau), 1), (0, 0, 0, 0, *missing))
         shapes = table.unflatten(0, (blocks, together)).permute(0, 2, 3, 1).contiguous()
-    return taps, weights, smoothings, shapes
+    contrasts = taps.new_empty(0) if bank.contrasts is None else bank.contrasts.contiguous()
+    return taps, weights, smoothings, shapes, contrasts
 
 
 @cache

@@ -1,5 +1,6 @@
 // Field of experts R(x) = scale sum_k sum_i phi((c_k * x)_i; w_k, s_k) on a CPU: gradient, Hessian-vector product and
-// parameter derivatives, each in one pass over the image. See regularizers/foe.py for the formulas.
+// parameter derivatives, each in one pass over the image; with contrasts g_ki, phi(g u) / g^2 instead of phi(u). See
+// regularizers/foe.py for the formulas.
 //
 // Responses live in a tile of ROWS x COLUMNS that stays in the cache; nothing of size K x H x W is written to memory.
 // Vectors run along image rows. Filtering keeps a block of experts in registers while one tap after the other is
@@ -146,7 +147,7 @@ struct Spline {  // regularizers/spline.py
 // The bank: filters (K, C, s, s) in the two orders in which taps are broadcast, K rounded up to a multiple of EXPERTS
 // by experts that are zero.
 struct Bank {
-    int experts, channels;
+    int given, experts, channels;  // K, and K rounded up
     std::vector<real> analysis;   // [block of experts][c][p][q][expert in block]
     std::vector<real> synthesis;  // [k][c][q][p], times scale, or their squares
     std::vector<real> a, b;  // [k][j]
@@ -154,7 +155,7 @@ struct Bank {
 
     Bank(const real* filters, const real* weights, const real* smoothings, const real* shape, real scale, int k_,
          int channels_, bool squared)
-        : experts(up(k_, EXPERTS)), channels(channels_), analysis(experts * channels * SIZE * SIZE),
+        : given(k_), experts(up(k_, EXPERTS)), channels(channels_), analysis(experts * channels * SIZE * SIZE),
           synthesis(analysis.size()), a(experts * J), b(experts * J) {
         for (int k = 0; k < experts; k++)
             expert.push_back({1, (real)0.5, 1, 2, a.data() + k * J, b.data() + k * J});
@@ -259,6 +260,24 @@ struct Responses {
     }
 };
 
+// g_ki of every response, (B, K, height - HALO, width - HALO); none: 1.
+struct Contrast {
+    const real* data;
+    explicit operator bool() const { return data != nullptr; }
+    Responses row_of_ones(const Bank& bank) const {
+        Responses row(data ? bank.experts : 0);
+        std::fill(row.data.begin(), row.data.end(), (real)1);
+        return row;
+    }
+    void read(Responses& to, const Shape& n, const Bank& bank, int image, int i, int j, int columns) const {
+        for (int k = 0; data && k < bank.given; k++) {
+            const real* from =
+                data + (((long)image * bank.given + k) * (n.height - HALO) + i) * (n.width - HALO) + j;
+            std::copy(from, from + columns, to.row(k));
+        }
+    }
+};
+
 // M vectors from column v on of g[i + p] += sum_k sum_q z[k][. - q] c_k[p, q], for one row i of responses.
 template <int M>
 inline void synthesize(Tile& g, const Bank& bank, Responses& z, int c, int i, int v) {
@@ -304,13 +323,13 @@ void over_bands(const Shape& n, F f) {
     }
 }
 
-// What `apply` does with the responses u = C x of a tile.
+// What `apply` does with the responses u = C x of a tile, g the contrasts.
 enum Mode {
-    GRADIENT,     // g += scale C^T phi'(u)
-    REMEMBER,     // curvature = phi''(u), in the order of the tiles
-    SUMMARY,      // g += scale (C o C)^T |phi''(u)|, curvature[image, band, k] = sum of |phi''(u_k)|
+    GRADIENT,     // g += scale C^T phi'(g u) / g
+    REMEMBER,     // curvature = phi''(g u), in the order of the tiles
+    SUMMARY,      // g += scale (C o C)^T |phi''(g u)|, curvature[image, band, k] = sum of |phi''(g u_k)|
     PRODUCT,      // g += scale C^T curvature C v, with the curvature of REMEMBER
-    PRODUCT_AT_X  // g += scale C^T phi''(C x) C v, for images whose curvature would fill the memory
+    PRODUCT_AT_X  // g += scale C^T phi''(g C x) C v, for images whose curvature would fill the memory
 };
 
 // Where REMEMBER keeps the curvature of one row of a tile.
@@ -319,12 +338,12 @@ long place(const Shape& n, int experts, int image, int row, int column) {
 }
 
 template <Mode mode>
-void apply(const real* x, const real* v, real* g, real* curvature, const Shape& n, const Bank& bank) {
+void apply(const real* x, const real* v, real* g, real* curvature, const Shape& n, const Bank& bank, Contrast contrast) {
     using P = POTENTIAL;
     over_bands(n, [&](int b, int band, int first, int rows) {
         real* sums = curvature + ((long)b * n.bands() + band) * bank.experts;
         Tile at(n.channels), along(n.channels), sum(n.channels);
-        Responses z(bank.experts);
+        Responses z(bank.experts), factor = contrast.row_of_ones(bank);
         for (int j0 = 0; j0 < n.width - HALO; j0 += COLUMNS) {
             int columns = std::min(COLUMNS, n.width - HALO - j0);
             if (mode != PRODUCT) at.read(x + b * n.size(), n, first, rows, j0, columns);
@@ -332,6 +351,7 @@ void apply(const real* x, const real* v, real* g, real* curvature, const Shape& 
             sum.clear();
             for (int i = 0; i < rows; i++) {
                 constexpr bool remembers = mode == REMEMBER || mode == PRODUCT;
+                if (mode != PRODUCT) contrast.read(factor, n, bank, b, first + i, j0, columns);
                 real* remembered = remembers ? curvature + place(n, bank.experts, b, first + i, j0) : nullptr;
                 over_row(bank.experts / EXPERTS, columns, [&](int block, int j, auto vectors) {
                     constexpr int M = vectors;
@@ -344,7 +364,12 @@ void apply(const real* x, const real* v, real* g, real* curvature, const Shape& 
                         for (int m = 0; m < M; m++) {
                             real* to = z.row(k) + j + m * LANES;
                             real* d = remembered + (long)k * n.span() + j + m * LANES;
-                            if (mode == GRADIENT) store(to, P::influence(u[e][m], expert));
+                            vec local = contrast && mode != PRODUCT ? load(factor.row(k) + j + m * LANES) : vec{} + 1;
+                            if (contrast && mode != PRODUCT) u[e][m] *= local;
+                            if (mode == GRADIENT) {
+                                vec slope = P::influence(u[e][m], expert);
+                                store(to, contrast ? slope / local : slope);
+                            }
                             if (mode == REMEMBER) store(d, P::curvature(u[e][m], expert));
                             if (mode == SUMMARY) store(to, absolute(P::curvature(u[e][m], expert)));
                             if (mode == PRODUCT) store(to, load(d) * w[e][m]);
@@ -400,13 +425,13 @@ inline void add_by_bends(const vec t[M], const vec v[M], const Expert& e, real* 
 }
 
 // Per band: derivatives of scale^-1 <dR/dx, q> by the filters, then by weights, by smoothings and by the shape (K, J).
-void mixed(const real* x, const real* q, double* totals, const Shape& n, const Bank& bank) {
+void mixed(const real* x, const real* q, double* totals, const Shape& n, const Bank& bank, Contrast contrast) {
     using P = POTENTIAL;
     long taps = (long)bank.experts * bank.channels * SIZE * SIZE, stride = taps + (2 + J) * bank.experts;
     over_bands(n, [&](int b, int band, int first, int rows) {
         double* total = totals + ((long)b * n.bands() + band) * stride;
         Tile at(n.channels), along(n.channels);
-        Responses by_x(bank.experts, ROWS), by_q(bank.experts, ROWS);
+        Responses by_x(bank.experts, ROWS), by_q(bank.experts, ROWS), factor = contrast.row_of_ones(bank);
         std::vector<real> by_weight(bank.experts * LANES), by_smoothing(bank.experts * LANES);
         std::vector<real> by_bend(bank.experts * J * LANES);
         for (int j0 = 0; j0 < n.width - HALO; j0 += COLUMNS) {
@@ -414,6 +439,7 @@ void mixed(const real* x, const real* q, double* totals, const Shape& n, const B
             at.read(x + b * n.size(), n, first, rows, j0, columns);
             along.read(q + b * n.size(), n, first, rows, j0, columns);
             for (int i = 0; i < rows; i++) {
+                contrast.read(factor, n, bank, b, first + i, j0, columns);
                 over_row(bank.experts / EXPERTS, columns, [&](int block, int j, auto vectors) {
                     constexpr int M = vectors;
                     vec u[EXPERTS][M], w[EXPERTS][M];
@@ -424,8 +450,14 @@ void mixed(const real* x, const real* q, double* totals, const Shape& n, const B
                         const Expert& expert = bank.expert[k];
                         for (int m = 0; m < M; m++) {
                             for (int l = columns - j - m * LANES; l < LANES; l++) w[e][m][l] = 0;
+                            vec inverse = vec{} + 1;
+                            if (contrast) {
+                                vec g = load(factor.row(k) + j + m * LANES);
+                                u[e][m] *= g, inverse /= g;
+                            }
                             store(by_x.row(k, i) + j + m * LANES, P::curvature(u[e][m], expert) * w[e][m]);
-                            store(by_q.row(k, i) + j + m * LANES, P::influence(u[e][m], expert));
+                            store(by_q.row(k, i) + j + m * LANES, P::influence(u[e][m], expert) * inverse);
+                            w[e][m] *= inverse;
                             add(&by_weight[k * LANES], P::by_weight(u[e][m], expert) * w[e][m]);
                             add(&by_smoothing[k * LANES], P::by_smoothing(u[e][m], expert) * w[e][m]);
                         }
@@ -455,27 +487,28 @@ extern "C" long foe_memory(const Shape* n, int experts) { return place(*n, up(ex
 extern "C" int foe_bands(const Shape* n) { return n->bands(); }
 extern "C" int foe_experts(int experts) { return up(experts, EXPERTS); }
 
-// filters (K, C, s, s), weights (K), smoothings (K), shape (K, J); x, v, g (B, C, H, W), v and g where the mode has them.
+// filters (K, C, s, s), weights (K), smoothings (K), shape (K, J), contrast (B, K, H - s + 1, W - s + 1) or null; x, v, g
+// (B, C, H, W), v and g where the mode has them.
 extern "C" void foe_apply(int mode, const Shape* n, const real* filters, const real* weights, const real* smoothings,
-                          const real* shape, double scale, int experts, const real* x, const real* v, real* g,
-                          real* curvature) {
+                          const real* shape, const real* contrast, double scale, int experts, const real* x, const real* v,
+                          real* g, real* curvature) {
     Bank bank(filters, weights, smoothings, shape, (real)scale, experts, n->channels, mode == SUMMARY);
-    if (mode == GRADIENT) apply<GRADIENT>(x, v, g, curvature, *n, bank);
-    if (mode == REMEMBER) apply<REMEMBER>(x, v, g, curvature, *n, bank);
-    if (mode == SUMMARY) apply<SUMMARY>(x, v, g, curvature, *n, bank);
-    if (mode == PRODUCT) apply<PRODUCT>(x, v, g, curvature, *n, bank);
-    if (mode == PRODUCT_AT_X) apply<PRODUCT_AT_X>(x, v, g, curvature, *n, bank);
+    if (mode == GRADIENT) apply<GRADIENT>(x, v, g, curvature, *n, bank, Contrast{contrast});
+    if (mode == REMEMBER) apply<REMEMBER>(x, v, g, curvature, *n, bank, Contrast{contrast});
+    if (mode == SUMMARY) apply<SUMMARY>(x, v, g, curvature, *n, bank, Contrast{contrast});
+    if (mode == PRODUCT) apply<PRODUCT>(x, v, g, curvature, *n, bank, Contrast{contrast});
+    if (mode == PRODUCT_AT_X) apply<PRODUCT_AT_X>(x, v, g, curvature, *n, bank, Contrast{contrast});
 }
 
 // derivatives (K C s s + 2 K + K J): of <dR/dx, q>, summed over the batch, by filters, weights, smoothings and shape.
 extern "C" void foe_mixed(const Shape* n, const real* filters, const real* weights, const real* smoothings,
-                          const real* shape, double scale, int experts, const real* x, const real* q,
-                          double* derivatives) {
+                          const real* shape, const real* contrast, double scale, int experts, const real* x,
+                          const real* q, double* derivatives) {
     Bank bank(filters, weights, smoothings, shape, (real)scale, experts, n->channels, false);
     long per_expert = (long)n->channels * SIZE * SIZE, stride = bank.experts * (per_expert + 2 + J);
     long parts = (long)n->batch * n->bands();
     std::vector<double> totals(parts * stride);
-    mixed(x, q, totals.data(), *n, bank);
+    mixed(x, q, totals.data(), *n, bank, Contrast{contrast});
     // A fixed order of summation: the result does not depend on the number of threads.
     for (long part = 0; part < parts; part++) {
         const double* total = totals.data() + part * stride;

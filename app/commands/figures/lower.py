@@ -38,7 +38,7 @@ class ObservedEnergy(Energy):
 def observe(energy: Energy, solve: Solver, accuracy: float) -> list[tuple[Tensor, float]]:
     """Points and certified bounds ||grad h|| / mu, gradient by gradient."""
     observed = ObservedEnergy(energy.operator, energy.functional, energy.y, energy.ridge, path=[])
-    solve(observed, energy.backprojection, accuracy)
+    solve(observed, energy.start, accuracy)
     return [(x, size / energy.bounds[0]) for x, size in observed.path]
 
 
