@@ -61,14 +61,10 @@ def _with_start(config: Config) -> tuple[Config, tuple[Model, Config] | None]:
                 f"regularizer.{option.name} = {mine!r}, but {wanted.start} has {theirs!r}: leave out all keys "
                 f"of [regularizer] but start and learn"
             )
-    masked = old.regularizer.contrast_channels
-    if masked and wanted.learn == "scale":
-        raise ConfigError(f"{wanted.start} masks its filters; only other regularizers can be rescaled")
-    if masked and wanted.contrast_channels not in (0, masked):
-        raise ConfigError(f"{wanted.start} has regularizer.contrast_channels = {masked}: leave it out")
-    if wanted.contrast_channels and wanted.learn == "scale":
-        raise ConfigError("regularizer.contrast_channels is for regularizer.learn = all")
-    architecture = replace(
-        old.regularizer, start=wanted.start, learn=wanted.learn, contrast_channels=masked or wanted.contrast_channels
-    )
+    known, channels = old.regularizer.contrast_channels, wanted.contrast_channels
+    if known and channels not in (0, known):
+        raise ConfigError(f"{wanted.start} has regularizer.contrast_channels = {known}: leave it out")
+    if (known or channels) and wanted.learn == "scale":
+        raise ConfigError("a regularizer with contrast_channels cannot be rescaled: set regularizer.learn = all")
+    architecture = replace(old.regularizer, start=wanted.start, learn=wanted.learn, contrast_channels=known or channels)
     return replace(config, regularizer=architecture), (model, old)

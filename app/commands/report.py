@@ -19,7 +19,7 @@ from app.training.checkpoint import RunError
 from figures import report as html
 from figures.report import Section
 from figures.style import Look, look
-from regularizers import FieldOfExperts, Regularizer, Rescaled, TotalVariation
+from regularizers import Adaptive, FieldOfExperts, Regularizer, Rescaled, TotalVariation
 
 KINDS = {
     "tv": "A total variation", "foe": "A field of experts", "icnn": "An input-convex network",
@@ -83,11 +83,11 @@ def _results(model: Model, config: Config, images: str, data_root: Path) -> list
 
 def _figures(run: Path, regularizer: Regularizer, seen: Look) -> list[Section]:
     drawn: list[tuple[str, Figure, str]] = [("Curves", draw_curves([str(run)], look=seen), "training curves")]
-    if isinstance(regularizer, FieldOfExperts):
+    if isinstance(regularizer, FieldOfExperts | Adaptive):
         drawn.append(("Filters", draw_filters(regularizer, run.name, seen), "learned filters, weights and smoothings"))
     if isinstance(regularizer, Rescaled):
         return [Section(title, html.plate(figure, about, seen)) for title, figure, about in drawn]
-    if isinstance(regularizer, FieldOfExperts | TotalVariation):
+    if isinstance(regularizer, FieldOfExperts | Adaptive | TotalVariation):
         drawn.append(("Potentials", draw_potentials(regularizer, run.name, seen), "potentials and influence functions"))
     if history.exists(run):
         drawn.append(("Parameters", draw_parameters(run, look=seen), "weights and smoothings while they were learned"))

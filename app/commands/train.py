@@ -33,7 +33,7 @@ from datasets.image_sets import ImageSet, find_images, subset
 from datasets.images import read_image
 from datasets.patches import Patches, centre_crop, whole_blocks
 from figures.style import save
-from regularizers import FieldOfExperts, Rescaled
+from regularizers import Adaptive, FieldOfExperts, Rescaled
 
 log = logging.getLogger("app")
 
@@ -193,7 +193,7 @@ def _draw_run(training: Training, data_root: Path) -> list[str]:
     folder, regularizer = training.folder, training.problem.model.regularizer
     save(draw_curves([str(folder)]), folder / "curves.png")
     names = ["model.safetensors", "curves.png"]
-    if isinstance(regularizer, FieldOfExperts):
+    if isinstance(regularizer, FieldOfExperts | Adaptive):
         save(draw_filters(regularizer, folder.name), folder / "filters.png")
         names.append("filters.png")
     held_out = find_images(training.config.data.validation, data_root, training.config.data.color)

@@ -6,14 +6,14 @@ from matplotlib.figure import Figure
 from app.options import ConfigError
 from figures import filters, potentials
 from figures.style import PAPER, Look
-from regularizers import CHARBONNIER, MCP, FieldOfExperts, Regularizer, Rescaled, TotalVariation
+from regularizers import CHARBONNIER, MCP, Adaptive, FieldOfExperts, Regularizer, Rescaled, TotalVariation
 
 
 def draw_filters(
     regularizer: Regularizer, name: str, look: Look = PAPER, frequency: bool = False, common_range: bool = False
 ) -> Figure:
-    if isinstance(regularizer, Rescaled):
-        regularizer = regularizer.base
+    if isinstance(regularizer, Rescaled | Adaptive):
+        regularizer = regularizer.base.at(regularizer.noise_level)
     if not isinstance(regularizer, FieldOfExperts):
         raise ConfigError(f"{name} has no filters to draw (this figure is for foe, crr and wcrr)")
     with torch.no_grad():
@@ -23,7 +23,9 @@ def draw_filters(
 
 def draw_potentials(regularizer: Regularizer, name: str, look: Look = PAPER) -> Figure:
     """phi_k(t; w_k, s_k) times the scale of the bank, up to where it has become straight. The potential of total
-    variation is that of `charbonnier`, of the length of the gradient."""
+    variation is that of `charbonnier`, of the length of the gradient. Where there are contrasts, phi for contrast 1."""
+    if isinstance(regularizer, Adaptive):
+        regularizer = regularizer.base.at(regularizer.noise_level)
     if isinstance(regularizer, FieldOfExperts):
         functional = regularizer.functional()
         potential, scale = functional.potential, functional.scale

@@ -1,0 +1,206 @@
+"""Fields of experts with contrasts: derivatives, bounds, and the way from a guide by training to a reconstruction."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from skimage.data import camera
+
+from app.cli import main
+from app.losses import SquaredError
+from app.lower import lbfgs
+from app.lower.energy import Energy
+from app.lower.guided import completed
+from app.models import load_model
+from app.physics import denoising
+from app.upper.hypergradient import hypergradient
+from regularizers import CHARBONNIER, MCP, WEAK_SPLINE, Adaptive, FieldOfExperts
+from regularizers.adaptive import LARGEST
+from tests.problems import Identity, dense, perturbed
+from tests.test_cli import refused
+
+CASES = [(CHARBONNIER, "valid", 1), (MCP, "circular", 3), (MCP, "reflect", 1), (WEAK_SPLINE, "circular", 1)]
+cases = pytest.mark.parametrize(("potential", "boundary", "channels"), CASES)
+
+
+def adaptive(potential, boundary: str, channels: int, batch: int = 2) -> Adaptive:
+    """Given a random image, with contrasts on both sides of 1."""
+    base = perturbed(FieldOfExperts(channels, 4, 3, potential, boundary, 0.8, weight=0.6, smoothing=0.2))
+    r = perturbed(Adaptive(base, 5).double(), 1).given(0.1 * images(batch, channels, seed=3))
+    contrasts = r.frozen().contrasts
+    assert contrasts.min() < 0.9 < 1.1 < contrasts.max()
+    return r
+
+
+def images(batch: int, channels: int, seed: int = 1) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(batch, channels, 8, 8, generator=generator, dtype=torch.float64)
+
+
+@cases
+def test_closed_forms_are_derivatives(potential, boundary, channels):
+    r, q = adaptive(potential, boundary, channels), images(2, channels, seed=2)
+    parameters = tuple(r.parameters())
+    x = images(2, channels).requires_grad_()
+    value = r.fn(x).sum()
+    (g,) = torch.autograd.grad(value, x, create_graph=True)
+    f, at = r.frozen(), x.detach()
+    torch.testing.assert_close(f.gradient(at), g)
+    torch.testing.assert_close(f.hessian(at)(q), torch.autograd.grad((g * q).sum(), x, retain_graph=True)[0])
+    for mine, by in ((r.mixed(at, q), (g * q).sum()), (r.slopes(at), value)):
+        for a, b in zip(mine, torch.autograd.grad(by, parameters, retain_graph=True), strict=True):
+            torch.testing.assert_close(a, b)
+
+
+@cases
+def test_bounds_are_those_of_the_base_and_hold(potential, boundary, channels):
+    r = adaptive(potential, boundary, channels, batch=1)
+    rho, largest = r.frozen().curvature()
+    assert (rho, largest) == r.base.frozen().curvature()
+    for scale in (0.0, 0.3, 3.0):
+        h = r.frozen().hessian(scale * images(1, channels))
+        eigenvalues = torch.linalg.eigvalsh(dense(lambda v, h=h: torch.cat([h(e[None]) for e in v]), (channels, 8, 8)))
+        assert eigenvalues[0] >= -rho - 1e-10
+        assert eigenvalues[-1] <= largest + 1e-10
+
+
+def test_contrasts_of_one_are_the_base_and_those_of_c_are_rescaled():
+    """R(c x) / c^2 for a constant contrast c."""
+    f, x = adaptive(MCP, "circular", 1).base.frozen(), images(2, 1)
+    c = replace(f, contrasts=torch.full((2, 4, 8, 8), 1.7, dtype=torch.float64))
+    torch.testing.assert_close(c.value(x), f.value(1.7 * x) / 1.7**2)
+    untrained = Adaptive(adaptive(MCP, "circular", 1).base, 5).double().given(x)
+    torch.testing.assert_close(untrained.grad(x), f.gradient(x))
+    assert adaptive(MCP, "circular", 1).given(1e9 * x).frozen().contrasts.min() >= LARGEST**-1
+
+
+def test_an_image_has_its_own_contrasts_wherever_it_is_in_a_batch():
+    r, y = adaptive(MCP, "circular", 1), images(2, 1)
+    energy, second = Energy(Identity(), r.frozen(), y), torch.tensor([1])
+    torch.testing.assert_close(energy.take(second).gradient(y[1:]), energy.gradient(y)[1:])
+    alone = r.given(0.1 * images(2, 1, seed=3)[1:]).frozen()
+    torch.testing.assert_close(lbfgs.solve(Energy(Identity(), alone, y[1:]), y[1:], 1e-8).x,
+                               lbfgs.solve(energy, y, 1e-8).x[1:], atol=1e-7, rtol=0)  # fmt: skip
+
+
+def test_hypergradient_of_a_network_against_central_differences():
+    """The network's last layer and a hidden one; the guide does not move."""
+    clean = images(2, 1)
+    y = clean + 0.3 * images(2, 1, seed=4)
+    operator = denoising(torch.device("cpu"))(clean.shape[1:], (0, 1))
+    r = adaptive(CHARBONNIER, "valid", 1)
+
+    def energy(functional):
+        return Energy(operator, functional, y)
+
+    def loss() -> float:
+        complete, first = completed(r, energy, lbfgs.solve)
+        assert first is not None
+        assert first.converged.all()
+        h = energy(complete.frozen())
+        return float(SquaredError(clean).value(lbfgs.solve(h, h.start, 1e-11).x).mean())
+
+    complete, _ = completed(r, energy, lbfgs.solve)
+    h = energy(complete.frozen())
+    z = hypergradient(complete, h, SquaredError(clean), lbfgs.solve, h.start, None, 1e-11)
+    found = dict(zip([name for name, _ in r.named_parameters()], z.gradient, strict=True))
+    for name, p in r.named_parameters():
+        direction = torch.randn(p.shape, generator=torch.Generator().manual_seed(5), dtype=p.dtype)
+        expected, step = 0.0, 1e-5
+        for sign in (1, -1):
+            with torch.no_grad():
+                p.add_(direction, alpha=sign * step)
+                expected += sign * loss() / (2 * step)
+                p.sub_(direction, alpha=sign * step)
+        assert float((found[name] * direction).sum()) == pytest.approx(expected, rel=1e-4, abs=1e-7), name
+    assert not any(name.startswith("guide") for name in found)
+
+
+SMALL = ("regularizer.filters=3", "regularizer.filter_size=3")
+
+
+@pytest.fixture(scope="module")
+def on(tmp_path_factory) -> list[str]:
+    folder = tmp_path_factory.mktemp("images")
+    for i in range(3):
+        Image.fromarray(camera()[100 + 20 * i : 140 + 20 * i, 200:248]).save(folder / f"{i}.png")
+    return ["--quiet", *assigned(f"data.images={folder}", f"data.validation={folder}/0.png", "run.steps=3",
+                                 "data.patch_size=32", "upper.batch_size=2", "data.validation_crop=32")]  # fmt: skip
+
+
+def assigned(*settings: str) -> list[str]:
+    return [a for s in settings for a in ("--set", s)]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory, on):
+    """A guide, and what was trained with it."""
+    folder = tmp_path_factory.mktemp("runs")
+    guide, run = folder / "guide", folder / "run"
+    assert main(["train", "foe-mcp-denoise", "--out", str(guide), *on, *assigned(*SMALL)]) == 0
+    given = assigned(f"regularizer.start={guide}", "regularizer.contrast_channels=4")
+    assert main(["train", "foe-mcp-denoise", "--out", str(run), *on, *given, *assigned(*SMALL)]) == 0
+    return guide, run
+
+
+def test_the_guide_stays_as_it_was_and_all_else_moves(runs):
+    (guide, _), (model, config) = load_model(str(runs[0])), load_model(str(runs[1]))
+    state = model.regularizer.state_dict()
+    for name, tensor in guide.regularizer.state_dict().items():
+        assert torch.equal(state[f"guide.{name}"], tensor)
+        assert not torch.equal(state[f"base.{name}"], tensor)
+    assert state["network.last"].abs().max() > 0
+    assert (config.regularizer.contrast_channels, config.regularizer.filters) == (4, 3)
+
+
+def test_it_needs_its_guides_file_no_more_and_all_commands_take_it(capsys, tmp_path, runs, on):
+    run, photograph = str(runs[1]), tmp_path / "a.png"
+    Image.fromarray(np.ascontiguousarray(camera()[200:241, 100:153])).save(photograph)
+    image = ["--images", str(photograph)]
+    assert main(["evaluate", run, *image, "--quiet"]) == 0
+    assert "1/1" in capsys.readouterr().out
+    assert main(["reconstruct", run, str(photograph), "--degrade", "--out", str(tmp_path / "out")]) == 0
+    assert main(["report", run, *image, "--out", str(tmp_path / "r.html")]) == 0
+    assert main(["figure", "comparison", run, *image, "--crop", "16", "--out", str(tmp_path / "c.png")]) == 0
+    assert main(["figure", "filters", run, "--out", str(tmp_path / "f.png")]) == 0
+    assert main(["resume", run, "--quiet", "--set", "run.steps=4"]) == 0
+
+
+def test_both_solves_count_and_both_must_be_certified(capsys, tmp_path, runs):
+    photograph = tmp_path / "a.png"
+    Image.fromarray(np.ascontiguousarray(camera()[200:241, 100:153])).save(photograph)
+    stopped = ["--set", "lower.max_iterations=2", "--quiet"]
+    assert main(["evaluate", str(runs[1]), "--images", str(photograph), *stopped]) in (0, 3)
+    assert "0/1" in capsys.readouterr().out
+
+
+def test_mistakes_are_one_line(capsys, tmp_path, runs, on):
+    new = ["train", "foe-mcp-denoise", "--out", str(tmp_path / "new"), *on]
+    small, (guide, run) = assigned(*SMALL), runs
+    channels = ["--set", "regularizer.contrast_channels=4"]
+    for settings, message in {
+        (*new, *channels): "needs a trained model as guide",
+        (
+            *new,
+            *small,
+            *channels,
+            "--set",
+            f"regularizer.start={guide}",
+            "--set",
+            "regularizer.learn=scale",
+        ): "cannot be rescaled",
+        (*new, *small, "--set", f"regularizer.start={run}", "--set", "regularizer.contrast_channels=5"): "leave it out",
+        (
+            "train",
+            "transfer-deblur",
+            "--out",
+            str(tmp_path / "new"),
+            *on,
+            "--set",
+            f"regularizer.start={run}",
+        ): "cannot be rescaled",
+    }.items():
+        assert message in refused(capsys, *settings)
+    assert not (tmp_path / "new").exists()
