@@ -45,6 +45,8 @@ def describe(card: Card) -> str:
     if kind == "foe":
         size = regularizer.filter_size
         kind = f"foe, {regularizer.potential}, {regularizer.filters} filters of {size} x {size}, {regularizer.boundary}"
+    if regularizer.contrast_channels:
+        kind += f", contrasts from {regularizer.contrast_channels} channels, guide {regularizer.start}"
     versions = ", ".join(f"{name} {version}" for name, version in facts.get("versions", {}).items())
     seconds = f"{duration(facts['seconds'])}, " if "seconds" in facts else ""
     count = f" ({data.count} of them)" if data.count else ""

@@ -22,7 +22,8 @@ def test_toml_round_trip():
 def test_presets_are_valid_and_complete_when_saved(preset):
     config = load(preset)
     kind, *rest = preset.stem.split("-")
-    assert kind == ("transfer" if config.regularizer.learn == "scale" else config.regularizer.name)
+    r = config.regularizer
+    assert kind == ("transfer" if r.learn == "scale" else "adaptive" if r.contrast_channels else r.name)
     assert config.problem.task in rest or (config.problem.learn_kernel and rest == ["semi", "blind"])
     assert (rest[-1] == "all") == (config.problem.noise_low > 0)
     assert parse(tomllib.loads(to_toml(config))) == config
