@@ -165,6 +165,7 @@ def test_it_needs_its_guides_file_no_more_and_all_commands_take_it(capsys, tmp_p
     assert main(["report", run, *image, "--out", str(tmp_path / "r.html")]) == 0
     assert main(["figure", "comparison", run, *image, "--crop", "16", "--out", str(tmp_path / "c.png")]) == 0
     assert main(["figure", "filters", run, "--out", str(tmp_path / "f.png")]) == 0
+    assert main(["figure", "contrasts", run, *image, "--out", str(tmp_path / "g.png")]) == 0
     assert main(["resume", run, "--quiet", "--set", "run.steps=4"]) == 0
 
 
@@ -177,6 +178,11 @@ def test_both_solves_count_and_both_must_be_certified(capsys, tmp_path, runs):
 
 
 def test_mistakes_are_one_line(capsys, tmp_path, runs, on):
+    photograph = tmp_path / "a.png"
+    Image.fromarray(np.ascontiguousarray(camera()[200:241, 100:153])).save(photograph)
+    drawn = ["--images", str(photograph), "--out", str(tmp_path / "g.png")]
+    assert "no contrasts" in refused(capsys, "figure", "contrasts", str(runs[0]), *drawn)
+    assert "has a guide" in refused(capsys, "figure", "convergence", str(runs[1]), *drawn)
     new = ["train", "foe-mcp-denoise", "--out", str(tmp_path / "new"), *on]
     small, (guide, run) = assigned(*SMALL), runs
     channels = ["--set", "regularizer.contrast_channels=4"]

@@ -7,7 +7,18 @@ import pytest
 import torch
 from PIL import Image
 
-from figures import animation, comparison, convergence, curves, filters, parameters, potentials, table, tradeoff
+from figures import (
+    animation,
+    comparison,
+    contrasts,
+    convergence,
+    curves,
+    filters,
+    parameters,
+    potentials,
+    table,
+    tradeoff,
+)
 from figures.animation import Iterate
 from figures.comparison import Panel
 from figures.convergence import Descent
@@ -254,3 +265,17 @@ def test_filters_are_animated_in_the_order_of_the_last_step():
     assert moving.figure.texts[0].get_text() == "step 0"
     moving.update(1)
     np.testing.assert_array_equal(shown(moving.figure.axes[0]), c[filters.order(c, w)[0], 0].numpy())
+
+
+def test_thresholds_are_averaged_over_the_filters_on_a_scale_that_is_symmetric_about_one():
+    image = torch.rand(1, 6, 8)
+    thresholds = torch.stack([torch.full((6, 8), 0.5), torch.full((6, 8), 2.0)])
+    thresholds[:, 2, 3] = 1.5
+    figure = contrasts.draw({"measured": image}, thresholds)
+    first, second, _ = figure.axes
+    np.testing.assert_array_equal(shown(first), eight_bit(image))
+    expected = np.ones((6, 8))
+    expected[2, 3] = 1.5
+    np.testing.assert_allclose(shown(second), expected, rtol=1e-6)
+    low, high = second.images[0].get_clim()
+    assert low * high == pytest.approx(1)

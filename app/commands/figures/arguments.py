@@ -86,6 +86,13 @@ def add_kinds(figure: argparse.ArgumentParser, data_root: Add, problem: Add) -> 
         "--accuracy", type=float, metavar="EPS", help="where the solvers stop (default: lower.final_accuracy)"
     )
 
+    contrasts = still(
+        "contrasts",
+        "one image as it was measured, after the guide and in the end, and where how much was taken for noise",
+        ("MODEL", "an adaptive model"),
+    )
+    _images(contrasts, data_root, problem)
+
     tradeoff = still("tradeoff", "PSNR against cost per image", (TABLES, "files of `evaluate --csv` ..."))
     tradeoff.add_argument("--x", choices=("seconds", "iterations"), default="seconds", help="which cost")
 

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from app.assemble import load
 from app.commands.figures.comparison import draw_comparison
 from app.commands.figures.learned import draw_filters, draw_potentials
-from app.commands.figures.lower import animate_reconstruction, draw_convergence
+from app.commands.figures.lower import animate_reconstruction, draw_contrasts, draw_convergence
 from app.commands.figures.runs import animate_filters, draw_curves, draw_parameters
 from app.commands.figures.tables import draw_tradeoff, write_table
 from app.files import write_atomically
@@ -55,6 +55,8 @@ def _still(o: Namespace, settings: list[str], seen: Look) -> Figure:
             return draw_parameters(Path(first), o.log_x, seen)
         case "convergence":
             return draw_convergence(first, o.images, settings, o.data_root, o.only, o.accuracy, seen)
+        case "contrasts":
+            return draw_contrasts(first, o.images, settings, o.data_root, o.only, seen)
         case "tradeoff":
             return draw_tradeoff(o.sources, o.x, seen)
     raise AssertionError(o.kind)

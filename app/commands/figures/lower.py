@@ -14,7 +14,7 @@ from app.lower import agd, lbfgs
 from app.lower.energy import Energy, Solver
 from app.lower.solution import norm
 from app.options import ConfigError
-from figures import animation, convergence
+from figures import animation, contrasts, convergence
 from figures.animation import Animation, Iterate
 from figures.convergence import Descent
 from figures.style import PAPER, FigureError, Look
@@ -69,11 +69,33 @@ def draw_convergence(
 
 def _minimiser(model: str, measured: Measured, settings: list[str], data_root: Path, accuracy: float) -> Tensor:
     regularizer, config = assemble.load(model, [*settings, "run.precision=float64"])
+    if regularizer.regularizer.guiding():
+        raise ConfigError(f"{model} has a guide, which finds another energy in float64: no reference for this figure")
     exact = replace(assemble.reconstructor(config, regularizer, data_root), accuracy=accuracy)
     solution = exact(measured.y.double(), measured.index)
     if not solution.converged:
         raise FigureError(f"the reference could not be certified to {accuracy:.1g}: ask for a larger --accuracy")
     return solution.x
+
+
+def draw_contrasts(
+    model: str,
+    images: str | None,
+    settings: list[str],
+    data_root: Path,
+    only: list[str] | None = None,
+    look: Look = PAPER,
+) -> Figure:
+    """What was measured, what the guide made of it, the reconstruction, and the thresholds that the network chose."""
+    measured = one_image(model, images, only, settings, data_root)
+    reconstruct = measured.reconstruct
+    energy = reconstruct.energy(measured.y, measured.index)
+    found = getattr(energy.functional, "contrasts", None)
+    if found is None:
+        raise ConfigError(f"{model} has no contrasts to draw (regularizer.contrast_channels)")
+    x = reconstruct.solve(energy, energy.start, reconstruct.accuracy).x
+    shown = {"measured": reconstruct.shown(measured.y), "guide": energy.start, "reconstruction": x}
+    return contrasts.draw({title: image[0].cpu() for title, image in shown.items()}, 1 / found[0], look)
 
 
 def animate_reconstruction(

@@ -1,0 +1,35 @@
+"""Where an adaptive field of experts takes how much for noise."""
+
+import numpy as np
+from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from figures.axes import new_figure, thin
+from figures.images import bare, show
+from figures.style import PAPER, Look, plain, style
+
+SHARE = 0.995  # of the pixels lie inside the colour range
+
+
+def draw(images: dict[str, Tensor], thresholds: Tensor, look: Look = PAPER) -> Figure:
+    """{title: image (1 or 3, H, W)}, thresholds 1 / g (K, H, W) -> figure: the images on the true grey scale, then the
+    geometric mean of the thresholds over the filters on a logarithmic scale, white where it is 1."""
+    mean = thresholds.detach().double().log().mean(0).exp().cpu().numpy()
+    reach = max(float(np.quantile(np.maximum(mean, 1 / mean), SHARE)), 1.05)
+    h, w = mean.shape
+    with style(look):
+        figure = new_figure(look, look.width / (len(images) + 1.25) * h / w + 1.5 * look.row)
+        axes = figure.subplots(1, len(images) + 1, squeeze=False)[0]
+        for a, (title, image) in zip(axes, images.items(), strict=False):
+            show(a, image)
+            a.set_title(plain(title))
+        shown = axes[-1].imshow(mean, cmap="RdBu_r", norm=LogNorm(1 / reach, reach), interpolation="auto")
+        bare(axes[-1])
+        axes[-1].set_title("threshold")
+        bar = figure.colorbar(shown, ax=list(axes), fraction=0.05, pad=0.01, extend="both")
+        tick = reach**0.8
+        bar.set_ticks([1 / tick, 1, tick], labels=[f"{value:.2f}" for value in (1 / tick, 1, tick)])
+        bar.minorticks_off()
+        thin(bar)
+    return figure
