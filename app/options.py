@@ -249,8 +249,12 @@ class Config:
             self._check_noise_levels()
         elif r.noise_nodes and not r.start:
             raise ConfigError("regularizer.noise_nodes needs problem.noise_low and noise_high: levels to learn from")
-        if r.name == "icnn":
-            self._check_icnn()
+        if r.name == "icnn" and r.noise_nodes:
+            raise ConfigError("regularizer.noise_nodes is not for icnn, which is the same at all noise levels")
+        if r.name == "icnn" or r.contrast_channels:
+            self._check_no_proof("icnn" if r.name == "icnn" else "regularizer.contrast_channels")
+        if r.contrast_channels and self.problem.learn_kernel:
+            raise ConfigError("problem.learn_kernel is not for regularizer.contrast_channels")
         if self.problem.learn_kernel:
             self._check_learned_kernel()
         if self.lower.uncertified:
@@ -266,16 +270,14 @@ class Config:
         if self.upper.relative_accuracy > 0:
             raise ConfigError("upper.relative_accuracy needs certified errors: set lower.uncertified = false")
 
-    def _check_icnn(self) -> None:
-        if self.regularizer.noise_nodes:
-            raise ConfigError("regularizer.noise_nodes is not for icnn, which is the same at all noise levels")
+    def _check_no_proof(self, what: str) -> None:
         proven = [
             name
             for name, error in (("upper.relative_error", self.upper.relative_error), ("maid.error", self.maid.error))
             if error == "proven"
         ]
         if proven:
-            raise ConfigError(f"{proven[0]} = proven is not for icnn: set it to estimated")
+            raise ConfigError(f"{proven[0]} = proven is not for {what}: set it to estimated")
 
     def _check_noise_levels(self) -> None:
         low, high = self.problem.noise_low, self.problem.noise_high

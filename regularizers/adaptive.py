@@ -54,7 +54,7 @@ class ContrastNetwork(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         first = self.first - self.first.mean((2, 3), keepdim=True)
-        u = F.conv2d(_around(z / REFERENCE, FIRST // 2), _scaled(first)).abs()
+        u = F.conv2d(_around(z, FIRST // 2), _scaled(first)).abs()
         for layer, bias, dilation in zip(self.hidden, self.biases, DILATIONS, strict=True):
             u = F.conv2d(_around(u, dilation), _scaled(layer), bias, dilation=dilation).relu()
         return (math.log(LARGEST) * F.conv2d(u, _scaled(self.last), self.last_bias).tanh()).exp()
@@ -104,7 +104,8 @@ class Adaptive(Regularizer):
         functional = self.base.at(self.noise_level).functional()
         if self.seen is None:
             return functional
-        contrasts = self.network(self.seen)
+        # In units of the noise: one network for all levels then sees much the same at all of them.
+        contrasts = self.network(self.seen / (self.noise_level if self.noise_nodes else REFERENCE))
         if self.base.boundary == "valid":
             r = functional.filters.shape[-1] // 2
             contrasts = contrasts[:, :, r : contrasts.shape[2] - r, r : contrasts.shape[3] - r]

@@ -188,6 +188,7 @@ def test_mistakes_are_one_line(capsys, tmp_path, runs, on):
     channels = ["--set", "regularizer.contrast_channels=4"]
     for settings, message in {
         (*new, *channels): "needs a trained model as guide",
+        (*new, *channels, "--set", "upper.relative_error=proven"): "is not for regularizer.contrast_channels",
         (
             *new,
             *small,
