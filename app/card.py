@@ -19,7 +19,7 @@ class Assessment:
     count: int
     task: str
     noise_level: float
-    kernel: str  # empty where nothing is blurred
+    kernel: str  # problem.kernel, and gaussian:SIZE:WIDTH; empty where nothing is blurred
     psnr: float
     psnr_error: float
     ssim: float
@@ -63,12 +63,19 @@ def assess(
     psnr, ssim = [e.psnr for e in rows], [e.ssim for e in rows]
     return asdict(
         Assessment(
-            images, len(rows), problem.task, problem.noise_level, problem.kernel if problem.task == "deblur" else "",
+            images, len(rows), problem.task, problem.noise_level, kernel(problem),
             fmean(psnr), standard_error(psnr), fmean(ssim), standard_error(ssim), fmean(e.psnr_degraded for e in rows),
             sum(bool(e.converged) for e in rows), accuracy, *bounds, fmean(e.iterations or 0 for e in rows),
             fmean(e.seconds for e in rows), hardware,
         )
     )  # fmt: skip
+
+
+def kernel(problem: Problem) -> str:
+    if problem.task != "deblur":
+        return ""
+    size, width = problem.kernel_size, problem.kernel_width
+    return f"gaussian:{size}:{width:g}" if problem.kernel == "gaussian" else problem.kernel
 
 
 def full_name(config: Config, noise_levels: list[float], kernels: list[str]) -> str:
@@ -82,5 +89,5 @@ def full_name(config: Config, noise_levels: list[float], kernels: list[str]) -> 
     if len(noise_levels) > 1:
         level = "all"
     elif task == "deblur":
-        level = "-".join(dict.fromkeys(Path(kernel.partition(":")[0]).stem for kernel in kernels))
+        level = "-".join(dict.fromkeys(Path(k.partition(":")[0]).stem for k in kernels))
     return f"{family}-{task}-{'color' if config.data.color else 'grey'}-{level}"

@@ -1,6 +1,6 @@
 """Cards of models as text: one line each, or all of one."""
 
-from app.card import Assessment, Card
+from app.card import Assessment, Card, kernel
 
 UNKNOWN = "not recorded"
 REPORTED = "bsds500:bsd68"  # the set on which results are reported
@@ -31,7 +31,7 @@ def overview(cards: list[Card]) -> str:
             )
         if not reported:
             problem = card.config.problem
-            known = measured(problem.task, problem.kernel, problem.noise_level)
+            known = measured(problem.task, kernel(problem), problem.noise_level)
             lines.append((card.name, known, size, UNKNOWN, "", "", "", "", training))
     about = "PSNR: mean over BSD68 and its standard error, in dB. `models show NAME` tells the rest."
     return f"{aligned(lines, left=2)}\n{about}"
@@ -54,7 +54,7 @@ def describe(card: Card) -> str:
         ("file", str(card.file)),
         ("regularizer", f"{kind}; {card.parameters} parameters"),
         ("task", f"{problem.task} {'colour' if data.color else 'grey'} images, "
-                 f"{measured(problem.task, problem.kernel, problem.noise_level)}"),
+                 f"{measured(problem.task, kernel(problem), problem.noise_level)}"),
         ("trained on", f"{data.images}{count}, validated on {data.validation}"),
         *(("command", command) for command in facts.get("commands", [UNKNOWN])),
         ("seed", str(config.run.seed)),
@@ -89,9 +89,9 @@ def _measured(a: Assessment) -> str:
     return measured(a.task, a.kernel, a.noise_level)
 
 
-def measured(task: str, kernel: str, noise_level: float) -> str:
+def measured(task: str, blur: str, noise_level: float) -> str:
     noise = f"{255 * noise_level:g}/255"
-    return f"{kernel}, {noise}" if task == "deblur" else noise
+    return f"{blur}, {noise}" if task == "deblur" else noise
 
 
 def duration(seconds: float) -> str:
