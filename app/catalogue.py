@@ -1,6 +1,7 @@
 """Cards of models as text: one line each, or all of one."""
 
 from app.card import Assessment, Card, kernel
+from app.options import RegularizerOptions
 
 UNKNOWN = "not recorded"
 REPORTED = "bsds500:bsd68"  # the set on which results are reported
@@ -41,18 +42,12 @@ def describe(card: Card) -> str:
     """Everything that the file says."""
     config, facts = card.config, card.facts
     data, regularizer, problem = config.data, config.regularizer, config.problem
-    kind = regularizer.name
-    if kind == "foe":
-        size = regularizer.filter_size
-        kind = f"foe, {regularizer.potential}, {regularizer.filters} filters of {size} x {size}, {regularizer.boundary}"
-    if regularizer.contrast_channels:
-        kind += f", contrasts from {regularizer.contrast_channels} channels, guide {regularizer.start}"
     versions = ", ".join(f"{name} {version}" for name, version in facts.get("versions", {}).items())
     seconds = f"{duration(facts['seconds'])}, " if "seconds" in facts else ""
     count = f" ({data.count} of them)" if data.count else ""
     lines = [
         ("file", str(card.file)),
-        ("regularizer", f"{kind}; {card.parameters} parameters"),
+        ("regularizer", f"{_kind(regularizer)}; {card.parameters} parameters"),
         ("task", f"{problem.task} {'colour' if data.color else 'grey'} images, "
                  f"{measured(problem.task, kernel(problem), problem.noise_level)}"),
         ("trained on", f"{data.images}{count}, validated on {data.validation}"),
@@ -65,6 +60,18 @@ def describe(card: Card) -> str:
     ]  # fmt: skip
     text = "\n".join([card.name, *(f"  {head:12}{value}" for head, value in lines)])
     return f"{text}\n\n{_assessed(card.assessments)}"
+
+
+def _kind(r: RegularizerOptions) -> str:
+    kind = r.name
+    if r.name in ("foe", "crr", "wcrr"):
+        layers = len(r.hidden_channels) + 1
+        size = r.filter_size if r.name == "foe" else 1 + layers * (r.layer_size - 1)
+        kind += f", {r.potential}" if r.name == "foe" else f", {layers} layers of {r.layer_size} x {r.layer_size}"
+        kind += f", {r.filters} filters of {size} x {size}, {r.boundary}"
+    if r.contrast_channels:
+        kind += f", contrasts from {r.contrast_channels} channels, guide {r.start}"
+    return kind
 
 
 def _assessed(assessments: tuple[Assessment, ...]) -> str:
