@@ -97,8 +97,8 @@ class RegularizerOptions:
     )
     contrast_channels: int = _option(
         0,
-        "foe, crr, wcrr: thresholds follow the image: a network of so many channels finds them for every filter and pixel "
-        "from what `start` reconstructs; the regularizer begins as `start`. 0: the same thresholds everywhere",
+        "foe, crr, wcrr: thresholds follow the image: a network of so many channels finds them for every filter and "
+        "pixel from what `start` reconstructs; the regularizer begins as `start`. 0: the same thresholds everywhere",
         at_least=0,
     )
     start: str = _option(
