@@ -14,8 +14,10 @@ SHARE = 0.995  # of the pixels lie inside the colour range
 
 def draw(images: dict[str, Tensor], thresholds: Tensor, look: Look = PAPER) -> Figure:
     """{title: image (1 or 3, H, W)}, thresholds 1 / g (K, H, W) -> figure: the images on the true grey scale, then the
-    geometric mean of the thresholds over the filters on a logarithmic scale, white where it is 1."""
-    mean = thresholds.detach().double().log().mean(0).exp().cpu().numpy()
+    geometric mean of the thresholds over the filters, in units of its median (a common factor belongs to the weights as
+    well), on a logarithmic scale."""
+    logarithm = thresholds.detach().double().log().mean(0)
+    mean = (logarithm - logarithm.median()).exp().cpu().numpy()
     reach = max(float(np.quantile(np.maximum(mean, 1 / mean), SHARE)), 1.05)
     h, w = mean.shape
     with style(look):
@@ -26,7 +28,7 @@ def draw(images: dict[str, Tensor], thresholds: Tensor, look: Look = PAPER) -> F
             a.set_title(plain(title))
         shown = axes[-1].imshow(mean, cmap="RdBu_r", norm=LogNorm(1 / reach, reach), interpolation="auto")
         bare(axes[-1])
-        axes[-1].set_title("threshold")
+        axes[-1].set_title("threshold / median")
         bar = figure.colorbar(shown, ax=list(axes), fraction=0.05, pad=0.01, extend="both")
         tick = reach**0.8
         bar.set_ticks([1 / tick, 1, tick], labels=[f"{value:.2f}" for value in (1 / tick, 1, tick)])

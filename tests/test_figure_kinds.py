@@ -267,11 +267,11 @@ def test_filters_are_animated_in_the_order_of_the_last_step():
     np.testing.assert_array_equal(shown(moving.figure.axes[0]), c[filters.order(c, w)[0], 0].numpy())
 
 
-def test_thresholds_are_averaged_over_the_filters_on_a_scale_that_is_symmetric_about_one():
+def test_thresholds_are_averaged_over_the_filters_on_a_scale_that_is_symmetric_about_the_median():
     image = torch.rand(1, 6, 8)
     thresholds = torch.stack([torch.full((6, 8), 0.5), torch.full((6, 8), 2.0)])
     thresholds[:, 2, 3] = 1.5
-    figure = contrasts.draw({"measured": image}, thresholds)
+    figure = contrasts.draw({"measured": image}, 3 * thresholds)
     first, second, _ = figure.axes
     np.testing.assert_array_equal(shown(first), eight_bit(image))
     expected = np.ones((6, 8))
