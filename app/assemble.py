@@ -85,6 +85,15 @@ def true_kernel(problem: Problem, data_root: Path) -> Tensor:  # -> (h, w)
     return read_kernel(problem.kernel, data_root)
 
 
+def true_kernels(problem: Problem, data_root: Path) -> Callable[[int], Tensor]:
+    """Image -> the kernel (h, w) that measures it outside training: those of levin:all take turns."""
+    if problem.kernel == "levin:all":
+        kernels = levin_kernels(data_root)
+        return lambda image: kernels[image % LEVIN]
+    kernel = true_kernel(problem, data_root)
+    return lambda image: kernel
+
+
 def learned_kernel_error(config: Config, model: Model, data_root: Path) -> float | None:
     """||k - k_true|| / ||k_true|| of a model that reconstructs with a learned kernel."""
     if model.kernel is None or not config.problem.learn_kernel:

@@ -103,7 +103,7 @@ class Evaluation:
     seconds: float
 
 
-Baseline = Callable[[Tensor], Tensor]  # y (1, C, H, W) -> x (1, C, H, W)
+Baseline = Callable[[Tensor, int], Tensor]  # y (1, C, H, W), position of the image in its set -> x (1, C, H, W)
 
 
 def evaluate(
@@ -119,7 +119,7 @@ def evaluate(
             x, bound = solution.x, float(solution.error_bound)
             converged, iterations = bool(solution.converged), int(solution.iterations)
         else:
-            x = baseline(y)
+            x = baseline(y, i)
         seconds = time.perf_counter() - start
         degraded = reconstruct.comparable(y)
         yield Evaluation(

@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from app import baselines
+from app import assemble, baselines
 from app.cli import BASELINES, main
 from app.commands import baselines as command
+from app.losses import psnr
 from app.physics import deblurring
 from datasets.image_sets import ImageSet
+from datasets.images import read_image
 from tests.test_cli import refused
 from tests.test_models import tiny_model  # noqa: F401  (fixtures)
 
@@ -106,15 +108,28 @@ def test_baselines_see_the_measurements_of_the_models(
     assert "has no metric" in refused(capsys, *both, "--metrics", "iterations", "--out", tmp_path / "t.md")
 
 
-def test_the_tuned_parameter_is_the_best_on_the_images_of_tuning(tmp_path, tiny_model, photograph):
-    from app import assemble
-    from app.losses import psnr
-    from datasets.images import read_image
+def test_wiener_knows_which_kernel_measured_an_image(tmp_path, monkeypatch, tiny_model, photograph):
+    (tmp_path / "kernels").mkdir()
+    kernels = {f"k{n}": np.random.default_rng(n).random((3 + n % 3 * 2,) * 2) for n in range(1, 9)}
+    np.savez(tmp_path / "kernels" / "Levin09.npz", **kernels)
+    monkeypatch.setattr(command, "_images_to_tune_on", lambda *_: ImageSet("one", (photograph,)))
+    model, config = assemble.load(str(tiny_model), ["problem.task=deblur", "problem.kernel=levin:all"])
+    measured = assemble.reconstructor(config, model, tmp_path)
+    method = command.prepare("wiener", config, measured, tmp_path, True).method
+    clean = read_image(photograph, False)[None]
+    for image in (0, 3, 10):
+        y = measured.measure(clean, (image,))
+        quality = [float(psnr(method(y, i), clean)) for i in range(8)]
+        assert quality.index(max(quality)) == image % 8
 
+
+def test_the_tuned_parameter_is_the_best_on_the_images_of_tuning(tmp_path, tiny_model, photograph):
     model, config = assemble.load(str(tiny_model), [])
     measured = assemble.reconstructor(config, model, tmp_path)
     images = ImageSet("one", (photograph,))
-    best = command._tune(baselines.total_variation, images, False, measured, (0.01, 1.0), "")
+    best = command._tune(
+        lambda y, i, value: baselines.total_variation(y, value), images, False, measured, (0.01, 1.0), ""
+    )
     clean = read_image(photograph, False)[None]
     y = measured.measure(clean, (0,))
     quality = {w: float(psnr(baselines.total_variation(y, w), clean)) for w in [best, *np.geomspace(0.01, 1, 40)]}

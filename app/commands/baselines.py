@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from statistics import fmean
@@ -11,7 +10,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from app import baselines
-from app.assemble import true_kernel
+from app.assemble import true_kernels
 from app.evaluate import Baseline, Reconstructor
 from app.losses import psnr
 from app.options import Config, ConfigError
@@ -52,17 +51,18 @@ def prepare(name: str, config: Config, measured: Reconstructor, data_root: Path,
     """`measured` draws the noise, of the images to tune on as of all others."""
     sigma, label = config.problem.noise_level, f"{name} (baseline)"
     if name in ("tv", "wiener"):
-        parameter, method, (low, high) = "weight", baselines.total_variation, (0.1 * sigma, 2 * sigma)
+        parameter, limits = "weight", (0.1 * sigma, 2 * sigma)
+        method = lambda y, i, value: baselines.total_variation(y, value)  # noqa: E731
         if name == "wiener":
-            kernel = true_kernel(config.problem, data_root)
-            parameter, (low, high) = "balance", (1e-3 * sigma, 1e3 * sigma)
-            method = lambda y, value: baselines.wiener(y, kernel, value)  # noqa: E731
+            kernels = true_kernels(config.problem, data_root)
+            parameter, limits = "balance", (1e-3 * sigma, 1e3 * sigma)
+            method = lambda y, i, value: baselines.wiener(y, kernels(i), value)  # noqa: E731
         found = _images_to_tune_on(data_root, config.data.color)
-        value = _tune(method, found, config.data.color, measured, (low, high), "" if quiet else f"tuning {name}")
+        value = _tune(method, found, config.data.color, measured, limits, "" if quiet else f"tuning {name}")
         about = f"{baselines.ABOUT[name]}, {parameter} {value:.3g} tuned on {found.name}"
-        return Prepared(label, about, lambda y: method(y, value))
+        return Prepared(label, about, lambda y, i: method(y, i, value))
     methods = {"wavelet": baselines.wavelet, "nlm": baselines.nonlocal_means, "bm3d": baselines.bm3d}
-    return Prepared(label, baselines.ABOUT[name], partial(methods[name], sigma=sigma))
+    return Prepared(label, baselines.ABOUT[name], lambda y, i: methods[name](y, sigma))
 
 
 def _images_to_tune_on(data_root: Path, color: bool) -> ImageSet:
@@ -73,7 +73,7 @@ def _images_to_tune_on(data_root: Path, color: bool) -> ImageSet:
 
 
 def _tune(
-    method: Callable[[Tensor, float], Tensor],
+    method: Callable[[Tensor, int, float], Tensor],
     images: ImageSet,
     color: bool,
     measured: Reconstructor,
@@ -87,6 +87,6 @@ def _tune(
 
         def quality(value: float) -> float:
             bar.update()
-            return fmean(float(psnr(method(a, value), b)) for a, b in zip(y, clean, strict=True))
+            return fmean(float(psnr(method(a, i, value), b)) for i, (a, b) in enumerate(zip(y, clean, strict=True)))
 
         return baselines.golden_section(quality, *limits)
