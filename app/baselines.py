@@ -22,7 +22,7 @@ PACKAGES = {"wavelet": "pywt", "bm3d": "bm3d"}  # what is not among the program'
 
 
 def total_variation(y: Tensor, weight: float) -> Tensor:
-    """argmin_x 1/2 ||x - y||^2 + weight TV(x), isotropic, channels coupled (Chambolle, JMIV 2004)."""
+    """argmin_x 1/2 ||x - y||^2 + weight TV(x), isotropic, channel by channel (Chambolle, JMIV 2004)."""
     return _through(lambda image, axis: restoration.denoise_tv_chambolle(image, weight, channel_axis=axis), y)
 
 
