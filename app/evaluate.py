@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from app.guided import completed
 from app.losses import psnr, ssim
 from app.lower.energy import Energy, Functional, Operator, Solver
-from app.lower.guided import completed
 from app.lower.solution import LowerSolution
 from app.physics import OperatorFactory
 from datasets.images import read_image

@@ -9,10 +9,10 @@ from PIL import Image
 from skimage.data import camera
 
 from app.cli import main
+from app.guided import completed
 from app.losses import SquaredError
 from app.lower import lbfgs
 from app.lower.energy import Energy
-from app.lower.guided import completed
 from app.models import load_model
 from app.physics import denoising
 from app.upper.hypergradient import hypergradient

@@ -19,6 +19,7 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
     "app/options.py": (set(), {"torch", "deepinv", "numpy"}),
     "app/config.py": ({"app.options"}, {"torch", "deepinv", "numpy"}),
     "app/physics.py": ({"datasets"}, set()),
+    "app/guided.py": ({"app.lower", "regularizers"}, {"deepinv", "numpy"}),
     "app/semi_blind.py": ({"app.lower", "datasets", "regularizers"}, {"deepinv", "numpy"}),
     "app/training": (
         {
@@ -28,6 +29,7 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
             "app.config",
             "app.options",
             "app.files",
+            "app.guided",
             "app.losses",
             "app.models",
             "app.physics",

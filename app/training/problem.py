@@ -4,9 +4,9 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from app.guided import completed
 from app.losses import SquaredError
 from app.lower.energy import Energy, Functional, Solver
-from app.lower.guided import completed
 from app.models import Model
 from app.physics import OperatorFactory
 from app.semi_blind import SemiBlind
