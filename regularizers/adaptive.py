@@ -27,8 +27,10 @@ from regularizers.noise_levels import REFERENCE
 from regularizers.regularizer import Regularizer, Sensitivity
 
 FIRST, SIZE = 7, 3  # sides of the filters of the network
-DILATIONS = (2, 4)  # of its hidden layers: g sees 19 x 19 pixels
+DILATIONS = (2, 4)  # of its hidden layers
+REACH = FIRST // 2 + SIZE // 2 * sum(DILATIONS)  # g sees pixels so far away in each direction
 LARGEST = 4.0  # of g and of 1 / g
+STRIP = 4_000_000  # numbers in a layer at a time, where nothing is to be differentiated
 
 
 class ContrastNetwork(nn.Module):
@@ -53,6 +55,19 @@ class ContrastNetwork(nn.Module):
         self.last_bias = nn.Parameter(torch.zeros(filters))
 
     def forward(self, z: Tensor) -> Tensor:
+        """Strip by strip of a large image, whose layers would take several times the memory of all else."""
+        if torch.is_grad_enabled():
+            return self._contrasts(z)
+        batch, _, height, width = z.shape
+        found = z.new_empty(batch, len(self.last), height, width)
+        rows = max(1, STRIP // (batch * len(self.first) * width))
+        for i in range(0, height, rows):
+            above = min(i, REACH)
+            strip = self._contrasts(z[:, :, i - above : i + rows + REACH])
+            found[:, :, i : i + rows] = strip[:, :, above : above + rows]
+        return found
+
+    def _contrasts(self, z: Tensor) -> Tensor:
         first = self.first - self.first.mean((2, 3), keepdim=True)
         u = F.conv2d(_around(z, FIRST // 2), _scaled(first)).abs()
         for layer, bias, dilation in zip(self.hidden, self.biases, DILATIONS, strict=True):

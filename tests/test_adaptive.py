@@ -76,6 +76,15 @@ def test_contrasts_of_one_are_the_base_and_those_of_c_are_rescaled():
     assert adaptive(MCP, "circular", 1).given(1e9 * x).frozen().contrasts.min() >= LARGEST**-1
 
 
+def test_contrasts_of_a_large_image_have_no_seams(monkeypatch):
+    r, z = adaptive(MCP, "circular", 1), torch.rand(2, 1, 61, 40, dtype=torch.float64)
+    whole = r.network(z)
+    for rows in (61, 30, 7, 1):
+        monkeypatch.setattr("regularizers.adaptive.STRIP", rows * 2 * 5 * 40)
+        with torch.no_grad():
+            torch.testing.assert_close(r.network(z), whole)
+
+
 def test_an_image_has_its_own_contrasts_wherever_it_is_in_a_batch():
     r, y = adaptive(MCP, "circular", 1), images(2, 1)
     energy, second = Energy(Identity(), r.frozen(), y), torch.tensor([1])
