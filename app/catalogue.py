@@ -9,7 +9,7 @@ REPORTED = "bsds500:bsd68"  # the set on which results are reported
 
 def overview(cards: list[Card]) -> str:
     """One line for each way in which a model was assessed on BSD68, or on whatever it was assessed."""
-    lines = [("model", "measured", "size", "PSNR ± SE", "certified", "mu", "gradients", "s/image", "training")]
+    lines = [("model", "measured", "size", "PSNR ± SE", "proven", "mu", "grads", "s/image", "training")]
     for card in cards:
         seconds = card.facts.get("seconds")
         training = UNKNOWN if seconds is None else duration(seconds)
@@ -34,7 +34,10 @@ def overview(cards: list[Card]) -> str:
             problem = card.config.problem
             known = measured(problem.task, kernel(problem), problem.noise_level)
             lines.append((card.name, known, size, UNKNOWN, "", "", "", "", training))
-    about = "PSNR: mean over BSD68 and its standard error, in dB. `models show NAME` tells the rest."
+    about = (
+        "PSNR: mean over BSD68 and its standard error, in dB. proven: images with a certified error. grads: gradients of "
+        "h per image.\n`models show NAME` tells the rest."
+    )
     return f"{aligned(lines, left=2)}\n{about}"
 
 
@@ -98,7 +101,7 @@ def _measured(a: Assessment) -> str:
 
 def measured(task: str, blur: str, noise_level: float) -> str:
     noise = f"{255 * noise_level:g}/255"
-    return f"{blur}, {noise}" if task == "deblur" else noise
+    return f"{blur} {noise}" if task == "deblur" else noise
 
 
 def duration(seconds: float) -> str:
