@@ -35,8 +35,8 @@ def overview(cards: list[Card]) -> str:
             known = measured(problem.task, kernel(problem), problem.noise_level)
             lines.append((card.name, known, size, UNKNOWN, "", "", "", "", training))
     about = (
-        "PSNR: mean over BSD68 and its standard error, in dB. proven: images with a certified error. grads: gradients of "
-        "h per image.\n`models show NAME` tells the rest."
+        "PSNR: mean over BSD68 and its standard error, in dB. proven: images with a certified error.\n"
+        "grads: gradients of h per image. `models show NAME` tells the rest."
     )
     return f"{aligned(lines, left=2)}\n{about}"
 
