@@ -73,9 +73,14 @@ def operator_factory(config: Config, data_root: Path, training: bool = False) ->
     if problem.task == "superres":
         return super_resolution(problem.factor, problem.antialias, device, dtype)
     if problem.kernel == "levin:all":
-        choose = drawn(LEVIN, config.run.seed) if training else lambda image: image % LEVIN
+        choose = drawn(LEVIN, config.run.seed) if training else _in_turn
         return deblurring_by_any(levin_kernels(data_root), choose, device, dtype)
     return deblurring(true_kernel(problem, data_root), device, dtype)
+
+
+def _in_turn(image: int) -> int:
+    """Which of levin:all measures an image outside training."""
+    return image % LEVIN
 
 
 def true_kernel(problem: Problem, data_root: Path) -> Tensor:  # -> (h, w)
@@ -86,10 +91,10 @@ def true_kernel(problem: Problem, data_root: Path) -> Tensor:  # -> (h, w)
 
 
 def true_kernels(problem: Problem, data_root: Path) -> Callable[[int], Tensor]:
-    """Image -> the kernel (h, w) that measures it outside training: those of levin:all take turns."""
+    """Image -> the kernel (h, w) that measures it outside training."""
     if problem.kernel == "levin:all":
         kernels = levin_kernels(data_root)
-        return lambda image: kernels[image % LEVIN]
+        return lambda image: kernels[_in_turn(image)]
     kernel = true_kernel(problem, data_root)
     return lambda image: kernel
 

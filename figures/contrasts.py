@@ -23,7 +23,7 @@ def draw(images: dict[str, Tensor], thresholds: Tensor, look: Look = PAPER) -> F
     with style(look):
         figure = new_figure(look, look.width / (len(images) + 1.25) * h / w + 1.5 * look.row)
         axes = figure.subplots(1, len(images) + 1, squeeze=False)[0]
-        for a, (title, image) in zip(axes, images.items(), strict=False):
+        for a, (title, image) in zip(axes[:-1], images.items(), strict=True):
             show(a, image)
             a.set_title(plain(title))
         shown = axes[-1].imshow(mean, cmap="RdBu_r", norm=LogNorm(1 / reach, reach), interpolation="auto")

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from regularizers.foe import FieldOfExperts, FieldOfExpertsFunctional
 from regularizers.noise_levels import REFERENCE
-from regularizers.regularizer import Regularizer, Sensitivity
+from regularizers.regularizer import Regularizer
 
 FIRST, SIZE = 7, 3  # sides of the filters of the network
 DILATIONS = (2, 4)  # of its hidden layers
@@ -125,6 +125,3 @@ class Adaptive(Regularizer):
             r = functional.filters.shape[-1] // 2
             contrasts = contrasts[:, :, r : contrasts.shape[2] - r, r : contrasts.shape[3] - r]
         return replace(functional, contrasts=contrasts)
-
-    def sensitivity(self, x: Tensor, q: Tensor, radius: Tensor) -> Sensitivity:
-        raise NotImplementedError("nothing is proven of how contrasts depend on the parameters of its network")

@@ -96,6 +96,7 @@ class Regularizer(Prior):
         return None
 
     def given(self, z: Tensor) -> Self:  # (B, C, H, W)
+        """R for the images whose reconstructions by the guide are z; of a regularizer that has one."""
         raise NotImplementedError
 
     def functional(self) -> Functional:
