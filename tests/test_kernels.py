@@ -90,12 +90,12 @@ def test_results_do_not_depend_on_the_number_of_threads():
 
 @needs_compiler
 def test_views_are_read_correctly(monkeypatch):
-    functional = field(1, 4, 3, "huber", "valid", torch.float32)
-    x, v = torch.randn(2, 2, 1, 20, 30).transpose(-1, -2), torch.randn(2, 1, 60, 20)[:, :, ::2]
-    x = x[0]
+    functional = field(1, 4, 3, "huber", "valid", torch.float64)
+    x = torch.randn(2, 1, 20, 30, dtype=torch.float64).transpose(-1, -2)
+    v = torch.randn(2, 1, 60, 20, dtype=torch.float64)[:, :, ::2]
     transposed = replace(functional, filters=functional.filters.transpose(2, 3))
     for a, b in zip(everything(transposed, x, v), in_torch(transposed, x, v, monkeypatch), strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
 
 
 def test_without_a_compiler_there_is_one_warning_and_the_same_result(monkeypatch, tmp_path):
