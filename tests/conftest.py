@@ -10,6 +10,12 @@ ROOT = Path(__file__).parent.parent
 os.environ.setdefault("MPLBACKEND", "Agg")
 
 
+@pytest.fixture(autouse=True)
+def seeded():
+    """What a test draws is the same in every run, whatever ran before it."""
+    torch.manual_seed(0)
+
+
 @pytest.fixture
 def double():
     """float64 as the default type, so that module parameters are built in it."""

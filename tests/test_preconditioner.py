@@ -67,13 +67,17 @@ def test_conjugate_gradients_need_far_fewer_products_with_it():
     assert fast.iterations[0] < 0.7 * plain.iterations[0]
 
 
-def test_it_is_finite_where_float32_loses_the_colours_that_the_regularizer_hardly_couples():
-    """Filters that see luminance alone, weighted 10^9 times the data: C is singular but for rounding."""
-    regularizer = FieldOfExperts(3, 4, 3, HUBER, "circular", weight=1e9, smoothing=1.0)
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("seed", range(10))
+def test_it_is_definite_where_float32_loses_what_the_regularizer_hardly_sees(channels, seed):
+    """The mean, and colours where all filters see luminance alone, weighted 10^9 times the data: what rounding leaves
+    of the symbol of R, which is zero there, is larger than the data's, and negative or not."""
+    random = torch.Generator().manual_seed(seed)
+    regularizer = FieldOfExperts(channels, 4, 3, HUBER, "circular", weight=1e9, smoothing=1.0).float()
     with torch.no_grad():
-        regularizer.raw_filters.copy_(torch.randn(4, 1, 3, 3, generator=torch.Generator().manual_seed(0)))
-    x = torch.rand(2, 3, 12, 12, dtype=torch.float32)
-    operator = denoising(CPU)(torch.Size((3, 12, 12)), (0, 1))
-    applied = preconditioner(Energy(operator, regularizer.float().frozen(), x), x)(x)
+        regularizer.raw_filters.copy_(torch.randn(4, 1, 3, 3, generator=random))
+    x = torch.rand(2, channels, 12, 12, dtype=torch.float32, generator=random)
+    operator = denoising(CPU)(torch.Size((channels, 12, 12)), (0, 1))
+    applied = preconditioner(Energy(operator, regularizer.frozen(), x), x)(x)
     assert applied.isfinite().all()
     assert ((applied * x).sum((1, 2, 3)) > 0).all()

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from app.lower.energy import Energy
 
-ROUNDINGS = 4  # of a trace that may be lost in an entry of C
+ROUNDINGS = 4  # of the sum behind a symbol that may be lost in it
 
 
 @dataclass(frozen=True)
@@ -50,16 +50,13 @@ def preconditioner(energy: Energy, x: Tensor) -> Preconditioner:  # x (B, C, H, 
     least = energy.ridge if energy.assumed is None else max(energy.ridge, energy.assumed)  # keeps P definite
     diagonal = diagonal + data_diagonal + least
     unscale = (diagonal / diagonal.mean((2, 3), keepdim=True)).rsqrt_()
-    symbol = _symbol(stencil, x.shape[2:])
+    # Where R's symbol is zero, what rounding leaves of it may be negative and larger than the data's: add what it can be.
+    lost = ROUNDINGS * torch.finfo(x.dtype).eps * stencil.diagonal(dim1=1, dim2=2).abs().sum((1, 2, 3))
     identity = torch.eye(x.shape[1], dtype=x.dtype, device=x.device)[:, :, None, None]
-    symbol = symbol + identity * (data_symbol + least)
+    symbol = _symbol(stencil, x.shape[2:]) + identity * (data_symbol + least + lost.view(-1, 1, 1, 1, 1))
     if x.shape[1] == 1:
         return Preconditioner(unscale, (1 / symbol.real[:, 0]).unsqueeze(-1).repeat(1, 1, 1, 1, 2))
-    symbol = symbol.movedim((1, 2), (-2, -1))
-    # Colours that R hardly couples would be lost to rounding beside those where it is huge, and C singular.
-    rounding = torch.finfo(x.dtype).eps * symbol.diagonal(dim1=-2, dim2=-1).real.sum(-1)
-    symbol.diagonal(dim1=-2, dim2=-1).add_(ROUNDINGS * rounding.unsqueeze(-1))
-    return Preconditioner(unscale, torch.linalg.inv(symbol).movedim((-2, -1), (1, 2)))
+    return Preconditioner(unscale, torch.linalg.inv(symbol.movedim((1, 2), (-2, -1))).movedim((-2, -1), (1, 2)))
 
 
 def _symbol(stencil: Tensor, shape: torch.Size) -> Tensor:  # (B, C, C, 2 r + 1, 2 r + 1) -> (B, C, C, H, W // 2 + 1)
