@@ -12,7 +12,7 @@ def overview(cards: list[Card]) -> str:
     lines = [("model", "measured", "size", "PSNR ± SE", "proven", "mu", "grads", "s/image", "training")]
     for card in cards:
         seconds = card.facts.get("seconds")
-        training = UNKNOWN if seconds is None else duration(seconds)
+        training = UNKNOWN if seconds is None else duration(seconds + card.facts.get("seconds_before", 0.0))
         reported = [a for a in card.assessments if a.images == REPORTED] or list(card.assessments)
         size = str(card.parameters)
         for a in reported:
@@ -47,6 +47,8 @@ def describe(card: Card) -> str:
     data, regularizer, problem = config.data, config.regularizer, config.problem
     versions = ", ".join(f"{name} {version}" for name, version in facts.get("versions", {}).items())
     seconds = f"{duration(facts['seconds'])}, " if "seconds" in facts else ""
+    before = facts.get("seconds_before", 0.0)
+    origin = f", after {duration(before)} for the model it began with" if before else ""
     count = f" ({data.count} of them)" if data.count else ""
     lines = [
         ("file", str(card.file)),
@@ -56,7 +58,7 @@ def describe(card: Card) -> str:
         ("trained on", f"{data.images}{count}, validated on {data.validation}"),
         *(("command", command) for command in facts.get("commands", [UNKNOWN])),
         ("seed", str(config.run.seed)),
-        ("training", f"{seconds}{facts.get('step', '?')} steps, {facts.get('computations', '?')} computations"),
+        ("training", f"{seconds}{facts.get('step', '?')} steps, {facts.get('computations', '?')} computations{origin}"),
         ("hardware", "; ".join(facts.get("hardware", [UNKNOWN]))),
         ("date", facts.get("date", UNKNOWN)),
         ("versions", versions or UNKNOWN),

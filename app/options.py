@@ -102,7 +102,9 @@ class RegularizerOptions:
         at_least=0,
     )
     start: str = _option(
-        "", "begin with the regularizer of this model, a run folder or a file: its architecture and weights"
+        "",
+        "begin with the regularizer of this model, a run folder or a file: its architecture and weights. A larger "
+        "filter_size (foe), another weak_convexity and shared_potential = false refine it",
     )
     learn: Literal["all", "scale"] = _option(
         "all", "everything, or two numbers: amplitude a and contrast c of (a / c^2) R(c x), R that of `start`"

@@ -1,6 +1,11 @@
-"""Training that begins with a trained regularizer: with all of it, or with its amplitude and contrast alone."""
+"""Training that begins with a trained regularizer: with all of it, refined or not, or with its amplitude and contrast
+alone."""
 
 from dataclasses import fields, replace
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from app.models import Model, build_model, load_model
 from app.options import Config, ConfigError, RegularizerOptions
@@ -25,14 +30,14 @@ def begin(config: Config) -> tuple[Config, Model]:
     if start is None:
         return config, model
     trained, old = start
-    regularizer = model.regularizer
+    regularizer, known = model.regularizer, trained.regularizer.state_dict()
     if isinstance(regularizer, Adaptive) and not isinstance(trained.regularizer, Adaptive):
-        regularizer.base.load_state_dict(trained.regularizer.state_dict())
-        regularizer.guide.load_state_dict(trained.regularizer.state_dict())
+        _adopt(regularizer.base, known)
+        _adopt(regularizer.guide, known)
     elif isinstance(regularizer, Rescaled) and not isinstance(trained.regularizer, Rescaled):
-        regularizer.base.load_state_dict(trained.regularizer.state_dict())
+        _adopt(regularizer.base, known)
     else:
-        regularizer.load_state_dict(trained.regularizer.state_dict())
+        _adopt(regularizer, known)
     before, now = old.problem.noise_level, config.problem.noise_level
     if isinstance(regularizer, Rescaled) and before > 0 and now > 0:
         regularizer.amplify((now / before) ** 2)
@@ -54,17 +59,46 @@ def _with_start(config: Config) -> tuple[Config, tuple[Model, Config] | None]:
         raise ConfigError(f"{wanted.start} was trained with data.color = {str(old.data.color).lower()}: set the same")
     if old.regularizer.learn == "scale" and wanted.learn == "all":
         raise ConfigError(f"{wanted.start} is a rescaled regularizer: set regularizer.learn = scale")
+    refined = _refined(wanted, old.regularizer)
     for option in fields(RegularizerOptions):
         mine, theirs = (getattr(options, option.name) for options in (wanted, old.regularizer))
-        if option.name not in OWN and mine not in (option.default, theirs):
+        if option.name not in (*OWN, *refined) and mine not in (option.default, theirs):
             raise ConfigError(
-                f"regularizer.{option.name} = {mine!r}, but {wanted.start} has {theirs!r}: leave out all keys "
-                f"of [regularizer] but start and learn"
+                f"regularizer.{option.name} = {mine!r}, but {wanted.start} has {theirs!r}: leave out all keys of "
+                f"[regularizer] but start, learn, a larger filter_size, weak_convexity and shared_potential = false"
             )
     known, channels = old.regularizer.contrast_channels, wanted.contrast_channels
     if known and channels not in (0, known):
         raise ConfigError(f"{wanted.start} has regularizer.contrast_channels = {known}: leave it out")
     if (known or channels) and wanted.learn == "scale":
         raise ConfigError("a regularizer with contrast_channels cannot be rescaled: set regularizer.learn = all")
-    architecture = replace(old.regularizer, start=wanted.start, learn=wanted.learn, contrast_channels=known or channels)
+    architecture = replace(old.regularizer, **refined, **{name: getattr(wanted, name) for name in OWN})
+    architecture = replace(architecture, contrast_channels=known or channels)
     return replace(config, regularizer=architecture), (model, old)
+
+
+def _refined(wanted: RegularizerOptions, old: RegularizerOptions) -> dict[str, Any]:
+    """Those keys in which the architecture may differ from that of the start, with their new values."""
+    if wanted.learn == "scale" or wanted.contrast_channels or old.contrast_channels:
+        return {}
+    default = RegularizerOptions()
+    may = {
+        "filter_size": old.name == "foe" and wanted.filter_size > old.filter_size,
+        "shared_potential": old.shared_potential,
+        "weak_convexity": True,
+    }
+    new = {name: getattr(wanted, name) for name, allowed in may.items() if allowed}
+    return {name: value for name, value in new.items() if value != getattr(default, name)}
+
+
+def _adopt(regularizer: nn.Module, known: dict[str, Tensor]) -> None:
+    """Begin as the regularizer with these tensors: its filters in a margin of zeros, its potential for each filter."""
+    tensors = dict(known)
+    for name, now in regularizer.state_dict().items():
+        before = known[name]
+        if name.endswith("raw_filters") and now.shape != before.shape:
+            centred = before - before.mean((2, 3), keepdim=True)  # what is centred in the margin is not what was before
+            tensors[name] = F.pad(centred, 4 * ((now.shape[-1] - before.shape[-1]) // 2,))
+        elif name.endswith("raw_shape"):
+            tensors[name] = before.expand_as(now)
+    regularizer.load_state_dict(tensors)

@@ -123,6 +123,57 @@ def test_all_of_a_model_can_be_the_start(tmp_path, on, start):
         torch.testing.assert_close(a, b)
 
 
+@pytest.fixture(scope="module")
+def refined(tmp_path_factory, on) -> tuple[Path, Path]:
+    """A weakly convex model with one learned potential, and what became of it in one step too short to be seen."""
+    weak = ("regularizer.potential=weak_spline", "regularizer.weight=0.05", "regularizer.smoothing=0.005")
+    folder = tmp_path_factory.mktemp("runs")
+    first, second = folder / "first", folder / "second"
+    assert main(["train", "foe-denoise", "--out", str(first), *on, *assigned(*SMALL, *weak)]) == 0
+    new = ("filters=3", "filter_size=5", "shared_potential=false", "weak_convexity=0.5", f"start={first}")
+    settings = assigned(*weak, *(f"regularizer.{s}" for s in new), "upper.step_size=1e-9", "run.steps=1")
+    assert main(["train", "foe-denoise", "--out", str(second), *on, *settings]) == 0
+    return first, second
+
+
+def test_a_start_is_refined(refined):
+    """Larger filters, a potential for each and another rho: R of the start, times the ratio of both rho."""
+    (before, _), (after, config) = (load_model(str(folder)) for folder in refined)
+    options = config.regularizer
+    assert (options.filter_size, options.shared_potential, options.weak_convexity) == (5, False, 0.5)
+    assert after.regularizer.state_dict()["raw_filters"].shape[-1] == 5
+    assert len(after.regularizer.state_dict()["raw_shape"]) == 3
+    x = torch.rand(2, 1, 20, 24)
+    old, new = before.regularizer.frozen().gradient(x), after.regularizer.frozen().gradient(x)
+    torch.testing.assert_close(new, old * 0.5 / 0.95, rtol=1e-3, atol=1e-5)
+    weak, weaker = (model.regularizer.frozen().curvature()[0] for model in (before, after))
+    assert weaker == pytest.approx(weak * 0.5 / 0.95, rel=1e-3)
+
+
+def test_what_can_not_be_refined_is_refused(capsys, tmp_path, on, refined):
+    same = assigned("regularizer.filters=3", "regularizer.weight=0.05", "regularizer.smoothing=0.005")
+    new = ["train", "foe-denoise", "--out", tmp_path / "new", *on, *same, *assigned(f"regularizer.start={refined[1]}")]
+    for settings, message in {
+        ("filter_size=3",): "filter_size = 3, but",
+        ("potential=log",): "potential = 'log', but",
+        ("boundary=valid",): "boundary = 'valid', but",
+        ("learn=scale", "weak_convexity=0.9"): "weak_convexity = 0.9, but",
+        ("contrast_channels=4", "filter_size=9"): "filter_size = 9, but",
+    }.items():
+        assert message in refused(capsys, *new, *assigned(*(f"regularizer.{s}" for s in settings)))
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_model_tells_the_training_of_its_start(capsys, refined):
+    first, second = (read_facts(folder / "model.safetensors") for folder in refined)
+    assert first["seconds_before"] == 0
+    assert second["seconds_before"] == first["seconds"] > 0
+    assert second["commands"][:-1] == first["commands"]
+    assert str(refined[0]) in second["commands"][-1]
+    assert main(["models", "show", str(refined[1])]) == 0
+    assert "for the model it began with" in capsys.readouterr().out
+
+
 def test_without_certificates_everything_says_so(capsys, tmp_path, on):
     mcp = assigned("regularizer.potential=mcp", "regularizer.weight=0.05", "regularizer.smoothing=0.005", *SMALL)
     run = tmp_path / "run"

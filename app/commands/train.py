@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -18,7 +19,7 @@ from app.commands.figures.runs import draw_curves
 from app.losses import psnr
 from app.lower.solution import NOT_CERTIFIED, NonFiniteError, NotStronglyConvexError
 from app.lower.stationary import certified_or_stationary
-from app.models import Model, build_model, read_facts
+from app.models import Model, build_model, find_model, read_facts
 from app.options import Config, ConfigError
 from app.protocol import images_to_learn_from
 from app.provenance import processor
@@ -46,7 +47,7 @@ def train(
     """`command` is what the user typed."""
     config, model = transfer.begin(config)
     training = _training(config, model, folder, data_root)
-    training = replace(training, provenance=_provenance({}, command, training))
+    training = replace(training, provenance=_provenance(_ancestor(config.regularizer.start), command, training))
     return _run(training, training_loop.begin(training), data_root, quiet, draw)
 
 
@@ -74,7 +75,15 @@ def training_psnr(config: Config, folder: Path, data_root: Path) -> float:
     return float(torch.cat(values)[: len(whole.patches)].mean())
 
 
-def _past(folder: Path) -> dict[str, list[str]]:
+def _ancestor(start: str) -> dict[str, Any]:
+    """The provenance of the model that a run begins with, all of whose training came before."""
+    if not start:
+        return {}
+    facts = read_facts(find_model(start))
+    return facts | {"seconds_before": facts.get("seconds_before", 0.0) + facts.get("seconds", 0.0)}
+
+
+def _past(folder: Path) -> dict[str, Any]:
     """The provenance of a run so far; nothing where its model file is lost, which resuming writes anew."""
     try:
         return read_facts(folder / "model.safetensors")
@@ -82,10 +91,14 @@ def _past(folder: Path) -> dict[str, list[str]]:
         return {}
 
 
-def _provenance(past: dict[str, list[str]], command: str, training: Training) -> dict[str, list[str]]:
-    """Every command and every machine that had a part in a run, the present ones last."""
+def _provenance(past: dict[str, Any], command: str, training: Training) -> dict[str, Any]:
+    """Every command and machine that had a part in a run, the present ones last, and the time before its start."""
     machines = [*past.get("hardware", []), processor(training.problem.device)]
-    return {"commands": [*past.get("commands", []), command], "hardware": list(dict.fromkeys(machines))}
+    return {
+        "commands": [*past.get("commands", []), command],
+        "hardware": list(dict.fromkeys(machines)),
+        "seconds_before": past.get("seconds_before", 0.0),
+    }
 
 
 def _training(config: Config, model: Model, folder: Path, data_root: Path) -> Training:

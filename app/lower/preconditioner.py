@@ -50,7 +50,7 @@ def preconditioner(energy: Energy, x: Tensor) -> Preconditioner:  # x (B, C, H, 
     least = energy.ridge if energy.assumed is None else max(energy.ridge, energy.assumed)  # keeps P definite
     diagonal = diagonal + data_diagonal + least
     unscale = (diagonal / diagonal.mean((2, 3), keepdim=True)).rsqrt_()
-    # Where R's symbol is zero, what rounding leaves of it may be negative and larger than the data's: add what it can be.
+    # Where R's symbol is zero, what rounding leaves of it may be negative and larger than the data's: add as much.
     lost = ROUNDINGS * torch.finfo(x.dtype).eps * stencil.diagonal(dim1=1, dim2=2).abs().sum((1, 2, 3))
     identity = torch.eye(x.shape[1], dtype=x.dtype, device=x.device)[:, :, None, None]
     symbol = _symbol(stencil, x.shape[2:]) + identity * (data_symbol + least + lost.view(-1, 1, 1, 1, 1))

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -43,7 +44,7 @@ class Training:
     state: State
     selection: Selection
     validate: Callable[[], float]  # mean held-out PSNR in dB
-    provenance: dict[str, list[str]] = field(default_factory=dict)  # what else the model file says about the run
+    provenance: dict[str, Any] = field(default_factory=dict)  # what else the model file says about the run
 
     @property
     def checkpoint_path(self) -> Path:
