@@ -107,6 +107,7 @@ def _build_base(options: RegularizerOptions, channels: int) -> Regularizer:
             hidden,
             options.shared_potential,
             options.noise_nodes,
+            options.least_smoothing,
         )
     except ValueError as error:
         raise ConfigError(f"[regularizer] {error}") from None

@@ -89,6 +89,9 @@ class RegularizerOptions:
     weak_convexity: float = _option(0.95, "mcp, weak_spline, wcrr: modulus rho", above=0, below=1)
     weight: float = _option(0.01, "initial weight", above=0)
     smoothing: float = _option(0.01, "initial smoothing; below the weight for mcp, weak_spline, wcrr", above=0)
+    least_smoothing: float = _option(
+        0.0, "charbonnier, huber, log, spline, crr: smoothings stay above; the larger, the faster to solve", at_least=0
+    )
     noise_nodes: int = _option(
         0,
         "weights and smoothings are learned at so many noise levels from 5/255 to 50/255 and interpolated between; the "
@@ -104,7 +107,7 @@ class RegularizerOptions:
     start: str = _option(
         "",
         "begin with the regularizer of this model, a run folder or a file: its architecture and weights. A larger "
-        "filter_size (foe), another weak_convexity and shared_potential = false refine it",
+        "filter_size (foe), another weak_convexity or least_smoothing and shared_potential = false refine it",
     )
     learn: Literal["all", "scale"] = _option(
         "all", "everything, or two numbers: amplitude a and contrast c of (a / c^2) R(c x), R that of `start`"
@@ -247,6 +250,12 @@ class Config:
         kind = r.potential if r.name == "foe" else r.name
         if kind in ("mcp", "weak_spline", "wcrr") and r.smoothing >= r.weight:
             raise ConfigError(f"regularizer.smoothing = {r.smoothing} must be below weight = {r.weight} for {kind}")
+        if r.least_smoothing and kind in ("mcp", "weak_spline", "wcrr", "tv", "icnn"):
+            raise ConfigError(f"regularizer.least_smoothing = {r.least_smoothing} is not for {kind}: set it to 0")
+        if r.least_smoothing >= r.smoothing:
+            raise ConfigError(
+                f"regularizer.least_smoothing = {r.least_smoothing} must be below the initial smoothing = {r.smoothing}"
+            )
         if self.problem.noise_low or self.problem.noise_high:
             self._check_noise_levels()
         elif r.noise_nodes and not r.start:

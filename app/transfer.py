@@ -12,6 +12,7 @@ from app.options import Config, ConfigError, RegularizerOptions
 from regularizers import Adaptive, Rescaled
 
 OWN = ("start", "learn", "contrast_channels")  # keys that say how to go on; all others belong to the start
+SLIGHTLY = 0.01  # above a bound that rose, in units of its rise, begins what was below
 
 
 def inherited(config: Config) -> Config:
@@ -37,7 +38,7 @@ def begin(config: Config) -> tuple[Config, Model]:
     elif isinstance(regularizer, Rescaled) and not isinstance(trained.regularizer, Rescaled):
         _adopt(regularizer.base, known)
     else:
-        _adopt(regularizer, known)
+        _adopt(regularizer, known, config.regularizer.least_smoothing - old.regularizer.least_smoothing)
     before, now = old.problem.noise_level, config.problem.noise_level
     if isinstance(regularizer, Rescaled) and before > 0 and now > 0:
         regularizer.amplify((now / before) ** 2)
@@ -65,7 +66,8 @@ def _with_start(config: Config) -> tuple[Config, tuple[Model, Config] | None]:
         if option.name not in (*OWN, *refined) and mine not in (option.default, theirs):
             raise ConfigError(
                 f"regularizer.{option.name} = {mine!r}, but {wanted.start} has {theirs!r}: leave out all keys of "
-                f"[regularizer] but start, learn, a larger filter_size, weak_convexity and shared_potential = false"
+                f"[regularizer] but start, learn, a larger filter_size, weak_convexity, least_smoothing and "
+                f"shared_potential = false"
             )
     known, channels = old.regularizer.contrast_channels, wanted.contrast_channels
     if known and channels not in (0, known):
@@ -78,27 +80,31 @@ def _with_start(config: Config) -> tuple[Config, tuple[Model, Config] | None]:
 
 
 def _refined(wanted: RegularizerOptions, old: RegularizerOptions) -> dict[str, Any]:
-    """Those keys in which the architecture may differ from that of the start, with their new values."""
+    """Those keys in which the architecture may differ from that of the start, with their new values. A key that has its
+    default counts as not set."""
     if wanted.learn == "scale" or wanted.contrast_channels or old.contrast_channels:
         return {}
-    default = RegularizerOptions()
     may = {
         "filter_size": old.name == "foe" and wanted.filter_size > old.filter_size,
         "shared_potential": old.shared_potential,
         "weak_convexity": True,
+        "least_smoothing": True,
     }
     new = {name: getattr(wanted, name) for name, allowed in may.items() if allowed}
-    return {name: value for name, value in new.items() if value != getattr(default, name)}
+    return {name: value for name, value in new.items() if value != getattr(RegularizerOptions(), name)}
 
 
-def _adopt(regularizer: nn.Module, known: dict[str, Tensor]) -> None:
-    """Begin as the regularizer with these tensors: its filters in a margin of zeros, its potential for each filter."""
+def _adopt(regularizer: nn.Module, known: dict[str, Tensor], rise: float = 0.0) -> None:
+    """Begin as the regularizer with these tensors: its filters in a margin of zeros, its potential for each filter, and
+    its smoothings as far as they are above a bound that rose."""
     tensors = dict(known)
     for name, now in regularizer.state_dict().items():
         before = known[name]
         if name.endswith("raw_filters") and now.shape != before.shape:
             centred = before - before.mean((2, 3), keepdim=True)  # what is centred in the margin is not what was before
             tensors[name] = F.pad(centred, 4 * ((now.shape[-1] - before.shape[-1]) // 2,))
+        elif name.endswith("raw_smoothings") and rise:
+            tensors[name] = (before.exp() - rise).clamp(min=SLIGHTLY * abs(rise)).log()
         elif name.endswith("raw_shape"):
             tensors[name] = before.expand_as(now)
     regularizer.load_state_dict(tensors)

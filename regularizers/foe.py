@@ -230,6 +230,8 @@ class FieldOfExperts(Regularizer):
     25/255, both proportional to the noise level.
     hidden: (n_1, ...) composes the filters of layers with so many channels between them, each of filter_size.
     shared_potential: whether a learned shape is one for all filters.
+    least_smoothing: below which s never falls, so that L does not outgrow what the solver pays for; not for `budgeted`
+    potentials, whose L is bounded otherwise.
     """
 
     def __init__(
@@ -245,19 +247,21 @@ class FieldOfExperts(Regularizer):
         hidden: tuple[int, ...] = (),
         shared_potential: bool = True,
         noise_nodes: int = 0,
+        least_smoothing: float = 0.0,
     ) -> None:
         super().__init__(noise_nodes)
         if filter_size % 2 == 0 or filter_size < 3:
             raise ValueError(f"filter_size must be odd and at least 3, not {filter_size}")
         self.potential, self.boundary = potential, boundary
         self.scale = weak_convexity if potential.budgeted else 1.0
+        self.least_smoothing = 0.0 if potential.budgeted else least_smoothing
         self.composition = ComposedFilters(channels, hidden, filters, filter_size) if hidden else None
         if self.composition is None:
             self.raw_filters = nn.Parameter(dct_filters(channels, filters, filter_size))
         self.log_weights = nn.Parameter(spread(torch.full((filters, 1, 1), weight).log(), noise_nodes))
         learned = isinstance(potential, LearnedPotential)
         if not (learned and potential.budgeted):
-            raw = torch.tensor(weight / smoothing - 1 if potential.budgeted else smoothing).log()
+            raw = torch.tensor(weight / smoothing - 1 if potential.budgeted else smoothing - least_smoothing).log()
             exponent = 0 if potential.budgeted else 1
             self.raw_smoothings = nn.Parameter(spread(raw.repeat(filters, 1, 1), noise_nodes, exponent))
         if learned:
@@ -275,7 +279,7 @@ class FieldOfExperts(Regularizer):
         if isinstance(potential, LearnedPotential):
             potential = potential.at(self.raw_shape.expand(len(weights), -1))
         raw = self._present(self.raw_smoothings) if hasattr(self, "raw_smoothings") else weights
-        smoothings = potential.smoothing(weights, raw)
+        smoothings = potential.smoothing(weights, raw) + self.least_smoothing
         return FieldOfExpertsFunctional(filters, weights, smoothings, potential, self.boundary, self.scale)
 
     def centred_filters(self) -> Tensor:

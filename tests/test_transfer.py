@@ -164,6 +164,22 @@ def test_what_can_not_be_refined_is_refused(capsys, tmp_path, on, refined):
     assert not (tmp_path / "new").exists()
 
 
+def test_smoothings_stay_above_their_bound(capsys, tmp_path, on, start):
+    """Those of the start that are above it stay, the others come close to it; a model without it was sharper."""
+    (model, _), run = load_model(str(start)), tmp_path / "run"
+    before = model.regularizer.frozen().smoothings
+    bound = float(before.sort(0).values[1]) * 1.0001  # between them
+    settings = (*SMALL, f"regularizer.start={start}", "upper.step_size=1e-9", "run.steps=1")
+    assert main(["train", "foe-denoise", "--out", str(run), *on,
+                 *assigned(*settings, f"regularizer.least_smoothing={bound}")]) == 0  # fmt: skip
+    after = load_model(str(run))[0].regularizer.frozen().smoothings
+    assert after.min() > bound
+    torch.testing.assert_close(after, before.clamp(min=1.01 * bound), rtol=1e-4, atol=0)
+    for bad, message in {"1": "must be below the initial smoothing", "-1": "at least 0"}.items():
+        assert message in refused(capsys, "train", "foe-denoise", "--set", f"regularizer.least_smoothing={bad}")
+    assert "is not for mcp" in refused(capsys, "train", "foe-mcp-denoise", "--set", "regularizer.least_smoothing=1e-4")
+
+
 def test_a_model_tells_the_training_of_its_start(capsys, refined):
     first, second = (read_facts(folder / "model.safetensors") for folder in refined)
     assert first["seconds_before"] == 0
