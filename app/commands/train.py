@@ -79,7 +79,7 @@ def _ancestor(start: str) -> dict[str, Any]:
     """The provenance of the model that a run begins with, all of whose training came before."""
     if not start:
         return {}
-    facts = read_facts(find_model(start))
+    facts = {"commands": ["not recorded"], **read_facts(find_model(start))}
     return facts | {"seconds_before": facts.get("seconds_before", 0.0) + facts.get("seconds", 0.0)}
 
 
