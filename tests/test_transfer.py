@@ -70,6 +70,17 @@ def test_resume_continues_a_rescaled_run(tmp_path, enlarging):
     assert len(list(csv.DictReader((copy / "metrics.csv").open()))) == 4
 
 
+@pytest.mark.parametrize("damage", [Path.unlink, lambda file: file.write_bytes(b"")], ids=["lost", "empty"])
+def test_resume_writes_a_lost_model_anew(tmp_path, enlarging, damage):
+    """Of a finished run, too, which has no step left to save after."""
+    copy = Path(shutil.copytree(enlarging, tmp_path / "copy"))
+    damage(copy / "model.safetensors")
+    assert main(["resume", str(copy), "--quiet"]) == 0
+    (before, _), (after, _) = load_model(str(enlarging)), load_model(str(copy))
+    for a, b in zip(before.parameters(), after.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=0)
+
+
 def test_evaluate_and_reconstruct_enlarge(capsys, tmp_path, enlarging):
     """41 rows and 53 columns are cut to 40 and 52; what was measured of them is enlarged to that again."""
     odd = tmp_path / "odd.png"

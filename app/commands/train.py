@@ -55,9 +55,11 @@ def resume(
     config: Config, folder: Path, data_root: Path, quiet: bool, draw: bool = True, command: str = "not recorded"
 ) -> int:
     training = _training(config, build_model(config), folder, data_root)
-    progress = training_loop.restore(training)
-    training = replace(training, provenance=_provenance(_past(folder), command, training))
+    progress, past = training_loop.restore(training), _past(folder)
+    training = replace(training, provenance=_provenance(past, command, training))
     training_loop.write_config(training)
+    if not past:
+        training_loop.save(training, progress)
     return _run(training, progress, data_root, quiet, draw)
 
 
