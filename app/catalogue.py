@@ -2,8 +2,8 @@
 
 from app.card import Assessment, Card, kernel
 from app.options import RegularizerOptions
+from app.provenance import UNKNOWN
 
-UNKNOWN = "not recorded"
 REPORTED = "bsds500:bsd68"  # the set on which results are reported
 
 

@@ -248,9 +248,10 @@ class Config:
     def __post_init__(self) -> None:
         r = self.regularizer
         kind = r.potential if r.name == "foe" else r.name
-        if kind in ("mcp", "weak_spline", "wcrr") and r.smoothing >= r.weight:
+        budgeted = kind in ("mcp", "weak_spline", "wcrr")
+        if budgeted and r.smoothing >= r.weight:
             raise ConfigError(f"regularizer.smoothing = {r.smoothing} must be below weight = {r.weight} for {kind}")
-        if r.least_smoothing and kind in ("mcp", "weak_spline", "wcrr", "tv", "icnn"):
+        if r.least_smoothing and (budgeted or kind in ("tv", "icnn")):
             raise ConfigError(f"regularizer.least_smoothing = {r.least_smoothing} is not for {kind}: set it to 0")
         if r.least_smoothing >= r.smoothing:
             raise ConfigError(

@@ -11,6 +11,8 @@ from pathlib import Path
 import deepinv
 import torch
 
+UNKNOWN = "not recorded"
+
 
 def processor(device: torch.device) -> str:
     """The GPU, or the CPU and how many threads of it compute."""

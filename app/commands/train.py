@@ -22,7 +22,7 @@ from app.lower.stationary import certified_or_stationary
 from app.models import Model, build_model, find_model, read_facts
 from app.options import Config, ConfigError
 from app.protocol import images_to_learn_from
-from app.provenance import processor
+from app.provenance import UNKNOWN, processor
 from app.training import train as training_loop
 from app.training.noise_levels import NoiseLevels
 from app.training.problem import TrainingProblem
@@ -41,9 +41,7 @@ log = logging.getLogger("app")
 PART = 8  # images that are solved together where nothing else says how many
 
 
-def train(
-    config: Config, folder: Path, data_root: Path, quiet: bool, draw: bool = True, command: str = "not recorded"
-) -> int:
+def train(config: Config, folder: Path, data_root: Path, quiet: bool, draw: bool = True, command: str = UNKNOWN) -> int:
     """`command` is what the user typed."""
     config, model = transfer.begin(config)
     training = _training(config, model, folder, data_root)
@@ -52,7 +50,7 @@ def train(
 
 
 def resume(
-    config: Config, folder: Path, data_root: Path, quiet: bool, draw: bool = True, command: str = "not recorded"
+    config: Config, folder: Path, data_root: Path, quiet: bool, draw: bool = True, command: str = UNKNOWN
 ) -> int:
     training = _training(config, build_model(config), folder, data_root)
     progress, past = training_loop.restore(training), _past(folder)
@@ -81,7 +79,7 @@ def _ancestor(start: str) -> dict[str, Any]:
     """The provenance of the model that a run begins with, all of whose training came before."""
     if not start:
         return {}
-    facts = {"commands": ["not recorded"], **read_facts(find_model(start))}
+    facts = {"commands": [UNKNOWN], **read_facts(find_model(start))}
     return facts | {"seconds_before": facts.get("seconds_before", 0.0) + facts.get("seconds", 0.0)}
 
 
