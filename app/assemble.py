@@ -8,14 +8,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from app.config import override
-from app.evaluate import Reconstructor
+from app.evaluation.reconstructor import Reconstructor
 from app.lower import agd, gd_polyak, lbfgs
 from app.lower.energy import Solver
 from app.lower.stationary import certified_or_stationary
-from app.models import Model, load_model
-from app.options import Config, ConfigError, Problem
-from app.physics import (
+from app.models.model import Model, load_model
+from app.problem.blur_kernel import kernel_error
+from app.problem.operators import (
     OperatorFactory,
     deblurring,
     deblurring_by_any,
@@ -24,20 +23,22 @@ from app.physics import (
     inpainting,
     super_resolution,
 )
-from app.semi_blind import kernel_error
-from app.upper import direction, hoag, schedules
-from app.upper.amigo import Amigo
+from app.settings.options import Config, ConfigError, Problem
+from app.settings.toml import override
+from app.upper import direction, schedules
 from app.upper.descent import Descent
-from app.upper.gd_polyak import GdPolyak
-from app.upper.hoag import Hoag
-from app.upper.isgd import Isgd
-from app.upper.jfb import Jfb
-from app.upper.maid import Maid
-from app.upper.meha import Meha
 from app.upper.method import Method
-from app.upper.stocbio import Stocbio
-from app.upper.unroll import Unroll
-from datasets.kernels import LEVIN, gaussian_kernel, levin_kernels, read_kernel
+from app.upper.methods import hoag
+from app.upper.methods.amigo import Amigo
+from app.upper.methods.gd_polyak import GdPolyak
+from app.upper.methods.hoag import Hoag
+from app.upper.methods.isgd import Isgd
+from app.upper.methods.jfb import Jfb
+from app.upper.methods.maid import Maid
+from app.upper.methods.meha import Meha
+from app.upper.methods.stocbio import Stocbio
+from app.upper.methods.unroll import Unroll
+from datasets.blur_kernels import LEVIN, gaussian_kernel, levin_kernels, read_kernel
 
 HOLD = 10  # steps before a step size that was found at the first of them decreases
 

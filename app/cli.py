@@ -9,11 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
-from app.commands.figures.arguments import Container, add_kinds, names
-from app.comparison import Comparison, is_comparison, read_comparison
-from app.config import load, override
+from app.drawing.arguments import Container, add_kinds, names
 from app.memory import keep_freed_memory
-from app.options import Config, ConfigError
+from app.settings.comparison import Comparison, is_comparison, read_comparison
+from app.settings.options import Config, ConfigError
+from app.settings.toml import load, override
 
 BASELINES = ("tv", "wavelet", "nlm", "bm3d", "wiener")
 MODEL = "a run folder, a .safetensors file or the name of a shipped model"
@@ -136,7 +136,7 @@ def _reconstruct(options: argparse.Namespace) -> int:
 
 
 def _figure(options: argparse.Namespace) -> int:
-    from app.commands.figures.draw import figure
+    from app.commands.figure import figure
 
     return figure(options, _settings(options) if "task" in options else [])
 

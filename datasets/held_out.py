@@ -7,9 +7,21 @@ from pathlib import Path
 from PIL import Image, UnidentifiedImageError
 
 from datasets.fetch import read_manifest
-from datasets.image_sets import bsd68_ids
+from datasets.image_sets import ImageSet, bsd68_ids, find_images
+from datasets.images import ImageError
 
 SIZES = ((481, 321), (321, 481))
+
+
+def images_to_learn_from(purpose: str, spec: str, data_root: Path, color: bool) -> ImageSet:
+    """The images to train, validate or tune on. Raises ImageError where one of them is of BSD68."""
+    found = find_images(spec, data_root, color)
+    if reported := of_bsd68(found.paths):
+        raise ImageError(
+            f"{purpose} = {spec} holds {len(reported)} images of BSD68 ({reported[0].name}, ...), on which results are "
+            f"reported: train on bsds500:train+test, validate on bsds500:val32"
+        )
+    return found
 
 
 def of_bsd68(paths: Iterable[Path]) -> list[Path]:

@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from regularizers.filter_bank import analysis, autocorrelation, pad, pad_adjoint, spectral_bound, synthesis
-from regularizers.initial_filters import dct_filters
+from regularizers.foe.filter_bank import analysis, autocorrelation, pad, pad_adjoint, spectral_bound, synthesis
+from regularizers.foe.initial_filters import dct_filters
 from regularizers.regularizer import Regularizer
 
 HIDDEN = 3  # side of the filters A

@@ -17,7 +17,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from regularizers.regularizer import Functional, Regularizer, Sensitivity
+from regularizers.functional import Functional, Sensitivity
+from regularizers.regularizer import Regularizer
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,9 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
+from regularizers.functional import Sensitivity
 from regularizers.noise_levels import spread
-from regularizers.regularizer import Regularizer, Sensitivity
+from regularizers.regularizer import Regularizer
 
 NORM_SQUARED = 8  # >= ||D||^2
 

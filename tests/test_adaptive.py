@@ -13,15 +13,15 @@ from skimage.data import camera
 
 from app import assemble
 from app.cli import main
-from app.guided import ACCURACY, completed
-from app.losses import SquaredError
+from app.evaluation.guide import ACCURACY, completed
 from app.lower import lbfgs
 from app.lower.energy import Energy
-from app.models import load_model
-from app.physics import denoising
+from app.models.model import load_model
+from app.problem.losses import SquaredError
+from app.problem.operators import denoising
 from app.upper.hypergradient import hypergradient
 from regularizers import CHARBONNIER, MCP, WEAK_SPLINE, Adaptive, FieldOfExperts
-from regularizers.adaptive import LARGEST
+from regularizers.foe.adaptive import LARGEST
 from tests.problems import Identity, dense, perturbed
 from tests.test_cli import refused
 from tests.test_transfer import SMALL, assigned, on  # noqa: F401  (a fixture)
@@ -87,7 +87,7 @@ def test_contrasts_of_a_large_image_have_no_seams(monkeypatch):
     r, z = adaptive(MCP, "circular", 1), torch.rand(2, 1, 61, 40, dtype=torch.float64)
     whole = r.network(z)
     for rows in (61, 30, 7, 1):
-        monkeypatch.setattr("regularizers.adaptive.STRIP", rows * 2 * 5 * 40)
+        monkeypatch.setattr("regularizers.foe.adaptive.STRIP", rows * 2 * 5 * 40)
         with torch.no_grad():
             torch.testing.assert_close(r.network(z), whole)
 
@@ -185,7 +185,7 @@ def test_both_solves_count_and_both_must_be_certified(tmp_path, monkeypatch, run
     assert bool(solution.converged)
     assert solution.iterations == first.iterations + second.iterations
     torch.testing.assert_close(energy.start, first.x)
-    monkeypatch.setattr("app.guided.ACCURACY", 1e-12)  # not to be had in float32
+    monkeypatch.setattr("app.evaluation.guide.ACCURACY", 1e-12)  # not to be had in float32
     assert not bool(reconstruct(y, (0,)).converged), "the second solve alone would be certified"
 
 

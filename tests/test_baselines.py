@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from app import assemble, baselines
+from app import assemble
 from app.cli import BASELINES, main
-from app.commands import baselines as command
-from app.losses import psnr
-from app.physics import deblurring
+from app.evaluation import baselines as command
+from app.evaluation import classical as baselines
+from app.problem.losses import psnr
+from app.problem.operators import deblurring
 from datasets.image_sets import ImageSet
 from datasets.images import read_image
 from tests.test_cli import refused

@@ -6,18 +6,18 @@ from dataclasses import replace
 import pytest
 import torch
 
-from app.benchmark import experiments
-from app.benchmark.hypergradient_methods import deep_equilibrium, ours, unrolled, vector, written_today
-from app.benchmark.lower_methods import Arrived, Observed, Observer
-from app.benchmark.problems import denoising_problem, photographs
-from app.benchmark.reference import AutogradField
-from app.benchmark.tape import Tape, Taped
-from app.losses import SquaredError
 from app.lower import lbfgs
 from app.lower.energy import Energy
 from app.lower.solution import norm
+from app.problem.losses import SquaredError
 from app.upper.hypergradient import hypergradient
 from regularizers import CHARBONNIER, HUBER, MCP, FieldOfExperts
+from scripts.benchmarks import experiments
+from scripts.benchmarks.hypergradient_methods import deep_equilibrium, ours, unrolled, vector, written_today
+from scripts.benchmarks.lower_methods import Arrived, Observed, Observer
+from scripts.benchmarks.problems import denoising_problem, photographs
+from scripts.benchmarks.reference import AutogradField
+from scripts.benchmarks.tape import Tape, Taped
 from tests.conftest import ROOT
 from tests.problems import perturbed
 

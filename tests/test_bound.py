@@ -3,13 +3,13 @@
 import pytest
 import torch
 
-from app.losses import SquaredError
 from app.lower import lbfgs
 from app.lower.energy import Energy
-from app.physics import deblurring, denoising, inpainting
+from app.problem.losses import SquaredError
+from app.problem.operators import deblurring, denoising, inpainting
 from app.upper.bound import error_bound
 from app.upper.hypergradient import hypergradient
-from datasets.kernels import gaussian_kernel
+from datasets.blur_kernels import gaussian_kernel
 from regularizers import CHARBONNIER, FieldOfExperts
 from tests.problems import NAMES, regularizers
 

@@ -8,11 +8,11 @@ from matplotlib.image import imread
 
 from app.cli import main, resolve_comparison
 from app.commands import train
-from app.commands.outcomes import Outcome, outcome, verdicts
 from app.commands.sweep import table
-from app.comparison import read_comparison, slug
-from app.options import Config, ConfigError
+from app.settings.comparison import read_comparison, slug
+from app.settings.options import Config, ConfigError
 from app.training import records
+from app.training.outcome import Outcome, outcome, verdicts
 from figures import curves
 
 FILE = """

@@ -7,8 +7,8 @@ from typing import get_args, get_type_hints
 import pytest
 
 from app.cli import PRESETS
-from app.config import load, override, parse, to_toml
-from app.options import Config, ConfigError, RegularizerOptions
+from app.settings.options import Config, ConfigError, RegularizerOptions
+from app.settings.toml import load, override, parse, to_toml
 from regularizers import BOUNDARIES, POTENTIALS, FieldOfExperts, TotalVariation
 
 

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from regularizers.filter_bank import analysis, synthesis
-from regularizers.kernels import cuda
-from regularizers.spline import spline
+from regularizers.foe.compiled import cuda
+from regularizers.foe.filter_bank import analysis, synthesis
+from regularizers.foe.spline import spline
 from tests.test_kernels import everything, field, in_torch, with_contrasts
 
 triton = pytest.importorskip("triton", minversion="3.4")
@@ -71,7 +71,7 @@ def in_double(functional, *images, monkeypatch) -> list[torch.Tensor]:
 
 def in_triton(functional, x, v, monkeypatch) -> list[torch.Tensor]:
     with monkeypatch.context() as patch:
-        patch.setattr("regularizers.foe.fastest", lambda *_: cuda.kernel(functional.potential.name))
+        patch.setattr("regularizers.foe.functional.fastest", lambda *_: cuda.kernel(functional.potential.name))
         return everything(functional, x, v)
 
 

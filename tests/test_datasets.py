@@ -13,10 +13,10 @@ import tifffile
 import torch
 from PIL import Image
 
+from datasets.blur_kernels import KernelError, gaussian_kernel, read_kernel
 from datasets.fetch import FetchError, check_folder, fetch_bsds500, read_manifest
 from datasets.image_sets import ImageSet, bsd68_ids, find_images, subset
 from datasets.images import ImageError, read_image, write_image
-from datasets.kernels import KernelError, gaussian_kernel, read_kernel
 from datasets.patches import Patches, centre_crop
 
 RGB = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)

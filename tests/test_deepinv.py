@@ -6,7 +6,7 @@ import torch
 
 from app.lower import agd
 from app.lower.energy import Energy
-from app.physics import denoising
+from app.problem.operators import denoising
 from tests.problems import NAMES, regularizers
 
 

@@ -8,10 +8,10 @@ import torch
 from PIL import Image
 
 from app.cli import main
-from app.commands.figures.comparison import panels
-from app.commands.figures.lower import SOLVERS, observe
-from app.commands.figures.runs import groups
-from app.commands.figures.sources import labelled, one_image
+from app.drawing.comparison import panels
+from app.drawing.runs import groups
+from app.drawing.solves import SOLVERS, observe
+from app.drawing.sources import labelled, one_image
 from app.lower.solution import norm
 from tests.test_cli import refused, run_folder  # noqa: F401  (fixtures)
 from tests.test_history import TINY

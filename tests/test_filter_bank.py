@@ -4,8 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from regularizers import filter_bank
-from regularizers.filter_bank import (
+from regularizers.foe import filter_bank
+from regularizers.foe.filter_bank import (
     analysis,
     autocorrelation,
     filter_gradient,

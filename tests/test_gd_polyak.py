@@ -12,8 +12,8 @@ from app.lower import gd_polyak, lbfgs, polyak
 from app.lower.energy import Energy
 from app.lower.solution import norm
 from app.upper import schedules
-from app.upper.gd_polyak import GdPolyak
 from app.upper.method import State
+from app.upper.methods.gd_polyak import GdPolyak
 from regularizers import TotalVariation
 from tests.problems import Identity
 from tests.test_hypergradient import Tikhonov

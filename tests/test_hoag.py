@@ -5,9 +5,9 @@ import torch
 
 from app.lower import agd, lbfgs
 from app.upper import schedules
-from app.upper.hoag import LOWER, RAISE, Hoag, adapted, exponential
 from app.upper.hypergradient import hypergradient
 from app.upper.method import State
+from app.upper.methods.hoag import LOWER, RAISE, Hoag, adapted, exponential
 from tests.test_hypergradient import Tikhonov
 from tests.test_maid import WeightedTikhonov, quadratic_problem
 from tests.test_training import parameters, toy_problem

@@ -3,13 +3,13 @@
 import pytest
 import torch
 
-from app.losses import SquaredError
 from app.lower import agd, lbfgs
 from app.lower.energy import Energy
 from app.lower.stationary import certified_or_stationary
-from app.physics import deblurring, denoising, inpainting, super_resolution
+from app.problem.losses import SquaredError
+from app.problem.operators import deblurring, denoising, inpainting, super_resolution
 from app.upper.hypergradient import hypergradient
-from datasets.kernels import gaussian_kernel
+from datasets.blur_kernels import gaussian_kernel
 from regularizers import Regularizer
 from tests.problems import NAMES, Identity, dense, regularizers
 

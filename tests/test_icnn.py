@@ -5,8 +5,8 @@ import torch
 
 from app.cli import main, resolve_experiment
 from app.commands.train import train
-from app.config import override
-from app.options import Config, ConfigError
+from app.settings.options import Config, ConfigError
+from app.settings.toml import override
 from regularizers import CHARBONNIER, FieldOfExperts, InputConvexNetwork
 from tests.problems import dense, perturbed
 from tests.test_cli import SMALL, refused

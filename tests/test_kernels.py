@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from regularizers import POTENTIALS, FieldOfExperts
-from regularizers.foe import FieldOfExpertsFunctional
-from regularizers.kernels import choice, cpu
+from regularizers.foe.compiled import choice, cpu
+from regularizers.foe.functional import FieldOfExpertsFunctional
 from tests.problems import perturbed
 
 needs_compiler = pytest.mark.skipif(cpu.kernel(torch.float32, 3, "huber") is None, reason="no C++ compiler")
@@ -33,7 +33,7 @@ def everything(functional: FieldOfExpertsFunctional, x: torch.Tensor, v: torch.T
 
 def in_torch(functional: FieldOfExpertsFunctional, x: torch.Tensor, v: torch.Tensor, monkeypatch) -> list[torch.Tensor]:
     with monkeypatch.context() as patch:
-        patch.setattr("regularizers.foe.fastest", lambda *_: None)
+        patch.setattr("regularizers.foe.functional.fastest", lambda *_: None)
         return everything(functional, x, v)
 
 

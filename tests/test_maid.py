@@ -4,16 +4,16 @@ import pytest
 import torch
 
 from app.cli import main
-from app.losses import SquaredError
 from app.lower import agd, lbfgs
 from app.lower.energy import Energy
+from app.problem.losses import SquaredError
 from app.upper import schedules
 from app.upper.bound import estimated_error
-from app.upper.gd_polyak import GdPolyak
-from app.upper.hoag import Hoag
 from app.upper.hypergradient import hypergradient
-from app.upper.maid import LAMBDA, Maid
 from app.upper.method import Batch, State
+from app.upper.methods.gd_polyak import GdPolyak
+from app.upper.methods.hoag import Hoag
+from app.upper.methods.maid import LAMBDA, Maid
 from regularizers import Regularizer
 from tests.problems import Identity, dense, regularizers
 from tests.test_hypergradient import Tikhonov

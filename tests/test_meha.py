@@ -10,17 +10,17 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from app.cli import main
-from app.losses import SquaredError
 from app.lower import lbfgs
 from app.lower.energy import Energy
 from app.lower.preconditioner import preconditioner
 from app.lower.stationary import certified_or_stationary
+from app.problem.losses import SquaredError
 from app.upper import direction as directions
 from app.upper import schedules
 from app.upper.descent import Descent
-from app.upper.meha import Meha, largest_curvature
 from app.upper.method import Batch, State
-from app.upper.moreau import Sizes, Slopes, identity, iterate, lower_step, proven_sizes, proximal_step
+from app.upper.methods.meha import Meha, largest_curvature
+from app.upper.methods.moreau import Sizes, Slopes, identity, iterate, lower_step, proven_sizes, proximal_step
 from regularizers import LOG, FieldOfExperts, Regularizer
 from tests.problems import Identity, perturbed
 from tests.test_hypergradient import Tikhonov

@@ -13,16 +13,16 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from app import models
-from app.card import full_name, read_card
-from app.catalogue import aligned, duration, overview
 from app.cli import main, resolve_experiment
 from app.commands import train
-from app.config import override
-from app.evaluate import Evaluation
-from app.models import build_model, find_model, read_facts, save_model, shipped
-from app.options import Config
-from app.tables import csv_table, latex_table, summary_table
+from app.evaluation.evaluate import Evaluation
+from app.evaluation.tables import csv_table, latex_table, summary_table
+from app.models import model as models
+from app.models.card import full_name, read_card
+from app.models.catalogue import aligned, duration, overview
+from app.models.model import build_model, find_model, read_facts, save_model, shipped
+from app.settings.options import Config
+from app.settings.toml import override
 from tests.test_cli import refused
 from tests.test_history import TINY
 
@@ -79,7 +79,7 @@ def test_a_folder_or_file_comes_before_a_shipped_name(tmp_path, monkeypatch, tin
 
 
 def test_a_run_records_how_it_was_made_and_resuming_adds_to_it(tmp_path, monkeypatch):
-    monkeypatch.setattr(train, "_draw_run", lambda *_: [])
+    monkeypatch.setattr(train, "draw_run", lambda *_: [])
     out = tmp_path / "my run"
     typed = ["train", "foe-denoise", "--out", str(out), *TINY, "--set", "run.steps=2"]
     monkeypatch.setattr(sys, "argv", ["app", *typed])

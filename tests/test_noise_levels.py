@@ -9,18 +9,18 @@ from safetensors.torch import load_file
 
 from app.cli import main, resolve_experiment
 from app.commands.train import train
-from app.config import override
-from app.losses import SquaredError
 from app.lower import lbfgs
 from app.lower.energy import Energy
-from app.models import build_model, load_model, save_model
-from app.options import Config, ConfigError
+from app.models.model import build_model, load_model, save_model
+from app.problem.losses import SquaredError
+from app.settings.options import Config, ConfigError
+from app.settings.toml import override
 from app.training.noise_levels import NoiseLevels
 from app.upper import direction, schedules
 from app.upper.descent import Descent
 from app.upper.hypergradient import hypergradient
-from app.upper.isgd import Isgd
 from app.upper.method import Batch, State
+from app.upper.methods.isgd import Isgd
 from regularizers import MCP, FieldOfExperts, NoiseLevelError, TotalVariation
 from regularizers.noise_levels import HIGHEST, LOWEST, REFERENCE, interpolate
 from tests.problems import Identity, perturbed

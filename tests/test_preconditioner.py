@@ -7,9 +7,9 @@ from skimage.data import camera
 from app.lower.energy import Energy
 from app.lower.preconditioner import preconditioner
 from app.lower.solution import norm
-from app.physics import deblurring, denoising, inpainting
+from app.problem.operators import deblurring, denoising, inpainting
 from app.upper.linear import conjugate_gradient
-from datasets.kernels import gaussian_kernel
+from datasets.blur_kernels import gaussian_kernel
 from regularizers import CHARBONNIER, HUBER, FieldOfExperts
 from tests.problems import NAMES, dense, regularizers
 

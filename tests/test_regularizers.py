@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from regularizers import FieldOfExperts, TotalVariation
-from regularizers.potentials import CHARBONNIER, MCP, POTENTIALS
-from regularizers.spline import KNOTS, LearnedPotential
+from regularizers.foe.potentials import CHARBONNIER, MCP, POTENTIALS
+from regularizers.foe.spline import KNOTS, LearnedPotential
 from regularizers.tv import differences, differences_adjoint
 from tests.problems import NAMES, dense, perturbed, regularizers
 

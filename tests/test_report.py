@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from app.cli import main
-from app.commands.figures.sources import one_image
+from app.drawing.sources import one_image
 from tests.test_cli import run_folder  # noqa: F401  (a fixture)
 
 # Moves every slider and chooses the other image; writes what is then shown into the page.

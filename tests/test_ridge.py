@@ -4,13 +4,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from app.config import override
-from app.models import Model, build_model, load_model, save_model
-from app.options import Config
+from app.models.model import Model, build_model, load_model, save_model
+from app.settings.options import Config
+from app.settings.toml import override
 from regularizers import CHARBONNIER, SPLINE, WEAK_SPLINE, FieldOfExperts
-from regularizers.composition import ComposedFilters
-from regularizers.filter_bank import analysis, pad
-from regularizers.spline import KNOTS
+from regularizers.foe.composition import ComposedFilters
+from regularizers.foe.filter_bank import analysis, pad
+from regularizers.foe.spline import KNOTS
 from tests.problems import perturbed
 
 pytestmark = pytest.mark.usefixtures("double")

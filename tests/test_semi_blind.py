@@ -12,18 +12,18 @@ from torch import Tensor
 
 from app import assemble
 from app.cli import main
-from app.config import parse
-from app.losses import SquaredError
 from app.lower import lbfgs
-from app.lower.convolution import convolution, misfit_by_kernel, mixed_by_kernel
 from app.lower.energy import Energy
-from app.models import KERNEL, build_model, load_model, save_model
-from app.options import Config, ConfigError
-from app.physics import deblurring
-from app.semi_blind import BlurKernel, SemiBlind, kernel_error
+from app.models.model import KERNEL, build_model, load_model, save_model
+from app.problem.blur_kernel import BlurKernel, SemiBlind, kernel_error
+from app.problem.convolution import convolution, misfit_by_kernel, mixed_by_kernel
+from app.problem.losses import SquaredError
+from app.problem.operators import deblurring
+from app.settings.options import Config, ConfigError
+from app.settings.toml import parse
 from app.upper.bound import error_bound
 from app.upper.hypergradient import Hypergradient, hypergradient
-from datasets.kernels import KernelError, gaussian_kernel
+from datasets.blur_kernels import KernelError, gaussian_kernel
 from regularizers import Regularizer, TotalVariation
 from tests.problems import dense, regularizers
 

@@ -8,9 +8,9 @@ from skimage.data import camera
 from app.lower.energy import Energy
 from app.lower.preconditioner import preconditioner
 from app.lower.solution import norm
-from app.physics import super_resolution
+from app.problem.operators import super_resolution
 from app.upper.linear import conjugate_gradient
-from datasets.kernels import KernelError, antialias_kernel
+from datasets.blur_kernels import KernelError, antialias_kernel
 from datasets.patches import whole_blocks
 from regularizers import CHARBONNIER, FieldOfExperts
 from tests.problems import dense, regularizers

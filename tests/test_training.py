@@ -15,17 +15,17 @@ import torch
 from safetensors.torch import load_file
 
 from app.cli import main
-from app.config import load
-from app.losses import SquaredError
 from app.lower import agd, lbfgs
 from app.lower.energy import Energy
 from app.lower.solution import NonFiniteError
+from app.problem.losses import SquaredError
+from app.settings.toml import load
 from app.training import checkpoint
 from app.upper import direction, schedules
 from app.upper.descent import Descent, first_step, longest_descent
 from app.upper.hypergradient import hypergradient
-from app.upper.isgd import Isgd, unmet_condition
 from app.upper.method import Batch, Computations, State
+from app.upper.methods.isgd import Isgd, unmet_condition
 from app.upper.trial import tight_loss
 from regularizers import TotalVariation
 from tests.conftest import ROOT

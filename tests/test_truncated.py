@@ -12,22 +12,22 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from app.cli import main
-from app.commands.figures.runs import draw_curves
-from app.losses import SquaredError
+from app.drawing.runs import draw_curves
 from app.lower import lbfgs
 from app.lower.energy import Energy
 from app.lower.solution import LowerSolution, NonFiniteError, norm
+from app.problem.losses import SquaredError
 from app.training import checkpoint
 from app.upper import direction, schedules
-from app.upper.amigo import Amigo, adjoint_steps
 from app.upper.bound import error_bound
 from app.upper.descent import Descent
 from app.upper.hypergradient import hypergradient
-from app.upper.jfb import Jfb
 from app.upper.linear import LinearSolution
 from app.upper.method import Batch, State
-from app.upper.stocbio import Stocbio, gradient_steps, neumann_series
-from app.upper.unroll import Unroll, backward, coefficients, forward
+from app.upper.methods.amigo import Amigo, adjoint_steps
+from app.upper.methods.jfb import Jfb
+from app.upper.methods.stocbio import Stocbio, gradient_steps, neumann_series
+from app.upper.methods.unroll import Unroll, backward, coefficients, forward
 from figures.style import save
 from regularizers import TotalVariation
 from tests.problems import Identity, regularizers
@@ -420,7 +420,7 @@ ARGUMENTS = [
 @pytest.mark.parametrize("method", NAMES)
 @pytest.mark.parametrize("noise", ["fixed", "fresh"])
 def test_a_run_that_is_resumed_is_the_run(method, noise, tmp_path, monkeypatch):
-    monkeypatch.setattr("app.commands.train._draw_run", lambda *_: [])
+    monkeypatch.setattr("app.commands.train.draw_run", lambda *_: [])
 
     def rows(folder: Path) -> list[dict[str, str]]:  # but for the time, and for the validation at the end of each run
         read = csv.DictReader((folder / "metrics.csv").open())
@@ -440,7 +440,7 @@ def test_a_run_that_is_resumed_is_the_run(method, noise, tmp_path, monkeypatch):
 
 
 def test_a_run_without_an_accuracy_has_curves_to_draw(tmp_path, monkeypatch):
-    monkeypatch.setattr("app.commands.train._draw_run", lambda *_: [])
+    monkeypatch.setattr("app.commands.train.draw_run", lambda *_: [])
     arguments = [*ARGUMENTS, "--set", "upper.algorithm=stocbio", "--set", "run.steps=2"]
     assert main(["train", "foe-denoise", "--out", str(tmp_path / "run"), *arguments]) == 0
     save(draw_curves([str(tmp_path / "run")]), tmp_path / "curves.png")

@@ -3,17 +3,17 @@
 import logging
 from pathlib import Path
 
-from app import transfer
 from app.commands import train
-from app.commands.figures.runs import group_folders
-from app.commands.outcomes import csv_table, markdown, outcome, verdicts
-from app.comparison import Comparison
-from app.config import load
+from app.drawing.runs import group_folders
 from app.files import write_atomically
 from app.lower.solution import NonFiniteError
-from app.options import Config
+from app.settings.comparison import Comparison
+from app.settings.options import Config
+from app.settings.toml import load
 from app.training import records
+from app.training import start as transfer
 from app.training.checkpoint import RunError
+from app.training.outcome import csv_table, markdown, outcome, verdicts
 from figures import curves
 from figures.style import save
 

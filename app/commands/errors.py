@@ -1,12 +1,12 @@
 """Mistakes of the user: one line on stderr instead of a traceback."""
 
 from app.lower.solution import NonFiniteError, NotStronglyConvexError
-from app.models import ModelError
-from app.options import ConfigError
+from app.models.model import ModelError
+from app.settings.options import ConfigError
 from app.training.checkpoint import RunError
+from datasets.blur_kernels import KernelError
 from datasets.fetch import FetchError
 from datasets.images import ImageError
-from datasets.kernels import KernelError
 from figures.style import FigureError
 from regularizers import ImageTooSmallError, NoiseLevelError
 

@@ -6,12 +6,12 @@ from pathlib import Path
 from tqdm import tqdm
 
 from app import assemble
-from app.commands import baselines
-from app.evaluate import Evaluation
-from app.evaluate import evaluate as evaluate_images
+from app.evaluation import baselines
+from app.evaluation.evaluate import Evaluation
+from app.evaluation.evaluate import evaluate as evaluate_images
+from app.evaluation.tables import csv_table, latex_table, summary_table
 from app.files import write_atomically
-from app.options import ConfigError
-from app.tables import csv_table, latex_table, summary_table
+from app.settings.options import ConfigError
 from datasets.image_sets import find_images
 
 
@@ -44,7 +44,8 @@ def evaluate(
     for name, reconstruct in reconstructors.items():
         run(name, evaluate_images(reconstruct, paths, config.data.color))
     measured = reconstructors[models[0]]
-    prepared = {name: baselines.prepare(name, config, measured, data_root, quiet) for name in names}
+    kernels = assemble.true_kernels(config.problem, data_root) if config.problem.task == "deblur" else None
+    prepared = {name: baselines.prepare(name, config, measured, kernels, data_root, quiet) for name in names}
     for baseline in prepared.values():
         run(baseline.label, evaluate_images(measured, paths, config.data.color, baseline.method))
     print(summary_table(evaluations))

@@ -5,14 +5,16 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from app import assemble, models
-from app.card import assess, full_name, read_card
-from app.catalogue import describe, overview
-from app.config import override
-from app.evaluate import evaluate
-from app.models import find_model, load_model, read_facts, save_model, shipped
-from app.options import ConfigError
-from app.provenance import contention, processor
+from app import assemble
+from app.evaluation.assess import assess
+from app.evaluation.evaluate import evaluate
+from app.models import model as models
+from app.models.card import full_name, read_card
+from app.models.catalogue import describe, overview
+from app.models.model import find_model, load_model, read_facts, save_model, shipped
+from app.models.provenance import contention, processor
+from app.settings.options import ConfigError
+from app.settings.toml import override
 from datasets.image_sets import find_images
 from datasets.images import read_image
 

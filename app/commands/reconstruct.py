@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from app import assemble
-from app.losses import psnr
 from app.lower.solution import NOT_CERTIFIED
-from app.options import ConfigError
+from app.problem.losses import psnr
+from app.settings.options import ConfigError
 from app.training.checkpoint import RunError
 from datasets.image_sets import find_images
 from datasets.images import read_image, write_image

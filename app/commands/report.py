@@ -7,13 +7,13 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from app import assemble
-from app.commands.figures.learned import draw_filters, draw_potentials
-from app.commands.figures.runs import draw_curves, draw_parameters
-from app.commands.figures.sources import chosen_images
+from app.drawing.learned import draw_filters, draw_potentials
+from app.drawing.runs import draw_curves, draw_parameters
+from app.drawing.sources import chosen_images
 from app.files import write_atomically
-from app.losses import psnr, ssim
-from app.models import Model, read_facts
-from app.options import Config
+from app.models.model import Model, read_facts
+from app.problem.losses import psnr, ssim
+from app.settings.options import Config
 from app.training import history
 from app.training.checkpoint import RunError
 from figures import report as html

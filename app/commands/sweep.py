@@ -6,9 +6,9 @@ from functools import partial
 from pathlib import Path
 
 from app.commands.compare import finish
-from app.comparison import Comparison
 from app.files import write_atomically
-from app.options import Config, ConfigError
+from app.settings.comparison import Comparison
+from app.settings.options import Config, ConfigError
 from app.training import records
 
 FACTORS = (0.1, 0.3, 1.0, 3.0, 10.0)

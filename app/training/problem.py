@@ -4,12 +4,12 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from app.guided import completed
-from app.losses import SquaredError
+from app.evaluation.guide import completed
 from app.lower.energy import Energy, Functional, Solver
-from app.models import Model
-from app.physics import OperatorFactory
-from app.semi_blind import SemiBlind
+from app.models.model import Model
+from app.problem.blur_kernel import SemiBlind
+from app.problem.losses import SquaredError
+from app.problem.operators import OperatorFactory
 from app.training.noise_levels import NoiseLevels
 from app.upper.method import Batch
 from datasets.patches import PatchBatch, Patches

@@ -14,13 +14,13 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from app.config import to_toml
 from app.files import write_atomically
-from app.losses import psnr
 from app.lower.solution import NOT_CERTIFIED, NonFiniteError
-from app.models import save_model
-from app.options import Config
-from app.provenance import today, versions
+from app.models.model import save_model
+from app.models.provenance import today, versions
+from app.problem.losses import psnr
+from app.settings.options import Config
+from app.settings.toml import to_toml
 from app.training import checkpoint, history, records
 from app.training.checkpoint import RunError
 from app.training.problem import TrainingProblem

@@ -1,0 +1,120 @@
+"""Reconstructions by models, and results that others computed, beside the clean images."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from matplotlib.figure import Figure
+
+from app import assemble
+from app.drawing.sources import chosen_images, labelled
+from app.problem.losses import psnr, ssim
+from app.settings.options import ConfigError
+from datasets.images import ImageError, list_images, read_image
+from datasets.patches import whole_blocks
+from figures import comparison
+from figures.comparison import Panel, Row
+from figures.regions import Region, most_different
+from figures.style import PAPER, FigureError, Look
+
+Places = list[tuple[str | None, tuple[int, ...]]]  # (image or None for all, (x, y[, size]))
+
+
+def draw_comparison(
+    sources: list[str],
+    images: str | None,
+    crop: int,
+    settings: list[str],
+    data_root: Path,
+    zooms: int = 1,
+    at: Places | None = None,
+    only: list[str] | None = None,
+    errors: bool = False,
+    look: Look = PAPER,
+) -> Figure:
+    """Everything a comparison can be asked for, hence the many parameters; all but the first five have defaults."""
+    rows = panels(sources, images, only, settings, data_root)
+    if at:
+        regions = [_given(name, row, at, crop) for name, row in rows.items()]
+        for image in {image for image, _ in at if image} - rows.keys():
+            raise ConfigError(f"--at {image}: no such image; drawn are {', '.join(rows)}")
+    else:
+        regions = [_found(row, crop, zooms) for row in rows.values()]
+    return comparison.draw(list(rows.values()), regions, errors, look)
+
+
+def panels(
+    sources: list[str], images: str | None, only: list[str] | None, settings: list[str], data_root: Path
+) -> dict[str, Row]:
+    """The rows by image. Folders without a model hold results; the measurements are those of the models."""
+    named = labelled(sources)
+    models = [source for _, source in named if _is_model(source)]
+    loaded = assemble.load_comparable(models, settings)
+    color = next((config.data.color for _, config in loaded.values()), False)
+    chosen = chosen_images(images, only, color, data_root)
+    rows: dict[str, Row] = {}
+    blocks = max((config.problem.enlargement for _, config in loaded.values()), default=1)
+    for _, path in chosen:
+        clean = whole_blocks(read_image(path, color), blocks) if loaded else _read_as_it_is(path)
+        rows[path.stem] = {"clean": Panel(clean)}
+    for label, source in named:
+        if label in next(iter(rows.values())):
+            raise ConfigError(f"two columns are called {label!r}: name them with LABEL=SOURCE")
+        if source not in loaded:
+            _add_results(rows, label, Path(source))
+            continue
+        regularizer, config = loaded[source]
+        reconstruct = assemble.reconstructor(config, regularizer, data_root)
+        for i, path in chosen:
+            row = rows[path.stem]
+            clean = reconstruct.to_device(row["clean"].image[None])
+            y = reconstruct.measure(clean, (i,))
+            degraded = panel(reconstruct.comparable(y), clean)
+            row.setdefault("degraded", replace(degraded, image=reconstruct.shown(y)[0].cpu()))
+            row[label] = panel(reconstruct(y, (i,)).x, clean)
+    first = ("clean", "degraded")
+    return {n: {k: row[k] for k in sorted(row, key=lambda k: k not in first)} for n, row in rows.items()}
+
+
+def panel(x: torch.Tensor, clean: torch.Tensor) -> Panel:
+    return Panel(x[0].cpu(), float(psnr(x, clean)), float(ssim(x, clean)))
+
+
+def _is_model(source: str) -> bool:
+    path = Path(source).expanduser()
+    return not path.is_dir() or any((path / name).exists() for name in ("model.safetensors", "config.toml"))
+
+
+def _read_as_it_is(path: Path) -> torch.Tensor:
+    try:
+        return read_image(path, color=True)
+    except ImageError:
+        return read_image(path, color=False)
+
+
+def _add_results(rows: dict[str, Row], label: str, folder: Path) -> None:
+    files = {path.stem: path for path in list_images(folder.expanduser())}
+    for name, row in rows.items():
+        if name not in files:
+            raise ConfigError(f"{folder} has no result for the image {name!r}")
+        clean = row["clean"].image
+        x = read_image(files[name], color=len(clean) == 3)
+        if x.shape != clean.shape:
+            sizes = [f"{t.shape[2]} x {t.shape[1]}" for t in (x, clean)]
+            raise FigureError(f"{files[name]} has {sizes[0]} pixels, the clean image {sizes[1]}")
+        row[label] = panel(x[None], clean[None])
+
+
+def _found(row: Row, crop: int, zooms: int) -> list[Region]:
+    clean, *_ = row.values()
+    others = [p.image for name, p in row.items() if name not in ("clean", "degraded")]
+    return most_different(clean.image, others, crop, zooms)
+
+
+def _given(name: str, row: Row, at: Places, crop: int) -> list[Region]:
+    h, w = row["clean"].image.shape[1:]
+    regions = [Region(place[1], place[0], (*place, crop)[2]) for image, place in at if image in (None, name)]
+    for r in regions:
+        if r.row + r.size > h or r.column + r.size > w:
+            raise ConfigError(f"--at {r.column},{r.row},{r.size} leaves the image {name!r} of {w} x {h} pixels")
+    return regions

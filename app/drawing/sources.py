@@ -1,0 +1,62 @@
+"""Names of what is drawn, and the images it is drawn from."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from app import assemble
+from app.evaluation.reconstructor import Reconstructor
+from app.settings.options import Config, ConfigError
+from datasets.image_sets import find_images
+
+
+def labelled(sources: list[str]) -> list[tuple[str, str]]:
+    """LABEL=SOURCE, or SOURCE alone -> (label, source): its short name, or all of it where short names coincide."""
+    pairs = [source.partition("=") for source in sources]
+    given = [(label, source) if equals and "/" not in label else ("", whole)
+             for (label, equals, source), whole in zip(pairs, sources, strict=True)]  # fmt: skip
+    short = [label or _short(source) for label, source in given]
+    clear = [label or (name if short.count(name) == 1 else source)
+             for (label, source), name in zip(given, short, strict=True)]  # fmt: skip
+    return [(label, source) for label, (_, source) in zip(clear, given, strict=True)]
+
+
+def _short(source: str) -> str:
+    path = Path(source)
+    return path.stem if path.suffix in (".safetensors", ".csv") else path.resolve().name
+
+
+def chosen_images(images: str | None, only: list[str] | None, color: bool, data_root: Path) -> list[tuple[int, Path]]:
+    """(position in the set, file): the position decides on the noise, whatever else is drawn. Raises ConfigError."""
+    if images is None:
+        raise ConfigError("--images is missing: which images?")
+    found = list(enumerate(find_images(images, data_root, color).paths))
+    names = [path.stem for _, path in found]
+    for name in only or []:
+        if name not in names:
+            raise ConfigError(f"--only {name}: no such image in {images}, which has {', '.join(names[:8])}")
+    return [(i, path) for i, path in found if not only or path.stem in only]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One image, what was measured of it, and the reconstructor of the model that shall bring it back."""
+
+    config: Config
+    reconstruct: Reconstructor
+    index: tuple[int]  # in its set
+    clean: Tensor  # (1, C, H, W)
+    y: Tensor
+
+
+def one_image(model: str, images: str | None, only: list[str] | None, settings: list[str], data_root: Path) -> Measured:
+    """Raises ConfigError where there are several."""
+    regularizer, config = assemble.load(model, settings)
+    chosen = chosen_images(images, only, config.data.color, data_root)
+    if len(chosen) > 1:
+        names = ", ".join(path.stem for _, path in chosen[:8])
+        raise ConfigError(f"this is of one image, and {images} has {len(chosen)}: choose with --only from {names}")
+    (i, path), reconstruct = chosen[0], assemble.reconstructor(config, regularizer, data_root)
+    clean = reconstruct.read(path, config.data.color)
+    return Measured(config, reconstruct, (i,), clean, reconstruct.measure(clean, (i,)))

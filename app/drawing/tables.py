@@ -1,0 +1,31 @@
+"""Evaluations side by side."""
+
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from app.drawing.sources import labelled
+from app.evaluation.tables import read_csv
+from app.settings.options import ConfigError
+from figures import table, tradeoff
+from figures.style import PAPER, Look
+from figures.table import Evaluated
+
+
+def evaluations(files: list[str]) -> dict[str, Evaluated]:
+    """[LABEL=]CSV -> what `evaluate --csv` wrote, by name."""
+    named = labelled(files)
+    for label, _ in named:
+        if sum(other == label for other, _ in named) > 1:
+            raise ConfigError(f"two files are called {label!r}: name them with LABEL=FILE")
+    return {label: read_csv(Path(file).expanduser()) for label, file in named}
+
+
+def draw_tradeoff(files: list[str], x: str = "seconds", look: Look = PAPER) -> Figure:
+    return tradeoff.draw(evaluations(files), x, look)
+
+
+def write_table(files: list[str], metrics: tuple[str, ...], errors: bool, suffix: str) -> str:
+    """LaTeX for .tex, else Markdown."""
+    write = table.latex if suffix == ".tex" else table.markdown
+    return write(evaluations(files), metrics, errors)

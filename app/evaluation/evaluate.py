@@ -1,0 +1,58 @@
+"""Held-out reconstruction: measure, solve to the certified accuracy, compare with the clean image."""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from app.evaluation.reconstructor import Reconstructor
+from app.problem.losses import psnr, ssim
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One image: quality, certificate and cost. None stands where a method certifies nothing."""
+
+    image: str
+    psnr: float
+    ssim: float
+    psnr_degraded: float
+    ssim_degraded: float
+    error_bound: float | None  # certified ||x - argmin h||
+    converged: bool | None  # error_bound <= the accuracy asked for
+    iterations: int | None  # gradients of h
+    seconds: float
+
+
+Baseline = Callable[[Tensor, int], Tensor]  # y (1, C, H, W), position of the image in its set -> x (1, C, H, W)
+
+
+def evaluate(
+    reconstruct: Reconstructor, paths: tuple[Path, ...], color: bool, baseline: Baseline | None = None
+) -> Iterator[Evaluation]:
+    """One row per image, whole images, in order; of a baseline, where one is given, on the same measurements."""
+    for i, path in enumerate(paths):
+        clean = reconstruct.read(path, color)
+        y = reconstruct.measure(clean, (i,))
+        start, bound, converged, iterations = time.perf_counter(), None, None, None
+        if baseline is None:
+            solution = reconstruct(y, (i,))
+            x, bound = solution.x, float(solution.error_bound)
+            converged, iterations = bool(solution.converged), int(solution.iterations)
+        else:
+            x = baseline(y, i)
+        seconds = time.perf_counter() - start
+        degraded = reconstruct.comparable(y)
+        yield Evaluation(
+            path.stem,
+            float(psnr(x, clean)),
+            float(ssim(x, clean)),
+            float(psnr(degraded, clean)),
+            float(ssim(degraded, clean)),
+            bound,
+            converged,
+            iterations,
+            seconds,
+        )

@@ -1,0 +1,94 @@
+"""Comparisons: several experiments on the same problem, each with several seeds.
+
+    about = "one line for the table"
+    experiment = "foe-denoise"                    # what all variants share: a preset or a TOML file ...
+    set = ["data.count=100", "run.budget=1e5"]    # ... with these differences
+    full = ["run.budget=3e5"]                     # further ones with --full
+    seeds = [0, 1]
+    claims = [["ISGD", "MAID"]]                   # who is said to reach at least whom; the table says whether it is so
+
+    [[variant]]
+    name = "ISGD"
+    set = ["upper.algorithm=isgd"]
+
+Imports nothing heavy: a wrong key must be answered at once.
+"""
+
+import re
+import tomllib
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from app.settings.options import Config, ConfigError
+from app.settings.toml import override
+
+KEYS = {"about": str, "experiment": str, "set": list, "full": list, "seeds": list, "claims": list, "variant": list}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    name: str
+    about: str
+    variants: dict[str, Config]  # by label, in the order of the figure
+    seeds: tuple[int, ...]
+    claims: tuple[tuple[str, str], ...] = ()  # labels: the first reaches at least the second
+
+    def runs(self) -> dict[str, list[tuple[str, Config]]]:
+        """label -> (folder name, configuration) of every seed."""
+        return {
+            label: [(f"{slug(label)}-seed{s}", replace(c, run=replace(c.run, seed=s))) for s in self.seeds]
+            for label, c in self.variants.items()
+        }
+
+
+def is_comparison(path: Path) -> bool:
+    """Whether a TOML file has variants, or cannot be read at all (which reading it will say)."""
+    try:
+        return path.suffix == ".toml" and path.is_file() and "variant" in tomllib.loads(path.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError):
+        return True
+
+
+def read_comparison(path: Path, base: Callable[[str], Config], assignments: list[str], full: bool) -> Comparison:
+    """A comparison file; `base` finds an experiment by its name; later settings win. Raises ConfigError."""
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"cannot read {path}: {error}") from None
+    _check(path, values, KEYS)
+    config = base(values.get("experiment", ""))
+    common = values.get("set", []) + (values.get("full", []) if full else [])
+    variants: dict[str, Config] = {}
+    for variant in values.get("variant", []):
+        _check(path, variant, {"name": str, "set": list, "full": list})
+        label = variant.get("name", "")
+        if not slug(label) or slug(label) in {slug(other) for other in variants}:
+            raise ConfigError(f"{path}: every [[variant]] needs a name of its own, not {label!r}")
+        own = variant.get("set", []) + (variant.get("full", []) if full else [])
+        try:
+            variants[label] = override(config, [*common, *own, *assignments])
+        except ConfigError as error:
+            raise ConfigError(f"{path}, variant {label!r}: {error}") from None
+    if not variants:
+        raise ConfigError(f"{path} has no [[variant]]")
+    seeds = tuple(values.get("seeds", [0]))
+    claims = tuple((first, second) for first, second in values.get("claims", []))
+    for label in (label for claim in claims for label in claim):
+        if label not in variants:
+            raise ConfigError(f"{path}: claims name {label!r}, which is no [[variant]]")
+    return Comparison(path.stem, values.get("about", path.stem), variants, seeds, claims)
+
+
+def slug(label: str) -> str:
+    """A folder's name: 'ISGD, step 0.1' -> 'isgd-step-0.1'."""
+    return re.sub(r"[^a-z0-9.]+", "-", label.lower()).strip("-.")
+
+
+def _check(path: Path, values: dict[str, Any], kinds: dict[str, type]) -> None:
+    for key, value in values.items():
+        if key not in kinds:
+            raise ConfigError(f"{path}: unknown key {key!r}; keys are {', '.join(kinds)}")
+        if not isinstance(value, kinds[key]):
+            raise ConfigError(f"{path}: {key} = {value!r} must be a {kinds[key].__name__}")

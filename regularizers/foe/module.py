@@ -1,0 +1,121 @@
+"""Field of experts as a module: what is learned, and how it becomes the functional of functional.py."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from regularizers.foe.composition import ComposedFilters
+from regularizers.foe.filter_bank import spectral_bound
+from regularizers.foe.functional import FieldOfExpertsFunctional
+from regularizers.foe.initial_filters import dct_filters
+from regularizers.foe.potential import Potential
+from regularizers.foe.sensitivity import sensitivity
+from regularizers.foe.spline import LearnedPotential
+from regularizers.functional import Sensitivity
+from regularizers.noise_levels import spread
+from regularizers.regularizer import Regularizer
+
+
+class FieldOfExperts(Regularizer):
+    """Learned filters (zero mean per channel), weights, smoothings and, for a `LearnedPotential`, its shape.
+
+    Every filter has unit norm and scale = 1, but for `budgeted` potentials: there the whole bank is divided by the root
+    of its `spectral_bound`, so that sum_k C_k^T C_k <= 1, and scale = `weak_convexity` = rho < 1; R is then rho-weakly
+    convex for every value of the parameters (the scheme of arXiv 2308.10542).
+
+    channels: 1 or 3.  filters: K.  filter_size: s, odd.  boundary: one of `filter_bank.BOUNDARIES`.
+    weight, smoothing: common initial w and s (in units of the filter responses); of `noise_nodes` > 0, those at
+    25/255, both proportional to the noise level.
+    hidden: (n_1, ...) composes the filters of layers with so many channels between them, each of filter_size.
+    shared_potential: whether a learned shape is one for all filters.
+    least_smoothing: below which s never falls, so that L does not outgrow what the solver pays for; not for `budgeted`
+    potentials, whose L is bounded otherwise.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        filters: int,
+        filter_size: int,
+        potential: Potential | LearnedPotential,
+        boundary: str = "circular",
+        weak_convexity: float = 0.95,
+        weight: float = 0.01,
+        smoothing: float = 0.01,
+        hidden: tuple[int, ...] = (),
+        shared_potential: bool = True,
+        noise_nodes: int = 0,
+        least_smoothing: float = 0.0,
+    ) -> None:
+        super().__init__(noise_nodes)
+        if filter_size % 2 == 0 or filter_size < 3:
+            raise ValueError(f"filter_size must be odd and at least 3, not {filter_size}")
+        self.potential, self.boundary = potential, boundary
+        self.scale = weak_convexity if potential.budgeted else 1.0
+        self.least_smoothing = 0.0 if potential.budgeted else least_smoothing
+        self.composition = ComposedFilters(channels, hidden, filters, filter_size) if hidden else None
+        if self.composition is None:
+            self.raw_filters = nn.Parameter(dct_filters(channels, filters, filter_size))
+        self.log_weights = nn.Parameter(spread(torch.full((filters, 1, 1), weight).log(), noise_nodes))
+        learned = isinstance(potential, LearnedPotential)
+        if not (learned and potential.budgeted):
+            raw = torch.tensor(weight / smoothing - 1 if potential.budgeted else smoothing - least_smoothing).log()
+            exponent = 0 if potential.budgeted else 1
+            self.raw_smoothings = nn.Parameter(spread(raw.repeat(filters, 1, 1), noise_nodes, exponent))
+        if learned:
+            rows = 1 if shared_potential else filters
+            self.raw_shape = nn.Parameter(potential.initial(weight, smoothing).repeat(rows, 1))
+
+    def functional(self) -> FieldOfExpertsFunctional:
+        filters = self.centred_filters()
+        if self.potential.budgeted:
+            ones = filters.new_ones(filters.shape[0])
+            filters = filters / spectral_bound(filters, ones, self.boundary).sqrt()
+        else:
+            filters = filters / filters.square().sum((1, 2, 3), keepdim=True).sqrt()
+        weights, potential = self._present(self.log_weights).exp(), self.potential
+        if isinstance(potential, LearnedPotential):
+            potential = potential.at(self.raw_shape.expand(len(weights), -1))
+        raw = self._present(self.raw_smoothings) if hasattr(self, "raw_smoothings") else weights
+        smoothings = potential.smoothing(weights, raw) + self.least_smoothing
+        return FieldOfExpertsFunctional(filters, weights, smoothings, potential, self.boundary, self.scale)
+
+    def centred_filters(self) -> Tensor:
+        filters = self.raw_filters if self.composition is None else self.composition()
+        return filters - filters.mean((2, 3), keepdim=True)
+
+    @torch.no_grad()
+    def sensitivity(self, x: Tensor, q: Tensor, radius: Tensor) -> Sensitivity:
+        return sensitivity(self.functional(), x, q, radius, _scales(self))
+
+
+def _scales(field: FieldOfExperts) -> tuple[Tensor, ...]:
+    """Per expert (K,), for derivatives y by filters, weights, smoothings and each column of the shape: numbers with
+    which the derivative by theta is at most (sum_k (f_k ||y_c,k||)^2 + (g_k y_w,k)^2 + ...)^(1/2) long."""
+    functional = field.functional()
+    w, s = functional.weights.flatten(), functional.smoothings.flatten()
+    if field.potential.budgeted:  # w and s both move with log w, hence the roots
+        w, s = 2**0.5 * w, (2**0.5 if isinstance(field.potential, LearnedPotential) else 3**0.5) * s
+    return _of_filters(field, functional.filters), w, s, *_of_shape(field, functional.potential.shape)
+
+
+def _of_filters(field: FieldOfExperts, filters: Tensor) -> Tensor:
+    centred = field.centred_filters().detach()
+    composition = 1.0 if field.composition is None else field.composition.derivative_norm()
+    if not field.potential.budgeted:
+        return composition / centred.square().sum((1, 2, 3)).sqrt()
+    # c = f / nu(f):  dc^T y = y / nu - <c, y> grad nu / nu.
+    with torch.enable_grad():
+        f = centred.requires_grad_()
+        nu = spectral_bound(f, f.new_ones(len(f)), field.boundary).sqrt()
+        (slope,) = torch.autograd.grad(nu, f)
+    return (composition * (1 + filters.norm() * slope.norm()) / nu).detach().expand(len(f))
+
+
+def _of_shape(field: FieldOfExperts, shape: Tensor | None) -> tuple[Tensor, ...]:
+    """da = (a - lowest) d raw, and a shared row moves all experts at once."""
+    if shape is None or not isinstance(field.potential, LearnedPotential):
+        return ()
+    shared = (len(shape) / len(field.raw_shape)) ** 0.5
+    return (shared * (shape - field.potential.lowest)).unbind(1)
