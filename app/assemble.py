@@ -8,22 +8,16 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from app.evaluation.reconstructor import Reconstructor
 from app.lower import agd, gd_polyak, lbfgs
 from app.lower.energy import Solver
 from app.lower.stationary import certified_or_stationary
 from app.models.model import Model, load_model
 from app.problem.blur_kernel import kernel_error
-from app.problem.operators import (
-    OperatorFactory,
-    deblurring,
-    deblurring_by_any,
-    denoising,
-    drawn,
-    inpainting,
-    super_resolution,
-)
-from app.settings.options import Config, ConfigError, Problem
+from app.problem.losses import LOSSES, LossOf
+from app.problem.noise_levels import NoiseLevels
+from app.problem.operators import Operators
+from app.problem.tasks import deblurring, deblurring_by_any, denoising, drawn, inpainting, super_resolution
+from app.settings.options import Config, ConfigError, Problem, RegularizerOptions
 from app.settings.toml import override
 from app.upper import direction, schedules
 from app.upper.descent import Descent
@@ -64,8 +58,9 @@ def dtype_of(config: Config) -> torch.dtype:
     return getattr(torch, config.run.precision)
 
 
-def operator_factory(config: Config, data_root: Path, training: bool = False) -> OperatorFactory:
-    """Of levin:all, training draws the kernel of an image; elsewhere the kernels take turns."""
+def operators(config: Config, data_root: Path, training: bool = False) -> Operators:
+    """Return the operators that measure. Of levin:all, training draws the kernel of an image; elsewhere the kernels
+    take turns. Raises ConfigError and KernelError."""
     problem, device, dtype = config.problem, device_of(config), dtype_of(config)
     if problem.task == "denoise":
         return denoising(device)
@@ -73,10 +68,33 @@ def operator_factory(config: Config, data_root: Path, training: bool = False) ->
         return inpainting(problem.keep, config.run.seed, device, dtype)
     if problem.task == "superres":
         return super_resolution(problem.factor, problem.antialias, device, dtype)
+    if problem.task != "deblur":
+        raise ConfigError(f"unknown task {problem.task!r}")
     if problem.kernel == "levin:all":
         choose = drawn(LEVIN, config.run.seed) if training else _in_turn
         return deblurring_by_any(levin_kernels(data_root), choose, device, dtype)
     return deblurring(true_kernel(problem, data_root), device, dtype)
+
+
+def noise_levels(config: Config) -> NoiseLevels:
+    """Return the noise levels that a run learns from."""
+    problem = config.problem
+    low, high = (problem.noise_low, problem.noise_high) if problem.noise_low else (problem.noise_level,) * 2
+    return NoiseLevels(low, high, config.run.seed)
+
+
+def loss(config: Config) -> LossOf:
+    """Return the upper-level loss of data.loss."""
+    if config.data.loss == "squared":
+        return LOSSES["squared"]
+    return partial(LOSSES[config.data.loss], width=config.data.loss_width)
+
+
+def filter_size(options: RegularizerOptions) -> int:
+    """Return the side of the filters of a regularizer, which no patch may be smaller than."""
+    if options.name in ("crr", "wcrr"):
+        return 1 + (len(options.hidden_channels) + 1) * (options.layer_size - 1)
+    return 2 if options.name == "tv" else options.filter_size
 
 
 def _in_turn(image: int) -> int:
@@ -197,25 +215,4 @@ def _measurement(problem: Problem) -> Problem:
         hold_kernel=False,
         learned_kernel_size=1,
         initial_kernel_width=1.0,
-    )
-
-
-def reconstructor(config: Config, model: Model, data_root: Path) -> Reconstructor:
-    """Measures with the true kernel; reconstructs with the learned one, unless problem.learn_kernel is off."""
-    problem, kernel = config.problem, model.kernel
-    measuring = operators = operator_factory(config, data_root)
-    if kernel is not None and problem.learn_kernel:
-        operators = lambda shape, images: kernel.operator((shape[1], shape[2]))  # noqa: E731
-    return Reconstructor(
-        model.regularizer,
-        measuring,
-        operators,
-        certified_or_stationary(lower_solver(config)),
-        config.lower.final_accuracy,
-        problem.noise_level,
-        problem.ridge,
-        config.run.seed,
-        device_of(config),
-        dtype_of(config),
-        problem.enlargement,
     )

@@ -93,7 +93,7 @@ def _compare(options: argparse.Namespace) -> int:
         comparison = replace(comparison, seeds=tuple(options.seeds))
     out = out or Path("runs") / comparison.name
     if options.sweep:
-        from app.commands.sweep import sweep
+        from app.training.sweep import sweep
 
         return sweep(comparison, out, options.data_root, options.quiet, options.typed)
     from app.commands.compare import compare

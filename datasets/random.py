@@ -3,10 +3,10 @@
 import numpy as np
 import torch
 
-CROPS, NOISE, MASKS, ORDER, TEST_NOISE, SUBSET, KERNELS, LEVELS = range(8)  # independent streams
+CROPS, NOISE, MASKS, ORDER, TEST_NOISE, SUBSET, KERNELS, LEVELS, RECORRUPTION = range(9)  # independent streams
 
 
 def generator(seed: int, stream: int, *key: int) -> torch.Generator:
-    """A generator determined by (seed, stream, key) alone, so that any draw can be repeated without its past."""
+    """Return a generator determined by (seed, stream, key) alone, so that any draw can be repeated without its past."""
     state = np.random.SeedSequence([seed, stream, *key]).generate_state(1, np.uint64)[0]
     return torch.Generator().manual_seed(int(state >> np.uint64(1)))

@@ -14,11 +14,12 @@ from skimage.data import camera
 from app import assemble
 from app.cli import main
 from app.evaluation.guide import ACCURACY, completed
+from app.evaluation.simulation import simulation
 from app.lower import lbfgs
 from app.lower.energy import Energy
 from app.models.model import load_model
 from app.problem.losses import SquaredError
-from app.problem.operators import denoising
+from app.problem.tasks import denoising
 from app.upper.hypergradient import hypergradient
 from regularizers import CHARBONNIER, MCP, WEAK_SPLINE, Adaptive, FieldOfExperts
 from regularizers.foe.adaptive import LARGEST
@@ -176,7 +177,7 @@ def test_it_needs_its_guides_file_no_more_and_all_commands_take_it(capsys, tmp_p
 
 def test_both_solves_count_and_both_must_be_certified(tmp_path, monkeypatch, runs, photograph):
     model, config = assemble.load(str(runs[1]), ["run.device=cpu", "lower.max_iterations=60"])
-    reconstruct = assemble.reconstructor(config, model, tmp_path)
+    reconstruct = simulation(config, model, tmp_path)
     y = reconstruct.measure(reconstruct.read(photograph, False), (0,))
     solution, energy = reconstruct(y, (0,)), reconstruct.energy(y, (0,))
     second = reconstruct.solve(energy, energy.start, reconstruct.accuracy)

@@ -13,8 +13,9 @@ from app import assemble
 from app.cli import BASELINES, main
 from app.evaluation import baselines as command
 from app.evaluation import classical as baselines
-from app.problem.losses import psnr
-from app.problem.operators import deblurring
+from app.evaluation.simulation import simulation
+from app.problem.quality import psnr
+from app.problem.tasks import deblurring
 from datasets.image_sets import ImageSet
 from datasets.images import read_image
 from tests.test_cli import refused
@@ -115,7 +116,7 @@ def test_wiener_knows_which_kernel_measured_an_image(tmp_path, monkeypatch, tiny
     np.savez(tmp_path / "kernels" / "Levin09.npz", **kernels)
     monkeypatch.setattr(command, "_images_to_tune_on", lambda *_: ImageSet("one", (photograph,)))
     model, config = assemble.load(str(tiny_model), ["problem.task=deblur", "problem.kernel=levin:all"])
-    measured = assemble.reconstructor(config, model, tmp_path)
+    measured = simulation(config, model, tmp_path)
     method = command.prepare("wiener", config, measured, tmp_path, True).method
     clean = read_image(photograph, False)[None]
     for image in (0, 3, 10):
@@ -126,7 +127,7 @@ def test_wiener_knows_which_kernel_measured_an_image(tmp_path, monkeypatch, tiny
 
 def test_the_tuned_parameter_is_the_best_on_the_images_of_tuning(tmp_path, tiny_model, photograph):
     model, config = assemble.load(str(tiny_model), [])
-    measured = assemble.reconstructor(config, model, tmp_path)
+    measured = simulation(config, model, tmp_path)
     images = ImageSet("one", (photograph,))
     best = command._tune(
         lambda y, i, value: baselines.total_variation(y, value), images, False, measured, (0.01, 1.0), ""

@@ -6,7 +6,7 @@ import torch
 from app.lower import lbfgs
 from app.lower.energy import Energy
 from app.problem.losses import SquaredError
-from app.problem.operators import deblurring, denoising, inpainting
+from app.problem.tasks import deblurring, denoising, inpainting
 from app.upper.bound import error_bound
 from app.upper.hypergradient import hypergradient
 from datasets.blur_kernels import gaussian_kernel

@@ -6,7 +6,7 @@ import torch
 
 from app.lower import agd
 from app.lower.energy import Energy
-from app.problem.operators import denoising
+from app.problem.tasks import denoising
 from tests.problems import NAMES, regularizers
 
 

@@ -7,7 +7,7 @@ from app.lower import agd, lbfgs
 from app.lower.energy import Energy
 from app.lower.stationary import certified_or_stationary
 from app.problem.losses import SquaredError
-from app.problem.operators import deblurring, denoising, inpainting, super_resolution
+from app.problem.tasks import deblurring, denoising, inpainting, super_resolution
 from app.upper.hypergradient import hypergradient
 from datasets.blur_kernels import gaussian_kernel
 from regularizers import Regularizer

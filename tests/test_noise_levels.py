@@ -13,9 +13,9 @@ from app.lower import lbfgs
 from app.lower.energy import Energy
 from app.models.model import build_model, load_model, save_model
 from app.problem.losses import SquaredError
+from app.problem.noise_levels import NoiseLevels
 from app.settings.options import Config, ConfigError
 from app.settings.toml import override
-from app.training.noise_levels import NoiseLevels
 from app.upper import direction, schedules
 from app.upper.descent import Descent
 from app.upper.hypergradient import hypergradient

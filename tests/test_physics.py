@@ -5,7 +5,7 @@ import torch
 
 from app.lower import lbfgs
 from app.lower.energy import Energy
-from app.problem.operators import deblurring, deblurring_by_any, denoising, drawn, inpainting
+from app.problem.tasks import deblurring, deblurring_by_any, denoising, drawn, inpainting
 from datasets.blur_kernels import gaussian_kernel
 from regularizers import TotalVariation
 from tests.problems import dense

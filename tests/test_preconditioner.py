@@ -7,7 +7,7 @@ from skimage.data import camera
 from app.lower.energy import Energy
 from app.lower.preconditioner import preconditioner
 from app.lower.solution import norm
-from app.problem.operators import deblurring, denoising, inpainting
+from app.problem.tasks import deblurring, denoising, inpainting
 from app.upper.linear import conjugate_gradient
 from datasets.blur_kernels import gaussian_kernel
 from regularizers import CHARBONNIER, HUBER, FieldOfExperts

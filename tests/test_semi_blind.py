@@ -12,13 +12,14 @@ from torch import Tensor
 
 from app import assemble
 from app.cli import main
+from app.evaluation.simulation import simulation
 from app.lower import lbfgs
 from app.lower.energy import Energy
 from app.models.model import KERNEL, build_model, load_model, save_model
 from app.problem.blur_kernel import BlurKernel, SemiBlind, kernel_error
 from app.problem.convolution import convolution, misfit_by_kernel, mixed_by_kernel
 from app.problem.losses import SquaredError
-from app.problem.operators import deblurring
+from app.problem.tasks import deblurring
 from app.settings.options import Config, ConfigError
 from app.settings.toml import parse
 from app.upper.bound import error_bound
@@ -312,7 +313,7 @@ def test_resume_is_bit_exact(tmp_path, photographs):
 
 def test_measuring_uses_the_true_kernel_and_reconstructing_the_learned_one(run_folder, tmp_path):
     model, trained = assemble.load(str(run_folder), [])
-    reconstruct = assemble.reconstructor(trained, model, tmp_path)
+    reconstruct = simulation(trained, model, tmp_path)
     x = torch.rand(1, 1, 16, 16)
     assert model.kernel is not None
     torch.testing.assert_close(
@@ -320,7 +321,7 @@ def test_measuring_uses_the_true_kernel_and_reconstructing_the_learned_one(run_f
     )
     torch.testing.assert_close(reconstruct.energy(x, (0,)).operator.forward(x), by_shifts(model.kernel().detach(), x))
     model, known = assemble.load(str(run_folder), ["problem.learn_kernel=false"])
-    energy = assemble.reconstructor(known, model, tmp_path).energy(x, (0,))
+    energy = simulation(known, model, tmp_path).energy(x, (0,))
     torch.testing.assert_close(energy.operator.forward(x), by_shifts(gaussian_kernel(5, 1.0).float(), x))
 
 

@@ -8,7 +8,7 @@ from skimage.data import camera
 from app.lower.energy import Energy
 from app.lower.preconditioner import preconditioner
 from app.lower.solution import norm
-from app.problem.operators import super_resolution
+from app.problem.tasks import super_resolution
 from app.upper.linear import conjugate_gradient
 from datasets.blur_kernels import KernelError, antialias_kernel
 from datasets.patches import whole_blocks

@@ -3,17 +3,13 @@
 import logging
 from pathlib import Path
 
-from app.commands import train
 from app.drawing.runs import group_folders
 from app.files import write_atomically
-from app.lower.solution import NonFiniteError
 from app.settings.comparison import Comparison
-from app.settings.options import Config
-from app.settings.toml import load
 from app.training import records
-from app.training import start as transfer
 from app.training.checkpoint import RunError
 from app.training.outcome import csv_table, markdown, outcome, verdicts
+from app.training.session import DONE, INTERRUPTED, finish
 from figures import curves
 from figures.style import save
 
@@ -29,9 +25,9 @@ def compare(comparison: Comparison, out: Path, data_root: Path, quiet: bool, com
         for name, config in runs:
             log.info("%s: %s", label, out / name)
             status = finish(config, out / name, data_root, quiet, command)
-            if status == 130:
+            if status == INTERRUPTED:
                 return status
-            if status == 0:
+            if status == DONE:
                 finished.append(out / name)
     return summarize(groups, out, data_root, comparison.about, comparison.claims)
 
@@ -62,16 +58,3 @@ def summarize(
     for name in ("table.md", "table.csv", "comparison.png", "comparison.pdf"):
         print(out / name)
     return 0
-
-
-def finish(config: Config, folder: Path, data_root: Path, quiet: bool, command: str) -> int:
-    """Train to the end from wherever the run is. 0: done, 1: it diverged, 130: interrupted."""
-    try:
-        if not (folder / "config.toml").is_file():
-            return train.train(config, folder, data_root, quiet, draw=False, command=command)
-        if load(folder / "config.toml") != transfer.inherited(config):
-            raise RunError(f"{folder} holds a run with other settings: remove it, or choose another --out")
-        return train.resume(config, folder, data_root, quiet, draw=False, command=command)
-    except NonFiniteError as error:
-        log.info("%s diverged: %s", folder, error)
-        return 1

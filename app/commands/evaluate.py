@@ -9,6 +9,7 @@ from app import assemble
 from app.evaluation import baselines
 from app.evaluation.evaluate import Evaluation
 from app.evaluation.evaluate import evaluate as evaluate_images
+from app.evaluation.simulation import simulation
 from app.evaluation.tables import csv_table, latex_table, summary_table
 from app.files import write_atomically
 from app.settings.options import ConfigError
@@ -40,7 +41,7 @@ def evaluate(
     def run(name: str, rows: Iterator[Evaluation]) -> None:
         evaluations[name] = list(tqdm(rows, name, len(paths), disable=quiet, unit="image", dynamic_ncols=True))
 
-    reconstructors = {name: assemble.reconstructor(c, model, data_root) for name, (model, c) in loaded.items()}
+    reconstructors = {name: simulation(c, model, data_root) for name, (model, c) in loaded.items()}
     for name, reconstruct in reconstructors.items():
         run(name, evaluate_images(reconstruct, paths, config.data.color))
     measured = reconstructors[models[0]]

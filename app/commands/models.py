@@ -8,6 +8,7 @@ from tqdm import tqdm
 from app import assemble
 from app.evaluation.assess import assess
 from app.evaluation.evaluate import evaluate
+from app.evaluation.simulation import simulation
 from app.models import model as models
 from app.models.card import full_name, read_card
 from app.models.catalogue import describe, overview
@@ -16,7 +17,6 @@ from app.models.provenance import contention, processor
 from app.settings.options import ConfigError
 from app.settings.toml import override
 from datasets.image_sets import find_images
-from datasets.images import read_image
 
 
 def list_models() -> int:
@@ -60,12 +60,12 @@ def ship(
 
 def _assess(spec: str, images: str, settings: list[str], data_root: Path, quiet: bool) -> dict[str, object]:
     model, config = assemble.load(spec, settings)
-    reconstruct = assemble.reconstructor(config, model, data_root)
+    reconstruct = simulation(config, model, data_root)
     paths = find_images(images, data_root, config.data.color).paths
     rows = evaluate(reconstruct, paths, config.data.color)
     done = list(tqdm(rows, images, len(paths), disable=quiet, unit="image", dynamic_ncols=True))
-    shapes = {read_image(path, config.data.color).shape for path in paths}
-    bounds = [reconstruct.energy(torch.zeros(1, *shape), (0,)).bounds for shape in shapes]
+    shapes = {i: reconstruct.read(path, config.data.color).shape[1:] for i, path in enumerate(paths)}
+    bounds = [reconstruct.bounds(shape, (i,)) for i, shape in shapes.items()]
     extremes = min(mu for mu, _ in bounds), max(largest for _, largest in bounds)
     machine = processor(assemble.device_of(config)) + contention()
     return assess(images, config.problem, config.lower.final_accuracy, done, extremes, machine)

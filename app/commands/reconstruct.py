@@ -3,8 +3,9 @@
 from pathlib import Path
 
 from app import assemble
+from app.evaluation.simulation import simulation
 from app.lower.solution import NOT_CERTIFIED
-from app.problem.losses import psnr
+from app.problem.quality import psnr
 from app.settings.options import ConfigError
 from app.training.checkpoint import RunError
 from datasets.image_sets import find_images
@@ -23,7 +24,7 @@ def reconstruct(model: str, images: list[str], settings: list[str], data_root: P
     for target in targets:
         if target.exists() or targets.count(target) > 1:
             raise RunError(f"{target} would be overwritten: choose another --out, or rename the images")
-    reconstruct = assemble.reconstructor(config, loaded, data_root)
+    reconstruct = simulation(config, loaded, data_root)
     out.mkdir(parents=True, exist_ok=True)
     for i, (path, target) in enumerate(zip(paths, targets, strict=True)):
         clean = reconstruct.read(path, color) if degrade else None

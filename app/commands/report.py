@@ -10,9 +10,10 @@ from app import assemble
 from app.drawing.learned import draw_filters, draw_potentials
 from app.drawing.runs import draw_curves, draw_parameters
 from app.drawing.sources import chosen_images
+from app.evaluation.simulation import simulation
 from app.files import write_atomically
 from app.models.model import Model, read_facts
-from app.problem.losses import psnr, ssim
+from app.problem.quality import psnr, ssim
 from app.settings.options import Config
 from app.training import history
 from app.training.checkpoint import RunError
@@ -53,17 +54,18 @@ def report(run: Path, out: Path | None, images: str, data_root: Path) -> int:
 
 def _results(model: Model, config: Config, images: str, data_root: Path) -> list[Section]:
     """Sliders, and the certificates of what they show. No times: the same run gives the same file."""
-    reconstruct = assemble.reconstructor(config, model, data_root)
+    reconstruct = simulation(config, model, data_root)
     sliders, rows = [], []
     for i, path in chosen_images(images, None, config.data.color, data_root):
         clean = reconstruct.read(path, config.data.color)
         y = reconstruct.measure(clean, (i,))
         solution = reconstruct(y, (i,))
-        before, after = float(psnr(reconstruct.comparable(y), clean)), float(psnr(solution.x, clean))
+        picture = reconstruct.as_image(y, (i,))
+        before, after = float(psnr(picture, clean)), float(psnr(solution.x, clean))
         caption = f"{path.stem}: measured {before:.2f} dB, reconstructed {after:.2f} dB"
-        pictures = {"measured": reconstruct.shown(y)[0].cpu(), "clean": clean[0].cpu()}
+        pictures = {"measured": picture[0].cpu(), "clean": clean[0].cpu()}
         sliders.append(html.slider(path.stem, solution.x[0].cpu(), pictures, caption))
-        mu, largest = reconstruct.energy(y, (i,)).bounds
+        mu, largest = reconstruct.bounds(clean.shape[1:], (i,))
         certified = f"{float(solution.error_bound):.3g}" if solution.converged else "not certified"
         quality = f"{before:.2f}", f"{after:.2f}", f"{float(ssim(solution.x, clean)):.4f}"
         rows.append(

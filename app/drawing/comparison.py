@@ -1,6 +1,5 @@
 """Reconstructions by models, and results that others computed, beside the clean images."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -8,7 +7,8 @@ from matplotlib.figure import Figure
 
 from app import assemble
 from app.drawing.sources import chosen_images, labelled
-from app.problem.losses import psnr, ssim
+from app.evaluation.simulation import simulation
+from app.problem.quality import psnr, ssim
 from app.settings.options import ConfigError
 from datasets.images import ImageError, list_images, read_image
 from datasets.patches import whole_blocks
@@ -53,9 +53,10 @@ def panels(
     color = next((config.data.color for _, config in loaded.values()), False)
     chosen = chosen_images(images, only, color, data_root)
     rows: dict[str, Row] = {}
-    blocks = max((config.problem.enlargement for _, config in loaded.values()), default=1)
+    simulations = {source: simulation(config, model, data_root) for source, (model, config) in loaded.items()}
+    multiple = max((s.measuring.multiple for s in simulations.values()), default=1)
     for _, path in chosen:
-        clean = whole_blocks(read_image(path, color), blocks) if loaded else _read_as_it_is(path)
+        clean = whole_blocks(read_image(path, color), multiple) if loaded else _read_as_it_is(path)
         rows[path.stem] = {"clean": Panel(clean)}
     for label, source in named:
         if label in next(iter(rows.values())):
@@ -63,14 +64,12 @@ def panels(
         if source not in loaded:
             _add_results(rows, label, Path(source))
             continue
-        regularizer, config = loaded[source]
-        reconstruct = assemble.reconstructor(config, regularizer, data_root)
+        reconstruct = simulations[source]
         for i, path in chosen:
             row = rows[path.stem]
             clean = reconstruct.to_device(row["clean"].image[None])
             y = reconstruct.measure(clean, (i,))
-            degraded = panel(reconstruct.comparable(y), clean)
-            row.setdefault("degraded", replace(degraded, image=reconstruct.shown(y)[0].cpu()))
+            row.setdefault("degraded", panel(reconstruct.as_image(y, (i,)), clean))
             row[label] = panel(reconstruct(y, (i,)).x, clean)
     first = ("clean", "degraded")
     return {n: {k: row[k] for k in sorted(row, key=lambda k: k not in first)} for n, row in rows.items()}

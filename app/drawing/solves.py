@@ -9,10 +9,11 @@ from torch import Tensor
 
 from app import assemble
 from app.drawing.sources import Measured, one_image
+from app.evaluation.simulation import simulation
 from app.lower import agd, lbfgs
 from app.lower.energy import Energy, Solver
 from app.lower.solution import norm
-from app.problem.losses import psnr
+from app.problem.quality import psnr
 from app.settings.options import ConfigError
 from figures import animation, contrasts, convergence
 from figures.animation import Animation, Iterate
@@ -58,7 +59,7 @@ def draw_convergence(
     if accuracy <= 0:
         raise ConfigError(f"--accuracy {accuracy:g} must be above 0")
     minimiser = _minimiser(model, measured, settings, data_root, TIGHTER * accuracy)
-    energy = measured.reconstruct.energy(measured.y, measured.index)
+    energy = measured.energy
     descents = {}
     for name, solve in SOLVERS.items():
         path = observe(energy, solve, accuracy)
@@ -71,7 +72,7 @@ def _minimiser(model: str, measured: Measured, settings: list[str], data_root: P
     regularizer, config = assemble.load(model, [*settings, "run.precision=float64"])
     if regularizer.regularizer.guiding():
         raise ConfigError(f"{model} has a guide, which finds another energy in float64: no reference for this figure")
-    exact = replace(assemble.reconstructor(config, regularizer, data_root), accuracy=accuracy)
+    exact = replace(simulation(config, regularizer, data_root), accuracy=accuracy)
     solution = exact(measured.y.double(), measured.index)
     if not solution.converged:
         raise FigureError(f"the reference could not be certified to {accuracy:.1g}: ask for a larger --accuracy")
@@ -89,12 +90,12 @@ def draw_contrasts(
     """What was measured, what the guide made of it, the reconstruction, and the thresholds that the network chose."""
     measured = one_image(model, images, only, settings, data_root)
     reconstruct = measured.reconstruct
-    energy = reconstruct.energy(measured.y, measured.index)
+    energy = measured.energy
     found = getattr(energy.functional, "contrasts", None)
     if found is None:
         raise ConfigError(f"{model} has no contrasts to draw (regularizer.contrast_channels)")
-    x = reconstruct.solve(energy, energy.start, reconstruct.accuracy).x
-    shown = {"measured": reconstruct.shown(measured.y), "guide": energy.start, "reconstruction": x}
+    x = reconstruct.solver(energy, energy.start, reconstruct.accuracy).x
+    shown = {"measured": measured.picture, "guide": energy.start, "reconstruction": x}
     return contrasts.draw({title: image[0].cpu() for title, image in shown.items()}, 1 / found[0], look)
 
 
@@ -109,6 +110,6 @@ def animate_reconstruction(
     """Every point at which the model's solver asked for a gradient, up to the certified accuracy."""
     measured = one_image(model, images, only, settings, data_root)
     reconstruct = measured.reconstruct
-    path = observe(reconstruct.energy(measured.y, measured.index), reconstruct.solve, reconstruct.accuracy)
+    path = observe(measured.energy, reconstruct.solver, reconstruct.accuracy)
     iterates = [Iterate(x[0].cpu(), n, float(psnr(x, measured.clean)), bound) for n, (x, bound) in enumerate(path, 1)]
-    return animation.reconstruction(reconstruct.shown(measured.y)[0].cpu(), iterates, look)
+    return animation.reconstruction(measured.picture[0].cpu(), iterates, look)

@@ -6,7 +6,8 @@ from pathlib import Path
 from torch import Tensor
 
 from app import assemble
-from app.evaluation.reconstructor import Reconstructor
+from app.evaluation.simulation import Simulation, simulation
+from app.lower.energy import Energy
 from app.settings.options import Config, ConfigError
 from datasets.image_sets import find_images
 
@@ -44,10 +45,20 @@ class Measured:
     """One image, what was measured of it, and the reconstructor of the model that shall bring it back."""
 
     config: Config
-    reconstruct: Reconstructor
+    reconstruct: Simulation
     index: tuple[int]  # in its set
     clean: Tensor  # (1, C, H, W)
     y: Tensor
+
+    @property
+    def energy(self) -> Energy:
+        """h; the problem of a guide has been solved."""
+        return self.reconstruct.problem(self.y, self.index).energy()
+
+    @property
+    def picture(self) -> Tensor:
+        """y as an image (1, C, H, W)."""
+        return self.reconstruct.as_image(self.y, self.index)
 
 
 def one_image(model: str, images: str | None, only: list[str] | None, settings: list[str], data_root: Path) -> Measured:
@@ -57,6 +68,6 @@ def one_image(model: str, images: str | None, only: list[str] | None, settings: 
     if len(chosen) > 1:
         names = ", ".join(path.stem for _, path in chosen[:8])
         raise ConfigError(f"this is of one image, and {images} has {len(chosen)}: choose with --only from {names}")
-    (i, path), reconstruct = chosen[0], assemble.reconstructor(config, regularizer, data_root)
+    (i, path), reconstruct = chosen[0], simulation(config, regularizer, data_root)
     clean = reconstruct.read(path, config.data.color)
     return Measured(config, reconstruct, (i,), clean, reconstruct.measure(clean, (i,)))

@@ -11,8 +11,8 @@ from tqdm import tqdm
 
 from app.evaluation import classical as baselines
 from app.evaluation.evaluate import Baseline
-from app.evaluation.reconstructor import Reconstructor
-from app.problem.losses import psnr
+from app.evaluation.simulation import Simulation
+from app.problem.quality import psnr
 from app.settings.options import Config, ConfigError
 from datasets.held_out import images_to_learn_from
 from datasets.image_sets import ImageSet
@@ -50,7 +50,7 @@ def check(names: tuple[str, ...], config: Config) -> None:
 
 
 def prepare(
-    name: str, config: Config, measured: Reconstructor, kernels: Kernels | None, data_root: Path, quiet: bool
+    name: str, config: Config, measured: Simulation, kernels: Kernels | None, data_root: Path, quiet: bool
 ) -> Prepared:
     """`measured` draws the noise, of the images to tune on as of all others."""
     sigma, label = config.problem.noise_level, f"{name} (baseline)"
@@ -80,7 +80,7 @@ def _tune(
     method: Callable[[Tensor, int, float], Tensor],
     images: ImageSet,
     color: bool,
-    measured: Reconstructor,
+    measured: Simulation,
     limits: tuple[float, float],
     title: str,
 ) -> float:

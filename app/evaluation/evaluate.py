@@ -7,8 +7,8 @@ from pathlib import Path
 
 from torch import Tensor
 
-from app.evaluation.reconstructor import Reconstructor
-from app.problem.losses import psnr, ssim
+from app.evaluation.simulation import Simulation
+from app.problem.quality import psnr, ssim
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ Baseline = Callable[[Tensor, int], Tensor]  # y (1, C, H, W), position of the im
 
 
 def evaluate(
-    reconstruct: Reconstructor, paths: tuple[Path, ...], color: bool, baseline: Baseline | None = None
+    reconstruct: Simulation, paths: tuple[Path, ...], color: bool, baseline: Baseline | None = None
 ) -> Iterator[Evaluation]:
     """One row per image, whole images, in order; of a baseline, where one is given, on the same measurements."""
     for i, path in enumerate(paths):
@@ -44,7 +44,7 @@ def evaluate(
         else:
             x = baseline(y, i)
         seconds = time.perf_counter() - start
-        degraded = reconstruct.comparable(y)
+        degraded = reconstruct.as_image(y, (i,))
         yield Evaluation(
             path.stem,
             float(psnr(x, clean)),

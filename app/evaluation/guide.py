@@ -1,21 +1,65 @@
-"""The two energies of a regularizer with a guide: one whose minimiser z completes the other."""
+"""The lower-level problem of a regularizer: its energy, and before it that of its guide, where it has one.
 
-from collections.abc import Callable
+An adaptive regularizer R(x; z) is conditioned on z, the minimiser of the energy with its guide. z is found first, and
+does not change while x is sought.
+"""
 
-from app.lower.energy import Energy, Functional, Solver
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from torch import Tensor
+
+from app.lower.energy import Energy, Operator, Solver
 from app.lower.solution import LowerSolution
 from regularizers import Regularizer
+from regularizers.functional import Functional
 
 ACCURACY = 1e-3  # certified, in the root mean square over the pixels: a quarter of a grey level
 
 
-def completed(
-    regularizer: Regularizer, energy: Callable[[Functional], Energy], solve: Solver
-) -> tuple[Regularizer, LowerSolution | None]:
-    """The regularizer given z = argmin of the energy with its guide, and how z was found; itself without a guide."""
+@dataclass(frozen=True, kw_only=True)
+class LowerProblem:
+    """h(x) = 1/2 ||A x - y||^2 + R(x) + ridge/2 ||x||^2 for a regularizer that is conditioned on what it needs."""
+
+    regularizer: Regularizer
+    operator: Operator
+    y: Tensor
+    ridge: float
+    guided: LowerSolution | None  # what the guide found
+
+    def energy(self) -> Energy:
+        """Return h at the present parameters of the regularizer; it starts from what the guide found."""
+        energy = Energy(self.operator, self.regularizer.frozen(), self.y, self.ridge)
+        return energy if self.guided is None else replace(energy, guess=self.guided.x)
+
+    def solve(self, solver: Solver, accuracy: float) -> LowerSolution:
+        """Return argmin h, from A^T y or the guide's z: nothing but its measurement decides on a result. The gradients
+        and the certificate of the guide count, too."""
+        energy = self.energy()
+        found = solver(energy, energy.start, accuracy)
+        if self.guided is None:
+            return found
+        return replace(
+            found,
+            converged=self.guided.converged & found.converged,
+            iterations=self.guided.iterations + found.iterations,
+        )
+
+
+def lower_problem(
+    regularizer: Regularizer, operator: Operator, y: Tensor, ridge: float, solver: Solver
+) -> LowerProblem:  # y (B, ...)
+    """Return the problem of a regularizer, conditioned on the minimiser with its guide. `solver` finds that one."""
     guide = regularizer.guiding()
     if guide is None:
-        return regularizer, None
-    first = energy(guide.frozen())
-    found = solve(first, first.start, ACCURACY * first.start[0].numel() ** 0.5)
-    return regularizer.given(found.x), found
+        return LowerProblem(regularizer=regularizer, operator=operator, y=y, ridge=ridge, guided=None)
+    first = Energy(operator, guide.frozen(), y, ridge)
+    found = solver(first, first.start, ACCURACY * first.start[0].numel() ** 0.5)
+    conditioned = regularizer.given(found.x)
+    return LowerProblem(regularizer=conditioned, operator=operator, y=y, ridge=ridge, guided=found)
+
+
+def bounds(operator: Operator, functional: Functional, ridge: float) -> tuple[float, float]:
+    """Return (mu, L) of h, which need no measurement: a guide's z changes neither. Raises NonFiniteError."""
+    return Energy(operator, functional, y=None, ridge=ridge).bounds  # type: ignore[arg-type]

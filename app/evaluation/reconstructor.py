@@ -1,86 +1,58 @@
-"""One problem and one regularizer: measure clean images, and reconstruct them to a certified accuracy."""
+"""Reconstruction of measurements by a regularizer: argmin_x 1/2 ||A x - y||^2 + R(x) + ridge/2 ||x||^2, certified."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from pathlib import Path
+from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
+from deepinv.physics import LinearPhysics
 from torch import Tensor
 
-from app.evaluation.guide import completed
-from app.lower.energy import Energy, Functional, Operator, Solver
+from app.evaluation.guide import lower_problem
+from app.lower import lbfgs
+from app.lower.energy import Solver
 from app.lower.solution import LowerSolution
-from app.problem.operators import OperatorFactory
-from datasets.images import read_image
-from datasets.patches import whole_blocks
-from datasets.random import TEST_NOISE, generator
+from app.lower.stationary import certified_or_stationary
+from app.problem.operators import LinearOperator, OperatorError, noise_level_of, wrap
 from regularizers import Regularizer
 
 
-@dataclass(frozen=True)
-class Reconstructor:
-    """argmin_x h for one problem and one functional."""
+def reconstruct(
+    regularizer: Regularizer,
+    y: Tensor,
+    physics: LinearPhysics | LinearOperator,
+    *,
+    ridge: float = 0.0,
+    accuracy: float = 0.1,
+    image_shape: torch.Size | None = None,
+    noise_level: float | None = None,
+    solver: Solver = lbfgs.solve,
+) -> LowerSolution:  # y (B, ...) -> x (B, C, H, W)
+    """Return argmin_x 1/2 ||A x - y||^2 + R(x) + ridge/2 ||x||^2 with a certified bound on the distance to it.
 
-    regularizer: Regularizer
-    measuring: OperatorFactory
-    operators: Callable[[torch.Size, tuple[int, ...]], Operator]  # of h; those that measure, where they are known
-    solve: Solver
-    accuracy: float  # certified ||x - argmin h||
-    noise_level: float
-    ridge: float
-    seed: int
-    device: torch.device
-    dtype: torch.dtype
-    enlargement: int = 1  # rows and columns of x for each of y
+    accuracy: bound on ||x - argmin h|| that is asked for, an l2 norm.  image_shape: (C, H, W); None: that of A^T y.
+    noise_level: of a regularizer for many levels; None: that of the physics.
+    Where h is not provably strongly convex, x is stationary and its bound infinite. A regularizer, its measurements and
+    the accuracy need as many arguments; all but three have defaults. Raises OperatorError or NoiseLevelError.
+    """
+    operator = physics if isinstance(physics, LinearOperator) else _wrapped(physics, y, image_shape)
+    if regularizer.noise_nodes:
+        regularizer = regularizer.at(noise_level_of(operator.physics) if noise_level is None else noise_level)
+    safe = certified_or_stationary(solver)
+    return lower_problem(regularizer, operator, y, ridge, safe).solve(safe, accuracy)
 
-    def read(self, path: Path, color: bool) -> Tensor:  # -> (1, C, H, W)
-        """A clean image, cut below and on the right to what can be measured."""
-        return self.to_device(whole_blocks(read_image(path, color), self.enlargement)[None])
 
-    def measure(self, clean: Tensor, images: tuple[int, ...]) -> Tensor:  # (B, C, H, W) -> y
-        """y = A clean + noise, the noise of image i a function of (seed, i) alone."""
-        draws = [torch.randn(clean.shape[1:], generator=generator(self.seed, TEST_NOISE, i)) for i in images]
-        noise = torch.stack(draws).to(self.device, self.dtype)
-        return self.measuring(clean.shape[1:], images).measure(self.to_device(clean), self.noise_level * noise)
-
-    def energy(self, y: Tensor, images: tuple[int, ...]) -> Energy:
-        return self._energy(y, images)[0]
-
-    def __call__(self, y: Tensor, images: tuple[int, ...]) -> LowerSolution:
-        """Started from A^T y or what a guide made of it, so that a result depends on nothing but its measurement."""
-        energy, first = self._energy(y, images)
-        solution = self.solve(energy, energy.start, self.accuracy)
-        if first is None:
-            return solution
-        return replace(
-            solution,
-            converged=first.converged & solution.converged,
-            iterations=first.iterations + solution.iterations,
+def _wrapped(physics: LinearPhysics, y: Tensor, image_shape: torch.Size | None) -> LinearOperator:
+    if not isinstance(y, Tensor) or not (y.is_floating_point() or y.is_complex()) or not bool(y.isfinite().all()):
+        raise OperatorError(
+            "measurements must be a finite float or complex tensor with the images along its first axis"
         )
-
-    def _energy(self, y: Tensor, images: tuple[int, ...]) -> tuple[Energy, LowerSolution | None]:
-        """And what a guide found."""
-        channels, h, w = y.shape[1:]
-        shape = torch.Size((channels, self.enlargement * h, self.enlargement * w))
-        operator, y = self.operators(shape, images), self.to_device(y)
-
-        def energy_with(functional: Functional) -> Energy:
-            return Energy(operator, functional, y, self.ridge)
-
-        regularizer, first = completed(self.regularizer, energy_with, self.solve)
-        energy = energy_with(regularizer.frozen())
-        return (energy, None) if first is None else (replace(energy, guess=first.x), first)
-
-    def comparable(self, y: Tensor) -> Tensor:  # y -> (B, C, H, W)
-        """What the PSNR of a measurement is computed from: itself, or its bicubic enlargement to the image's size."""
-        if self.enlargement == 1:
-            return y
-        return F.interpolate(y, scale_factor=self.enlargement, mode="bicubic")
-
-    def shown(self, y: Tensor) -> Tensor:  # y -> (B, C, H, W)
-        """Every measured pixel as the block it stands for."""
-        return y.repeat_interleave(self.enlargement, 2).repeat_interleave(self.enlargement, 3)
-
-    def to_device(self, x: Tensor) -> Tensor:
-        return x.to(self.device, self.dtype)
+    try:
+        shape = image_shape or physics.A_adjoint(y[:1]).shape[1:]
+    except Exception as error:  # a physics may raise anything
+        reason = " ".join(str(error).split())
+        raise OperatorError(f"{type(physics).__name__} does not take these measurements: {reason}") from None
+    dtype = y.real.dtype if y.is_complex() else y.dtype
+    operator = wrap(physics, shape, dtype=dtype, device=str(y.device))
+    expected = operator.forward(torch.zeros(1, *shape, dtype=dtype, device=y.device)).shape[1:]
+    if y.shape[1:] != expected:
+        raise OperatorError(f"measurements of shape {tuple(y.shape[1:])}, but A x has {tuple(expected)}")
+    return operator

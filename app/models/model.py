@@ -72,6 +72,8 @@ def build_model(config: Config) -> Model:
     """Untrained, at problem.noise_level. Raises ConfigError if it cannot be built."""
     problem = config.problem
     kernel = BlurKernel(problem.learned_kernel_size, problem.initial_kernel_width) if problem.learn_kernel else None
+    if kernel is not None and problem.hold_kernel:
+        kernel.requires_grad_(False)
     return Model(build_regularizer(config.regularizer, config.data.color), kernel).at(problem.noise_level)
 
 

@@ -7,7 +7,7 @@ theta = (the regularizer's parameters, logits). The strong convexity mu is that 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -36,11 +36,11 @@ class BlurKernel(nn.Module):
         return self.logits.flatten().softmax(0).view_as(self.logits)
 
     @torch.no_grad()
-    def operator(self, grid: tuple[int, int]) -> Convolution:
+    def operator(self, grid: Sequence[int]) -> Convolution:
         """A at the present kernel, for images of this grid (H, W)."""
         if self.size[0] > min(grid):
-            raise KernelError(f"the {self.size} learned kernel is larger than the image, {grid}")
-        return convolution(self(), grid)
+            raise KernelError(f"the {self.size} learned kernel is larger than the image, {tuple(grid)}")
+        return convolution(self(), (grid[0], grid[1]))
 
     @torch.no_grad()
     def pull_back(self, g: Tensor) -> Tensor:  # (size, size) -> (size, size)

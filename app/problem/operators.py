@@ -1,228 +1,374 @@
-"""Measurement operators: deepinv physics with proven bounds on A^T A. The only module that imports deepinv.physics."""
+"""Linear operators A: any deepinv physics, its exact adjoint, and bounds lambda_min <= A^T A <= ||A||^2.
+
+    y = A x + noise,    the noise in the range of A: where no image can reach a measurement, there is none.
+
+y need not be an image. A certificate ||x - argmin h|| <= ||grad h(x)|| / mu needs mu alone, and with it lambda_min;
+lambda_min = 0 is true of every A. ||A||^2 steers step sizes: it may be an estimate, and `norm_proven` tells.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field, replace
 
 import torch
-from deepinv.physics import BlurFFT, Denoising, Inpainting, LinearPhysics
+from deepinv.physics import MRI, Denoising, Inpainting, LinearPhysics, Tomography
 from torch import Tensor
 
-from datasets.blur_kernels import KernelError, antialias_kernel
-from datasets.random import KERNELS, MASKS, generator
+MARGIN = 1.05  # over a norm that a power iteration has estimated from below
+POWER_ITERATIONS = 30
 
 
-@dataclass(frozen=True)
-class DeepinvOperator:
-    """lambda_min <= A^T A <= norm_squared for a deepinv physics shared by all images of a batch."""
-
-    physics: LinearPhysics
-    norm_squared: float
-    lambda_min: float
-    symbol: Tensor | float = 1.0  # of A^T A, or of the circulant nearest to it, on the frequencies of rfft2
-    diagonal: Tensor | float = 1.0  # of A^T A
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.physics.A(x)
-
-    def adjoint(self, y: Tensor) -> Tensor:
-        return self.physics.A_adjoint(y)
-
-    def normal(self, x: Tensor) -> Tensor:
-        return self.physics.A_adjoint_A(x)
-
-    @property
-    def normal_model(self) -> tuple[Tensor | float, Tensor | float]:
-        """(symbol, diagonal) of A^T A."""
-        return self.symbol, self.diagonal
-
-    def measure(self, clean: Tensor, noise: Tensor) -> Tensor:
-        """y = A clean + noise; noise of the shape of the image, already at its level."""
-        return self.forward(clean) + noise
-
-    def take(self, images: Tensor) -> DeepinvOperator:
-        return self
+class OperatorError(ValueError):
+    """A physics cannot serve as an operator, or does not fit the images; the message says why."""
 
 
-@dataclass(frozen=True)
-class IdentityOperator(DeepinvOperator):
-    """A = I, which costs nothing."""
+@dataclass(frozen=True, kw_only=True)
+class LinearOperator:
+    """A on a batch of images of one shape. `wrap` makes one of a deepinv physics and checks it.
 
-    def normal(self, x: Tensor) -> Tensor:
-        return x
-
-
-@dataclass(frozen=True)
-class MaskOperator(DeepinvOperator):
-    """Inpainting with one mask per image."""
-
-    mask: Tensor = field(kw_only=True)  # (B, 1, H, W), 1 where measured
-
-    @property
-    def normal_model(self) -> tuple[Tensor, Tensor]:
-        """A^T A = diag(mask^2), and the circulant nearest to it."""
-        squared = self.mask.square()
-        return squared.mean((2, 3), keepdim=True).unsqueeze(1), squared
-
-    def measure(self, clean: Tensor, noise: Tensor) -> Tensor:
-        """Noise reaches measured pixels only."""
-        return self.forward(clean + noise)
-
-    def take(self, images: Tensor) -> MaskOperator:
-        return inpainting_operator(self.mask[images])
-
-
-@dataclass(frozen=True)
-class KernelsOperator(DeepinvOperator):
-    """Deblurring with one kernel per image; the bounds hold for all of the batch."""
-
-    symbol: Tensor = field(kw_only=True)  # (B, 1, 1, H, W // 2 + 1)
-    diagonal: Tensor = field(kw_only=True)  # (B, 1, 1, 1)
-    kernels: Tensor = field(kw_only=True)  # (B, 1, h, w)
-    shape: torch.Size = field(kw_only=True)  # (C, H, W)
-
-    def take(self, images: Tensor) -> KernelsOperator:
-        kernels = self.kernels[images]
-        symbol, diagonal = self.symbol[images], self.diagonal[images]
-        return replace(self, physics=_blur(kernels, self.shape), symbol=symbol, diagonal=diagonal, kernels=kernels)
-
-
-@dataclass(frozen=True)
-class DownsamplingOperator(DeepinvOperator):
-    """A = S K: a circular convolution K, of which S keeps one pixel of each block of factor x factor. `physics` is K.
-
-    With m over the factor^2 frequencies that S makes one, A A^T is the circulant of sum_m |k^_m|^2 / factor^2 on the
-    coarse grid, whose maximum is ||A||^2. Averaged over all shifts of the grid, S^T S is 1 / factor^2: the circulant
-    nearest to A^T A has the symbol |k^|^2 / factor^2. lambda_min = 0: the blocks hold more pixels than are kept.
+    symbol, diagonal: what preconditioners know of A^T A: the symbol of a circulant that resembles it, on the
+    frequencies of rfft2 (broadcast to (B, 1, 1, H, W // 2 + 1)), and its diagonal (broadcast to (B, C, H, W)).
+    support: 1 where an image can reach a measurement and 0 elsewhere, None where all are reached.
     """
 
-    factor: int = field(kw_only=True)
+    physics: LinearPhysics
+    image_shape: torch.Size  # (C, H, W)
+    norm_squared: float
+    lambda_min: float = 0.0
+    norm_proven: bool = True
+    by_autograd: bool = False  # whether A^T is the vector-Jacobian product of A
+    fused_normal: bool = False  # whether the physics' own A^T A is used, which may cost less than A and then A^T
+    symbol: Tensor | float | None = None
+    diagonal: Tensor | float | None = None
+    support: Tensor | None = None
 
-    def forward(self, x: Tensor) -> Tensor:  # (B, C, H, W) -> (B, C, H / factor, W / factor)
-        return self._kept(self.physics.A(x))
+    def forward(self, x: Tensor) -> Tensor:  # (B, C, H, W) -> (B, ...)
+        return self.physics.A(x)
 
-    def adjoint(self, y: Tensor) -> Tensor:  # (B, C, H / factor, W / factor) -> (B, C, H, W)
-        x = y.new_zeros(*y.shape[:2], *(n * self.factor for n in y.shape[2:]))
-        self._kept(x).copy_(y)
-        return self.physics.A_adjoint(x)
+    def adjoint(self, y: Tensor) -> Tensor:  # (B, ...) -> (B, C, H, W)
+        return self._transpose(y) if self.by_autograd else self.physics.A_adjoint(y)
+
+    def normal(self, x: Tensor) -> Tensor:  # (B, C, H, W) -> (B, C, H, W)
+        """A^T A x."""
+        return self.physics.A_adjoint_A(x) if self.fused_normal else self.adjoint(self.forward(x))
+
+    @property
+    def normal_model(self) -> tuple[Tensor | float, Tensor | float] | None:
+        """(symbol, diagonal), or None where nothing is known."""
+        return None if self.symbol is None or self.diagonal is None else (self.symbol, self.diagonal)
+
+    def measure(self, clean: Tensor, noise_level: float, draws: Sequence[torch.Generator]) -> Tensor:
+        """Return y = A clean + noise for (B, C, H, W); the noise of an image is drawn from its own generator.
+
+        noise_level: standard deviation of every real number of y (of complex y, of both parts).
+        """
+        y = self.forward(clean)
+        shape = torch.view_as_real(y).shape[1:] if y.is_complex() else y.shape[1:]
+        noise = torch.stack([torch.randn(shape, generator=draw) for draw in draws]).to(clean)
+        return y + self._reached(noise_level * (torch.view_as_complex(noise) if y.is_complex() else noise))
+
+    def as_image(self, y: Tensor) -> Tensor:  # (B, ...) -> (B, C, H, W)
+        """Return what can be shown of a measurement: itself where it has the shape of the image, a filtered
+        back-projection in tomography, and A^T y, as long as it explains y best, elsewhere."""
+        if y.shape[1:] == self.image_shape and not isinstance(self.physics, MRI):
+            return y
+        if isinstance(self.physics, Tomography):
+            return self.physics.fbp(y)
+        x = self.adjoint(y)
+        power, explained = x.square().flatten(1).sum(1), self.forward(x).abs().square().flatten(1).sum(1)
+        return x * (power / explained.clamp(min=torch.finfo(x.dtype).tiny)).view(-1, 1, 1, 1)
+
+    def take(self, images: Tensor) -> LinearOperator:
+        """Return the operator of these images of the batch."""
+        return self
+
+    def _reached(self, noise: Tensor) -> Tensor:
+        return noise if self.support is None else noise * self.support
+
+    def _transpose(self, y: Tensor) -> Tensor:
+        with torch.enable_grad():
+            x = torch.zeros(len(y), *self.image_shape, dtype=y.real.dtype, device=y.device, requires_grad=True)
+            (result,) = torch.autograd.grad(self.physics.A(x), x, y)
+        return result
+
+
+@dataclass(frozen=True, kw_only=True)
+class IdentityOperator(LinearOperator):
+    """A = scale I, which costs nothing for scale = 1."""
+
+    scale: float = 1.0
+    norm_squared: float = field(init=False)
+    lambda_min: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        for name in ("norm_squared", "lambda_min", "symbol", "diagonal"):
+            object.__setattr__(self, name, self.scale**2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x if self.scale == 1 else self.scale * x
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        return self.forward(y)
 
     def normal(self, x: Tensor) -> Tensor:
-        return self.adjoint(self.forward(x))
-
-    def measure(self, clean: Tensor, noise: Tensor) -> Tensor:
-        """Noise reaches the pixels that are kept."""
-        return self.forward(clean) + self._kept(noise)
-
-    def _kept(self, x: Tensor) -> Tensor:
-        """Of each block the pixel in the middle, or the last before it: there an even kernel is centred too."""
-        first = (self.factor - 1) // 2
-        return x[..., first :: self.factor, first :: self.factor]
+        return x if self.scale == 1 else self.scale**2 * x
 
 
-# (shape (C, H, W), positions of the images in their set) -> operator of that batch
-OperatorFactory = Callable[[torch.Size, tuple[int, ...]], DeepinvOperator]
+@dataclass(frozen=True, kw_only=True)
+class StackedOperator:
+    """One operator for each image of a batch; the bounds hold for all of them."""
+
+    parts: tuple[LinearOperator, ...]
+    norm_squared: float = field(init=False)
+    lambda_min: float = field(init=False)
+    norm_proven: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "norm_squared", max(part.norm_squared for part in self.parts))
+        object.__setattr__(self, "lambda_min", min(part.lambda_min for part in self.parts))
+        object.__setattr__(self, "norm_proven", all(part.norm_proven for part in self.parts))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self._each(lambda part, i: part.forward(x[i : i + 1]))
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        return self._each(lambda part, i: part.adjoint(y[i : i + 1]))
+
+    def normal(self, x: Tensor) -> Tensor:
+        return self._each(lambda part, i: part.normal(x[i : i + 1]))
+
+    @property
+    def normal_model(self) -> None:
+        """Nothing is known that would hold for all images."""
+        return None
+
+    def measure(self, clean: Tensor, noise_level: float, draws: Sequence[torch.Generator]) -> Tensor:
+        return self._each(lambda part, i: part.measure(clean[i : i + 1], noise_level, draws[i : i + 1]))
+
+    def as_image(self, y: Tensor) -> Tensor:
+        return self._each(lambda part, i: part.as_image(y[i : i + 1]))
+
+    def take(self, images: Tensor) -> StackedOperator:
+        return StackedOperator(parts=tuple(self.parts[i] for i in images.tolist()))
+
+    def _each(self, apply: Callable[[LinearOperator, int], Tensor]) -> Tensor:
+        results = [apply(part, i) for i, part in enumerate(self.parts)]
+        if len({r.shape for r in results}) > 1:
+            raise OperatorError("the physics of these images give measurements of different shapes: use batches of one")
+        return torch.cat(results)
 
 
-def denoising(device: torch.device) -> OperatorFactory:
-    """A = I."""
-    operator = IdentityOperator(Denoising(device=device), 1.0, 1.0)
-    return lambda shape, images: operator
+Operator = LinearOperator | StackedOperator
 
 
-def deblurring(kernel: Tensor, device: torch.device, dtype: torch.dtype) -> OperatorFactory:
-    """Circular convolution with kernel (h, w). The bounds are its exact spectrum on the image's grid."""
-    operators: dict[torch.Size, DeepinvOperator] = {}
+@dataclass(frozen=True)
+class Operators:
+    """The operators of a problem: (shape (C, H, W), positions of the images in their set) -> that of the batch.
 
-    def build(shape: torch.Size, images: tuple[int, ...]) -> DeepinvOperator:
-        if shape not in operators:
-            power = _power(kernel, shape)
-            symbol = power[:, : shape[2] // 2 + 1].to(device, dtype)
-            operators[shape] = DeepinvOperator(
-                _blur(kernel.to(device, dtype)[None, None], shape), float(power.max()), float(power.min()), symbol,
-                float(power.mean()),
-            )  # fmt: skip
-        return operators[shape]
+    image_shape: the shape of the image that has measurements of a shape.  multiple: sides of images are cut to it.
+    """
 
-    return build
+    build: Callable[[torch.Size, tuple[int, ...]], Operator]
+    image_shape: Callable[[torch.Size], torch.Size] = torch.Size
+    multiple: int = 1
+
+    def __call__(self, shape: torch.Size, images: tuple[int, ...]) -> Operator:
+        return self.build(torch.Size(shape), images)
 
 
-def deblurring_by_any(
-    kernels: Tensor, choose: Callable[[int], int], device: torch.device, dtype: torch.dtype
-) -> OperatorFactory:
-    """Circular convolution of image i with kernels[choose(i)], kernels (N, h, w)."""
-    powers: dict[torch.Size, Tensor] = {}
+def operators_of(
+    physics: LinearPhysics | Sequence[LinearPhysics], dtype: torch.dtype = torch.float32, device: str = "cpu"
+) -> Operators:
+    """Return the operators of one deepinv physics for all images, or of one physics for each. Raises OperatorError."""
+    several = None if isinstance(physics, LinearPhysics) or not isinstance(physics, Sequence) else tuple(physics)
+    made: dict[tuple[torch.Size, int], LinearOperator] = {}
 
-    def build(shape: torch.Size, images: tuple[int, ...]) -> DeepinvOperator:
-        if shape not in powers:
-            powers[shape] = _power(kernels, shape)
-        chosen = torch.tensor([choose(i) for i in images])
-        power, filters = powers[shape][chosen], kernels[chosen].to(device, dtype)[:, None]
-        return KernelsOperator(
-            _blur(filters, shape), float(power.max()), float(power.min()),
-            symbol=power[:, None, None, :, : shape[2] // 2 + 1].to(device, dtype),
-            diagonal=power.mean((1, 2))[:, None, None, None].to(device, dtype), kernels=filters, shape=shape,
-        )  # fmt: skip
+    def one(shape: torch.Size, image: int) -> LinearOperator:
+        if (shape, image) not in made:
+            own = physics if several is None else several[image]
+            made[shape, image] = wrap(own, shape, dtype=dtype, device=device)  # type: ignore[arg-type]
+        return made[shape, image]
 
-    return build
+    def build(shape: torch.Size, images: tuple[int, ...]) -> Operator:
+        if several is None:
+            return one(shape, 0)
+        if max(images) >= len(several):
+            raise OperatorError(f"there are {len(several)} physics, and none for image {max(images)}")
+        parts = tuple(one(shape, i) for i in images)
+        return parts[0] if len(parts) == 1 else StackedOperator(parts=parts)
 
-
-def drawn(count: int, seed: int) -> Callable[[int], int]:
-    """Image -> one of `count` numbers, which belongs to (seed, image)."""
-    return lambda image: int(torch.randint(count, (), generator=generator(seed, KERNELS, image)))
-
-
-def super_resolution(factor: int, width: float, device: torch.device, dtype: torch.dtype) -> OperatorFactory:
-    """One pixel of each block of factor x factor, after a circular Gaussian blur of `width` coarse pixels."""
-    kernel = antialias_kernel(factor, width)
-    operators: dict[torch.Size, DownsamplingOperator] = {}
-
-    def build(shape: torch.Size, images: tuple[int, ...]) -> DownsamplingOperator:
-        if shape not in operators:
-            operators[shape] = _downsampling(kernel, factor, shape, device, dtype)
-        return operators[shape]
-
-    return build
+    return Operators(build)
 
 
-def _downsampling(
-    kernel: Tensor, factor: int, shape: torch.Size, device: torch.device, dtype: torch.dtype
-) -> DownsamplingOperator:
-    _, h, w = shape
-    if h % factor or w % factor:
-        raise KernelError(f"images of {w} x {h} pixels are not made of whole blocks of {factor} x {factor}")
-    power = _power(kernel, shape)
-    aliased = power.view(factor, h // factor, factor, w // factor).sum((0, 2)) / factor**2
-    physics = _blur(kernel.to(device, dtype)[None, None], shape)
-    symbol = power[:, : w // 2 + 1].to(device, dtype) / factor**2
-    return DownsamplingOperator(
-        physics, float(aliased.max()), 0.0, symbol, float(power.mean()) / factor**2, factor=factor
+def wrap(
+    physics: LinearPhysics,
+    image_shape: Sequence[int],
+    *,
+    norm_squared: float | None = None,
+    lambda_min: float | None = None,
+    dtype: torch.dtype = torch.float32,
+    device: str = "cpu",
+) -> LinearOperator:
+    """Return the operator of a deepinv physics on images of shape (C, H, W), checked once.
+
+    A must be linear and finite, and <A x, y> = <x, A^T y> (inner products in float64). Where the physics brings an
+    approximate adjoint, A^T is taken from autograd instead, with a warning.
+
+    norm_squared, lambda_min: bounds that you can prove. Without them, they are those of the identity and of masks,
+    else an estimate of ||A||^2 and lambda_min = 0.  Raises OperatorError.
+    """
+    shape = torch.Size(image_shape)
+    if not isinstance(physics, LinearPhysics):
+        raise OperatorError(f"{type(physics).__name__} is not a linear deepinv physics")
+    if type(physics) is Denoising:
+        return IdentityOperator(physics=physics, image_shape=shape)
+    physics, x, y = _probed(_differentiable(physics), shape, dtype, device)
+    reached = None if bool((y != 0).all()) else (y != 0).to(dtype)
+    operator = LinearOperator(physics=physics, image_shape=shape, norm_squared=1.0, support=reached)
+    operator = _with_exact_adjoint(operator, x, y)
+    known = _known_bounds(physics)
+    if norm_squared is None and known is None:
+        estimate = MARGIN * _estimated_norm_squared(operator, x)
+        return replace(operator, norm_squared=estimate, norm_proven=False, lambda_min=lambda_min or 0.0)
+    largest, least = known or (norm_squared or 1.0, 0.0)
+    return replace(
+        operator,
+        norm_squared=largest if norm_squared is None else norm_squared,
+        lambda_min=least if lambda_min is None else lambda_min,
     )
 
 
-def _power(kernels: Tensor, shape: torch.Size) -> Tensor:  # (..., h, w) -> (..., H, W)
-    """|k^|^2 on the image's grid, in float64. Raises KernelError where a kernel does not fit."""
-    if kernels.shape[-2] > shape[1] or kernels.shape[-1] > shape[2]:
-        raise KernelError(f"the {tuple(kernels.shape[-2:])} kernel is larger than the image, {tuple(shape[1:])}")
-    return torch.fft.fft2(kernels.double(), s=tuple(shape[1:])).abs().square()
+def noise_level_of(physics: object) -> float:
+    """Return the standard deviation of the Gaussian noise of a deepinv physics, 0 where it has no noise. Raises
+    OperatorError for other noises."""
+    sigma = getattr(getattr(physics, "noise_model", None), "sigma", 0.0)
+    values = torch.as_tensor(sigma).flatten()
+    if len(values.unique()) > 1:
+        raise OperatorError("the noise level of the physics differs from image to image: give one")
+    return float(values[0]) if len(values) else 0.0
 
 
-def _blur(filters: Tensor, shape: torch.Size) -> BlurFFT:  # (B or 1, 1, h, w)
-    """Built from filters of the final dtype: its `.to(float64)` would corrupt the operator."""
-    return BlurFFT(tuple(shape), filter=filters, device=filters.device)
+def _probed(
+    physics: LinearPhysics, shape: torch.Size, dtype: torch.dtype, device: str
+) -> tuple[LinearPhysics, Tensor, Tensor]:
+    """The physics in this precision, an image (1, C, H, W) and A of it, after a check that A is linear and finite."""
+    draw = torch.Generator().manual_seed(0)
+    x, z = (torch.randn(1, *shape, generator=draw, dtype=torch.float64).to(device, dtype) for _ in range(2))
+    reason = ""
+    for candidate in (physics, None):
+        try:
+            candidate = candidate or _converted(physics, dtype)
+            with torch.no_grad():
+                y, other, both = (candidate.A(t) for t in (x, z, x - 2 * z))
+            break
+        except Exception as error:  # a physics may raise anything
+            reason = reason or " ".join(str(error).split())
+    else:
+        kind = str(dtype).removeprefix("torch.")
+        raise OperatorError(
+            f"{type(physics).__name__} does not take images of shape {tuple(shape)} in {kind}: {reason}"
+        )
+    if not isinstance(y, Tensor) or len(y) != 1:
+        raise OperatorError(
+            f"{type(physics).__name__} does not measure one image at a time: give one physics per image"
+        )
+    if not bool(y.isfinite().all()):
+        raise OperatorError(f"{type(physics).__name__}: A x is not finite")
+    error, size = float((both - y + 2 * other).abs().max()), float((y.abs() + other.abs()).max())
+    if error > 1e3 * torch.finfo(dtype).eps * size:
+        raise OperatorError(
+            f"{type(physics).__name__} is not linear: A (x - 2 z) differs from A x - 2 A z by {error:.2g}"
+        )
+    return candidate, x, y
 
 
-def inpainting(keep: float, seed: int, device: torch.device, dtype: torch.dtype) -> OperatorFactory:
-    """Each pixel is measured with probability `keep`, in all channels; the mask belongs to (seed, image)."""
+def _differentiable(physics: LinearPhysics) -> LinearPhysics:
+    """Tomography with an approximate adjoint also tells autograd the approximate one: here it is the exact one."""
+    if isinstance(physics, Tomography) and not (physics.fan_beam or physics.adjoint_via_backprop):
+        warnings.warn(
+            "Tomography brings an approximate adjoint: A^T is taken from autograd, which is exact", stacklevel=4
+        )
+        physics = deepcopy(physics)
+        physics.adjoint_via_backprop = True
+    return physics
 
-    def build(shape: torch.Size, images: tuple[int, ...]) -> DeepinvOperator:
-        masks = [torch.rand((1, *shape[1:]), generator=generator(seed, MASKS, i)) < keep for i in images]
-        return inpainting_operator(torch.stack(masks).to(device, dtype))
 
-    return build
+def _converted(physics: LinearPhysics, dtype: torch.dtype) -> LinearPhysics:
+    """A copy in another precision. `.to` would drop the imaginary parts of complex buffers."""
+    precision = {True: dtype.to_complex(), False: dtype}
+
+    def convert(t: Tensor) -> Tensor:
+        return t.to(precision[t.is_complex()]) if t.is_complex() or t.is_floating_point() else t
+
+    copy = deepcopy(physics)._apply(convert)
+    if isinstance(copy, Tomography):
+        copy.dtype = dtype
+    return copy
 
 
-def inpainting_operator(mask: Tensor) -> MaskOperator:  # (B, 1, H, W)
-    lowest, highest = float(mask.min()), float(mask.max())
-    physics = Inpainting(tuple(mask.shape[1:]), mask=mask, device=mask.device)  # type: ignore[arg-type]
-    return MaskOperator(physics, highest**2, lowest**2, mask=mask)
+def _with_exact_adjoint(operator: LinearOperator, x: Tensor, y: Tensor) -> LinearOperator:
+    """The operator with the adjoint of its physics where that is one, else with the one of autograd."""
+    name = type(operator.physics).__name__
+    error = _adjoint_error(operator, x, y)
+    if error is not None and error <= _tolerance(x):
+        return replace(operator, fused_normal=_has_own_normal(operator, x))
+    exact = replace(operator, by_autograd=True)
+    left = _adjoint_error(exact, x, y)
+    if left is None or left > _tolerance(x):
+        raise OperatorError(f"{name} has no exact adjoint, and autograd finds none: <A x, y> != <x, A^T y>")
+    brings = "has no adjoint" if error is None else f"brings an adjoint with a relative error of {error:.1g}"
+    warnings.warn(f"{name} {brings}: A^T is taken from autograd, which is exact", stacklevel=4)
+    return exact
+
+
+def _has_own_normal(operator: LinearOperator, x: Tensor) -> bool:
+    """Whether the physics' own A^T A is A^T of A."""
+    with torch.no_grad():
+        ours, theirs = operator.normal(x), replace(operator, fused_normal=True).normal(x)
+    return theirs.shape == ours.shape and float((theirs - ours).norm()) <= _tolerance(x) * float(ours.norm())
+
+
+def _tolerance(x: Tensor) -> float:
+    """What rounding may change of <A x, y> / (||A x|| ||y||)."""
+    return 200 * torch.finfo(x.dtype).eps
+
+
+def _adjoint_error(operator: LinearOperator, x: Tensor, y: Tensor) -> float | None:
+    """|<A x, v> - <x, A^T v>| / (||A x|| ||v||) for a random v, in float64; None where A^T fails."""
+    parts = torch.view_as_real(y) if y.is_complex() else y
+    v = torch.randn(parts.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64).to(parts)
+    v = torch.view_as_complex(v) if y.is_complex() else v
+    try:
+        with torch.no_grad():
+            back = operator.adjoint(v)
+    except Exception:  # a physics may raise anything
+        return None
+    if back.shape != x.shape or not bool(back.isfinite().all()):
+        return None
+    left, right = ((torch.view_as_real(t) if t.is_complex() else t).double() for t in (y, v))
+    forth, size = (left * right).sum(), left.norm() * right.norm()
+    return float((forth - (x.double() * back.double()).sum()).abs() / size.clamp(min=1e-300))
+
+
+def _known_bounds(physics: LinearPhysics) -> tuple[float, float] | None:
+    """(||A||^2, lambda_min) where the kind of physics proves them: a mask on pixels or orthonormal frequencies."""
+    if type(physics) not in (Inpainting, MRI):
+        return None
+    mask = torch.as_tensor(physics.mask).abs()
+    return float(mask.max()) ** 2, float(mask.min()) ** 2
+
+
+def _estimated_norm_squared(operator: LinearOperator, x: Tensor) -> float:
+    """Largest Rayleigh quotient of A^T A that a power iteration meets: never above ||A||^2, apart from rounding."""
+    found = 0.0
+    with torch.no_grad():
+        for _ in range(POWER_ITERATIONS):
+            x = x / x.norm()
+            x = operator.normal(x)
+            found = max(found, float(x.norm()))
+    if not 0 < found < float("inf"):
+        raise OperatorError(f"{type(operator.physics).__name__}: A^T A x is zero or not finite")
+    return found

@@ -62,6 +62,11 @@ class Data:
         "fresh",
         "fresh: new crop, turn and noise at every visit; fixed: one per image (finite sum, warm starts)",
     )
+    targets: Literal["clean", "noisy"] = _option(
+        "clean", "noisy: denoise; each image is made noisy once, and nothing else is learned from"
+    )
+    loss: Literal["squared", "huber", "charbonnier"] = _option("squared", "of reconstructions against their targets")
+    loss_width: float = _option(0.1, "huber, charbonnier: larger errors count linearly", above=0)
     count: int = _option(0, "use so many of the training images, the same ones for every seed; 0: all", at_least=0)
     augment: bool = _option(True, "random flips and quarter turns of the patches")
     validation_crop: int = _option(128, "validate on centre crops of this side while training", at_least=16)

@@ -8,7 +8,7 @@ J. Control Optim. 1992; exponential, so that it needs no end of the run).
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -22,56 +22,55 @@ class Selection:
     keep_best: bool
     mean: tuple[Tensor, ...] = ()
     best: tuple[Tensor, ...] = ()
-    numbers: dict[str, float] = field(default_factory=lambda: {"best_psnr": -torch.inf, "waited": 0.0})
+    best_psnr: float = -torch.inf
+    without_progress: int = 0  # validations since the best one
 
     @torch.no_grad()
     def note(self, step: int, parameters: Sequence[Tensor]) -> None:
-        """The parameters after so many steps."""
+        """Take in the parameters after so many steps."""
         if self.window:
             before, share = self.mean or parameters, 1 / min(step, self.window)
             self.mean = tuple(m + (p - m) * share for m, p in zip(before, parameters, strict=True))
 
     def judge(self, psnr: float, parameters: Sequence[Tensor]) -> None:
-        """The held-out PSNR of what `candidate` hands over now."""
-        if psnr > self.numbers["best_psnr"]:
-            self.numbers = {"best_psnr": psnr, "waited": 0.0}
+        """Take in the held-out PSNR of what `candidate` returns now."""
+        if psnr > self.best_psnr:
+            self.best_psnr, self.without_progress = psnr, 0
             self.best = tuple(p.detach().clone() for p in self.candidate(parameters)) if self.keep_best else ()
         else:
-            self.numbers = {**self.numbers, "waited": self.numbers["waited"] + 1}
+            self.without_progress += 1
 
     def candidate(self, parameters: Sequence[Tensor]) -> Sequence[Tensor]:
-        """What is validated: the running mean, or the parameters."""
+        """Return what is validated: the running mean, or the parameters."""
         return self.mean or parameters
 
     def chosen(self, parameters: Sequence[Tensor]) -> Sequence[Tensor]:
-        """What the run hands over."""
+        """Return what the run hands over."""
         return self.best or self.candidate(parameters)
 
-    @property
-    def waited(self) -> int:
-        """Validations since the best one."""
-        return int(self.numbers["waited"])
-
     def copy(self) -> "Selection":
-        return Selection(self.window, self.keep_best, self.mean, self.best, self.numbers)
+        """Return a snapshot."""
+        return replace(self)
 
     def tensors(self) -> dict[str, Tensor]:
-        """Flat, for a checkpoint."""
+        """Return everything by name, for a checkpoint."""
         lists = {f"{kind}.{i}": t for kind in ("mean", "best") for i, t in enumerate(getattr(self, kind))}
-        return lists | {name: torch.tensor(value, dtype=torch.float64) for name, value in self.numbers.items()}
+        numbers = {"best_psnr": self.best_psnr, "waited": self.without_progress}
+        return lists | {name: torch.tensor(value, dtype=torch.float64) for name, value in numbers.items()}
 
     def restore(self, tensors: dict[str, Tensor], device: torch.device) -> None:
-        """What `tensors` gave; nothing where a run that kept nothing now does."""
+        """Put back what `tensors` returned; nothing where a run that kept nothing now does."""
         for kind, wanted in (("mean", self.window > 0), ("best", self.keep_best)):
             count = sum(name.startswith(f"{kind}.") for name in tensors) if wanted else 0
             setattr(self, kind, tuple(tensors[f"{kind}.{i}"].to(device) for i in range(count)))
-        self.numbers = {name: float(tensors.get(name, value)) for name, value in self.numbers.items()}
+        if "best_psnr" in tensors:
+            self.best_psnr, self.without_progress = float(tensors["best_psnr"]), int(tensors["waited"])
 
 
 @contextmanager
 @torch.no_grad()
-def standing_in(parameters: Sequence[Tensor], others: Sequence[Tensor]) -> Iterator[None]:
-    """Inside, the parameters have the values of the others."""
+def swapped_in(parameters: Sequence[Tensor], others: Sequence[Tensor]) -> Iterator[None]:
+    """Give the parameters the values of the others, for as long as the context lasts."""
     own = [p.clone() for p in parameters]
     try:
         for p, other in zip(parameters, others, strict=True):

@@ -11,7 +11,7 @@ from torch import Tensor
 from app.lower.energy import Energy
 from app.models.model import load_model
 from app.problem.losses import SquaredError
-from app.problem.operators import denoising
+from app.problem.tasks import denoising
 from datasets.image_sets import find_images
 from datasets.images import ImageError, read_image
 from datasets.patches import centre_crop

@@ -5,11 +5,11 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from app.commands.compare import finish
 from app.files import write_atomically
 from app.settings.comparison import Comparison
 from app.settings.options import Config, ConfigError
 from app.training import records
+from app.training.session import DONE, INTERRUPTED, finish
 
 FACTORS = (0.1, 0.3, 1.0, 3.0, 10.0)
 
@@ -44,9 +44,9 @@ def _multiples(config: Config, folder: Path, train: Callable[[Config, Path], int
 
 def _held_out(config: Config, folder: Path, train: Callable[[Config, Path], int]) -> float:
     status = train(config, folder)
-    if status == 130:
+    if status == INTERRUPTED:
         raise KeyboardInterrupt
-    return records.read(folder / "metrics.csv")["validation_psnr"][-1] if status == 0 else float("-inf")
+    return records.read(folder / "metrics.csv")["validation_psnr"][-1] if status == DONE else float("-inf")
 
 
 def table(rows: dict[str, tuple[float, Found]]) -> str:

@@ -1,0 +1,90 @@
+"""Simulated measurements of clean images, and their reconstruction, as training, evaluation and figures need them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from app import assemble
+from app.evaluation.guide import LowerProblem, bounds, lower_problem
+from app.lower.energy import Operator, Solver
+from app.lower.solution import LowerSolution
+from app.lower.stationary import certified_or_stationary
+from app.models.model import Model
+from app.problem.operators import Operators
+from app.settings.options import Config
+from datasets.images import read_image
+from datasets.patches import whole_blocks
+from datasets.random import TEST_NOISE, generator
+from regularizers import Regularizer
+
+
+@dataclass(frozen=True, kw_only=True)
+class Simulation:
+    """Clean images are measured, and what was measured is reconstructed."""
+
+    regularizer: Regularizer
+    measuring: Operators
+    operators: Callable[[torch.Size, tuple[int, ...]], Operator]  # of h; those that measure, where they are known
+    solver: Solver
+    accuracy: float  # certified ||x - argmin h||
+    noise_level: float
+    ridge: float
+    seed: int
+    device: torch.device
+    dtype: torch.dtype
+
+    def read(self, path: Path, color: bool) -> Tensor:  # -> (1, C, H, W)
+        """Return a clean image, cut below and on the right to what can be measured."""
+        return self.to_device(whole_blocks(read_image(path, color), self.measuring.multiple)[None])
+
+    def measure(self, clean: Tensor, images: tuple[int, ...]) -> Tensor:  # (B, C, H, W) -> (B, ...)
+        """Return y = A clean + noise, the noise of image i a function of (seed, i) alone."""
+        draws = [generator(self.seed, TEST_NOISE, i) for i in images]
+        return self.measuring(clean.shape[1:], images).measure(self.to_device(clean), self.noise_level, draws)
+
+    def __call__(self, y: Tensor, images: tuple[int, ...]) -> LowerSolution:  # (B, ...) -> x (B, C, H, W)
+        """Return the reconstructions: a result depends on nothing but its measurement."""
+        return self.problem(y, images).solve(self.solver, self.accuracy)
+
+    def problem(self, y: Tensor, images: tuple[int, ...]) -> LowerProblem:  # (B, ...)
+        """Return the lower-level problem; of a regularizer with a guide, the guide's has been solved."""
+        operator = self.operators(self.measuring.image_shape(y.shape[1:]), images)
+        return lower_problem(self.regularizer, operator, self.to_device(y), self.ridge, self.solver)
+
+    def bounds(self, shape: torch.Size, images: tuple[int, ...]) -> tuple[float, float]:
+        """Return (mu, L) of h for images of shape (C, H, W)."""
+        return bounds(self.operators(shape, images), self.regularizer.frozen(), self.ridge)
+
+    def as_image(self, y: Tensor, images: tuple[int, ...]) -> Tensor:  # (B, ...) -> (B, C, H, W)
+        """Return what can be shown of the measurements, and what their PSNR is computed from."""
+        return self.measuring(self.measuring.image_shape(y.shape[1:]), images).as_image(y)
+
+    def to_device(self, x: Tensor) -> Tensor:  # (B, ...) -> (B, ...)
+        """Return a tensor on the device and, where it is real, in the precision of the reconstruction."""
+        return x.to(self.device) if x.is_complex() else x.to(self.device, self.dtype)
+
+
+def simulation(config: Config, model: Model, data_root: Path) -> Simulation:
+    """Return what measures with the true kernel, and reconstructs with the learned one where problem.learn_kernel is
+    on. Raises ConfigError and KernelError."""
+    measuring, kernel = assemble.operators(config, data_root), model.kernel
+    reconstructing: Callable[[torch.Size, tuple[int, ...]], Operator] = measuring
+    if kernel is not None and config.problem.learn_kernel:
+        reconstructing = lambda shape, images: kernel.operator(shape[1:])  # noqa: E731
+    return Simulation(
+        regularizer=model.regularizer,
+        measuring=measuring,
+        operators=reconstructing,
+        solver=certified_or_stationary(assemble.lower_solver(config)),
+        accuracy=config.lower.final_accuracy,
+        noise_level=config.problem.noise_level,
+        ridge=config.problem.ridge,
+        seed=config.run.seed,
+        device=assemble.device_of(config),
+        dtype=assemble.dtype_of(config),
+    )

@@ -1,0 +1,28 @@
+"""Image quality, one value per image."""
+
+import torch
+from torch import Tensor
+
+
+def psnr(x: Tensor, clean: Tensor) -> Tensor:  # (B, C, H, W), (B, C, H, W) -> (B,)
+    """Return the peak signal-to-noise ratio in dB: peak 1, x clipped to [0, 1]; infinite for a perfect x."""
+    return -10 * (x.clamp(0, 1) - clean).square().mean((1, 2, 3)).log10()
+
+
+def ssim(x: Tensor, clean: Tensor) -> Tensor:  # (B, C, H, W), (B, C, H, W) -> (B,)
+    """Return the structural similarity (Wang et al., TIP 2004): Gaussian window of width 1.5, x clipped to [0, 1]."""
+    from skimage.metrics import structural_similarity
+
+    def one(a: Tensor, b: Tensor) -> float:
+        value = structural_similarity(
+            a.clamp(0, 1).double().cpu().numpy(),
+            b.double().cpu().numpy(),
+            channel_axis=0,
+            data_range=1.0,
+            gaussian_weights=True,
+            sigma=1.5,
+            use_sample_covariance=False,
+        )
+        return float(value)  # type: ignore[arg-type]
+
+    return torch.tensor([one(a, b) for a, b in zip(x, clean, strict=True)])

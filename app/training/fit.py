@@ -1,0 +1,109 @@
+"""Learning in memory: one step of an upper-level method after the other.
+
+    sample lower-level problems -> their energies at theta -> method.step moves theta
+
+No folder, no files: what a run leaves on disk is written by run.py, which consumes these steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+from app.evaluation.guide import bounds, lower_problem
+from app.lower import lbfgs
+from app.lower.energy import Energy, Solver
+from app.lower.solution import NotStronglyConvexError
+from app.lower.stationary import certified_or_stationary
+from app.models.model import Model
+from app.problem.blur_kernel import SemiBlind
+from app.problem.problem import Problem, ProblemError
+from app.upper import hypergradient as core
+from app.upper.hypergradient import Hypergradient
+from app.upper.method import Batch, Method, Step
+from regularizers import Regularizer
+
+
+def fit(
+    learned: Regularizer | Model,
+    problem: Problem,
+    method: Method[Any],
+    *,
+    steps: int,
+    first: int = 0,
+    state: Any = None,
+    solver: Solver = lbfgs.solve,
+    certified: bool = True,
+) -> Iterator[Step]:
+    """Learn in place, and yield what each step saw and did.
+
+    learned: its parameters move from step to step.  steps: the number of the last step plus one.  first, state: where
+    to go on.  solver: finds what a guide reconstructs.  certified: refuse a lower level that is not provably strongly
+    convex. A loop that can be continued needs as many parameters; all but four have defaults.
+    Raises ProblemError where the method cannot learn from this problem, NotStronglyConvexError, and NonFiniteError
+    with the parameters as they were before the step.
+    """
+    model = (learned if isinstance(learned, Model) else Model(learned)).to(problem.device, problem.dtype)
+    size = method.images_per_step(len(problem))
+    if method.finite_sum and not problem.patches.fixed:
+        raise ProblemError(f"{type(method).__name__} works on a finite sum: crops and noise must be fixed")
+    mu = proven_modulus(model, problem, size)
+    if certified and method.needs_convexity and mu <= 0:
+        raise NotStronglyConvexError(mu)
+    state = method.begin(problem.patches.fixed) if state is None else state
+    for k in range(first, steps):
+        batch = sampled(model, problem, k, size, solver)
+        step = method.step(k, batch, state)
+        yield replace(step, computations=batch.computations + step.computations)
+
+
+def energy_bounds(model: Model, problem: Problem, size: int | None = None) -> tuple[float, float]:
+    """Return (mu, L) of the lower level on the images of the first step. Raises NonFiniteError."""
+    operator = (
+        problem.operator(0, size) if model.kernel is None else model.kernel.operator(problem.patches.shape(0)[1:])
+    )
+    return bounds(operator, model.regularizer.at(problem.noise_levels.at(0)).frozen(), problem.ridge)
+
+
+def proven_modulus(model: Model, problem: Problem, size: int | None = None) -> float:
+    """Return what of mu holds at every step: lambda_min of a blur kernel that is learned may become 0."""
+    mu, _ = energy_bounds(model, problem, size)
+    return mu if model.kernel is None else mu - model.kernel.operator(problem.patches.shape(0)[1:]).lambda_min
+
+
+def hypergradient(
+    regularizer: Regularizer, problem: Problem, *, accuracy: float = 0.1, solver: Solver = lbfgs.solve
+) -> Hypergradient:
+    """Return d/dtheta of the mean loss over all images, with both solves certified to the accuracy.
+
+    accuracy: bound on ||x - argmin h||, and on the residual of the linear system in units of the loss's smoothness.
+    Raises NotStronglyConvexError and CurvatureError.
+    """
+    batch = sampled(Model(regularizer).to(problem.device, problem.dtype), problem, 0, len(problem))
+    energy = batch.energy()
+    return core.hypergradient(
+        batch.learned, energy, batch.loss, solve=solver, start=energy.start, adjoint_start=None, accuracy=accuracy
+    )
+
+
+def sampled(model: Model, problem: Problem, step: int, size: int, solver: Solver = lbfgs.solve) -> Batch:
+    """Return the lower-level problems of a step with the model's regularizer, and what is learned from them."""
+    sample, kernel, solver = problem.sample(step, size), model.kernel, certified_or_stationary(solver)
+    grid = sample.target.shape[2:]
+    operator = sample.operator if kernel is None else kernel.operator(grid)
+    regularizer = model.regularizer.at(sample.noise_level)
+    lower = lower_problem(regularizer, operator, sample.y, problem.ridge, solver)
+
+    def energy() -> Energy:
+        return (lower if kernel is None else replace(lower, operator=kernel.operator(grid))).energy()
+
+    known = kernel is None or not kernel.logits.requires_grad
+    return Batch(
+        learned=lower.regularizer if known else SemiBlind(lower.regularizer, kernel, sample.y),
+        energy=energy,
+        loss=sample.loss,
+        images=sample.images,
+        computations=0 if lower.guided is None else int(lower.guided.iterations.sum()),
+        tolerance_factor=sample.tolerance_factor,
+    )

@@ -1,0 +1,279 @@
+"""A run: the steps of fit.py, and the folder that keeps what they leave behind."""
+
+from __future__ import annotations
+
+import logging
+import math
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from app.files import write_atomically
+from app.lower.energy import Solver
+from app.lower.solution import NOT_CERTIFIED, NonFiniteError
+from app.models.model import Model, save_model
+from app.models.provenance import today, versions
+from app.problem.problem import Problem
+from app.problem.quality import psnr
+from app.settings.options import Config
+from app.settings.toml import to_toml
+from app.training import checkpoint, history, records
+from app.training.checkpoint import RunError
+from app.training.fit import energy_bounds, fit
+from app.training.records import Record
+from app.training.selection import Selection, swapped_in
+from app.upper import state as states
+from app.upper.method import Method, Step
+
+log = logging.getLogger("app")
+
+VALIDATIONS = 20  # of a run with a budget
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """Everything a run needs; `folder` holds what it leaves behind."""
+
+    folder: Path
+    config: Config
+    model: Model
+    problem: Problem
+    method: Method[Any]
+    state: Any  # of the method
+    selection: Selection
+    solver: Solver  # of what guides reconstruct
+    validate: Callable[[], float]  # mean held-out PSNR in dB
+    provenance: dict[str, Any] = field(default_factory=dict)  # what else the model file says about the run
+
+    @property
+    def checkpoint_path(self) -> Path:
+        return self.folder / "checkpoint" / "state.safetensors"
+
+    @property
+    def parameters(self) -> list[Tensor]:
+        return list(self.model.parameters())
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """(mu, L) of the lower level at the present parameters."""
+        return energy_bounds(self.model, self.problem, self.method.images_per_step(len(self.problem)))
+
+    @property
+    def out_of_patience(self) -> bool:
+        """Whether the last `run.patience` validations brought nothing better."""
+        return 0 < self.config.run.patience <= self.selection.without_progress
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run is."""
+
+    step: int = 0
+    computations: int = 0
+    seconds: float = 0.0
+
+    def ends(self, config: Config) -> bool:
+        """Whether run.steps or run.budget is reached."""
+        run = config.run
+        return self.step >= run.steps or (run.budget > 0 and self.computations >= run.budget)
+
+
+class Interrupted(Exception):
+    """SIGINT or SIGTERM arrived; the state is saved."""
+
+
+def begin(run: Run) -> Progress:
+    """Claim the run folder, with a checkpoint of step 0. Raises RunError if it holds a run already."""
+    folder = run.folder
+    if (folder / "config.toml").exists():
+        raise RunError(f"{folder} already holds a run: continue it with `resume {folder}`, or choose another --out")
+    folder.mkdir(parents=True, exist_ok=True)
+    # The configuration last: a folder that has one can always be resumed.
+    save(run, Progress())
+    write_config(run)
+    return Progress()
+
+
+def write_config(run: Run) -> None:
+    """Write the complete configuration; a resumed run may have changed settings."""
+    write_atomically(run.folder / "config.toml", to_toml(run.config).encode())
+
+
+def restore(run: Run) -> Progress:
+    """Load the checkpoint of the run folder: parameters and the method's state. Raises RunError."""
+    tensors, facts = checkpoint.load(run.checkpoint_path)
+    try:
+        run.model.load(_with_prefix(tensors, "parameter."))
+        states.restore(run.state, _with_prefix(tensors, "state."), run.problem.device)
+        run.selection.restore(_with_prefix(tensors, "selection."), run.problem.device)
+        return Progress(**facts)
+    except (RuntimeError, TypeError, ValueError, KeyError) as error:
+        reason = " ".join(str(error).split())
+        raise RunError(f"{run.checkpoint_path} does not fit {run.folder}/config.toml: {reason}") from None
+
+
+def save(run: Run, progress: Progress) -> None:
+    """Write the checkpoint, and the model that the run hands over."""
+    facts = asdict(progress)
+    parameters = {f"parameter.{n}": t for n, t in run.model.tensors().items()}
+    state = {f"state.{n}": t for n, t in states.tensors(run.state).items()}
+    selection = {f"selection.{n}": t for n, t in run.selection.tensors().items()}
+    checkpoint.save(run.checkpoint_path, parameters | state | selection, facts)
+    facts |= {"date": today(), "versions": versions(), **run.provenance}
+    if run.config.lower.uncertified and not _certifiable(run):
+        facts["certified"] = NOT_CERTIFIED
+    with swapped_in(run.parameters, run.selection.chosen(run.parameters)):
+        save_model(run.folder / "model.safetensors", run.model, run.config, facts)
+
+
+def _certifiable(run: Run) -> bool:
+    try:
+        return run.bounds[0] > 0
+    except NonFiniteError:
+        return False
+
+
+def _with_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
+
+
+@dataclass(frozen=True)
+class _Snapshot:
+    """Everything a step changes."""
+
+    parameters: list[Tensor]
+    state: Any
+    selection: Selection
+    progress: Progress
+
+    @staticmethod
+    def of(run: Run, progress: Progress) -> _Snapshot:
+        parameters = [p.detach().clone() for p in run.parameters]
+        return _Snapshot(parameters, run.state.copy(), run.selection.copy(), progress)
+
+    @torch.no_grad()
+    def go_back(self, run: Run) -> None:
+        """Save the run as if it had ended here."""
+        for p, before in zip(run.parameters, self.parameters, strict=True):
+            p.copy_(before)
+        states.assign(run.state, self.state)
+        states.assign(run.selection, self.selection)
+        save(run, self.progress)
+        records.begin(run.folder / "metrics.csv", self.progress.step)
+        history.begin(run.folder, self.progress.step, run.model.regularizer)
+
+
+def train(run: Run, progress: Progress, quiet: bool) -> Progress:
+    """Run to `run.steps` or `run.budget` and return the final progress. Raises Interrupted or NonFiniteError with the
+    state saved."""
+    config, metrics = run.config, run.folder / "metrics.csv"
+    good: _Snapshot | None = None  # the last state whose loss was finite
+    records.begin(metrics, progress.step)
+    history.begin(run.folder, progress.step, run.model.regularizer)
+    steps = fit(
+        run.model, run.problem, run.method, steps=config.run.steps, first=progress.step, state=run.state,
+        solver=run.solver, certified=not config.lower.uncertified,
+    )  # fmt: skip
+    bar = tqdm(total=config.run.steps, initial=progress.step, disable=quiet, unit="step", dynamic_ncols=True)
+    with bar, _stop_requests() as stop_requested, metrics.open("a", encoding="utf-8") as rows:
+        while not (progress.ends(config) or run.out_of_patience):
+            start, before = time.perf_counter(), _Snapshot.of(run, progress)
+            try:
+                step = next(steps)
+            except NonFiniteError:
+                if good is not None:
+                    good.go_back(run)
+                raise
+            good, seconds = before, progress.seconds + time.perf_counter() - start
+            progress = Progress(progress.step + 1, progress.computations + step.computations, seconds)
+            record = _noted(run, before, progress, step)
+            rows.write(records.to_row(record))
+            rows.flush()
+            _show(bar, record)
+            last = progress.ends(config) or run.out_of_patience
+            history.note(run.folder, progress.step, run.model.regularizer, last)
+            if last or progress.step % config.run.checkpoint_every == 0 or stop_requested():
+                save(run, progress)
+            if stop_requested() and not last:
+                raise Interrupted
+    return progress
+
+
+def _noted(run: Run, before: _Snapshot, progress: Progress, step: Step) -> Record:
+    """What a step did, and what was validated after it where that is due. If theta has just left the range of numbers,
+    the run ends before this step."""
+    run.selection.note(progress.step, run.parameters)
+    held_out = None
+    if progress.ends(run.config) or _validation_due(run.config, before.progress, progress):
+        try:
+            with swapped_in(run.parameters, run.selection.candidate(run.parameters)):
+                held_out = run.validate()
+        except NonFiniteError:
+            before.go_back(run)
+            raise
+        run.selection.judge(held_out, run.parameters)
+    return _record(step, progress, held_out)
+
+
+def _validation_due(config: Config, before: Progress, after: Progress) -> bool:
+    """Every `validate_every` steps, or with a budget at every VALIDATIONS-th part of it; 0: never."""
+    run = config.run
+    if run.budget > 0 and run.validate_every > 0:
+        share = run.budget / VALIDATIONS
+        return after.computations // share > before.computations // share
+    return run.validate_every > 0 and after.step % run.validate_every == 0
+
+
+def _record(step: Step, progress: Progress, held_out: float | None) -> Record:
+    assert step.target is not None
+    return Record(
+        step=progress.step,
+        loss=float(step.loss.mean()),
+        psnr=float(psnr(step.x, step.target).mean()),
+        accuracy=step.accuracy,
+        step_size=step.step_size,
+        error_bound=float(step.error_bound.max()),
+        certified=float(step.certified.double().mean()),
+        lower_iterations=float(step.lower_iterations.double().mean()),
+        linear_iterations=float(step.linear_iterations.double().mean()),
+        computations=progress.computations,
+        seconds=progress.seconds,
+        validation_psnr=held_out,
+    )
+
+
+def _show(bar: tqdm, record: Record) -> None:
+    bar.update()
+    bar.set_postfix_str(
+        f"loss {record.loss:.3f}, PSNR {record.psnr:.2f} dB, eps {record.accuracy:.2g}, "
+        f"{record.lower_iterations:.0f}+{record.linear_iterations:.0f} per image",
+        refresh=False,
+    )
+    if record.validation_psnr is not None and math.isfinite(record.validation_psnr):
+        log.info("step %d: validation PSNR %.3f dB", record.step, record.validation_psnr)
+
+
+@contextmanager
+def _stop_requests() -> Iterator[Callable[[], bool]]:
+    """SIGINT and SIGTERM are noted and answered between two steps; a second SIGINT interrupts at once."""
+    requested = []
+
+    def note(number: int, frame: object) -> None:
+        if requested and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        requested.append(number)
+
+    previous = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: bool(requested)
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

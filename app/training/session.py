@@ -1,0 +1,106 @@
+"""A run from its settings to its end, with a log: what `train`, `resume` and `compare` have in common."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from app import assemble
+from app.lower.solution import NOT_CERTIFIED, NonFiniteError
+from app.models.model import build_model
+from app.models.provenance import UNKNOWN
+from app.settings.options import Config
+from app.settings.toml import load
+from app.training import run as runs
+from app.training import start
+from app.training.checkpoint import RunError
+from app.training.run import Interrupted, Progress, Run
+from app.training.setup import ancestor, past, prepare, provenance
+from app.upper.methods.isgd import unmet_condition
+from regularizers import Rescaled
+
+log = logging.getLogger("app")
+
+DONE, DIVERGED, INTERRUPTED = 0, 1, 130
+
+
+def begin(config: Config, folder: Path, data_root: Path, command: str = UNKNOWN) -> tuple[Run, Progress]:
+    """Return a new run with a claimed folder. command: what the user typed. Raises RunError."""
+    config, model = start.begin(config)
+    run = prepare(config, model, folder, data_root)
+    run = replace(run, provenance=provenance(ancestor(config.regularizer.start), command, run))
+    return run, runs.begin(run)
+
+
+def restore(config: Config, folder: Path, data_root: Path, command: str = UNKNOWN) -> tuple[Run, Progress]:
+    """Return a run as its last checkpoint has it. Raises RunError."""
+    run = prepare(config, build_model(config), folder, data_root)
+    progress, before = runs.restore(run), past(folder)
+    run = replace(run, provenance=provenance(before, command, run))
+    runs.write_config(run)
+    if not before:
+        runs.save(run, progress)
+    return run, progress
+
+
+def finish(config: Config, folder: Path, data_root: Path, quiet: bool, command: str) -> int:
+    """Train to the end from wherever the run in the folder is, and return DONE, DIVERGED or INTERRUPTED. Raises
+    RunError where the folder holds a run with other settings."""
+    try:
+        if not (folder / "config.toml").is_file():
+            return train(*begin(config, folder, data_root, command), data_root, quiet)
+        if load(folder / "config.toml") != start.inherited(config):
+            raise RunError(f"{folder} holds a run with other settings: remove it, or choose another --out")
+        return train(*restore(config, folder, data_root, command), data_root, quiet)
+    except NonFiniteError as error:
+        log.info("%s diverged: %s", folder, error)
+        return DIVERGED
+
+
+def train(run: Run, progress: Progress, data_root: Path, quiet: bool) -> int:
+    """Train to the end, say so in the log, and return DONE or INTERRUPTED. Raises NonFiniteError."""
+    _log_to(run.folder / "log.txt")
+    count = sum(p.numel() for p in run.model.parameters())
+    log.info("%s: %d training images, %d parameters, %s at step %d",
+             run.folder, len(run.problem), count, _bounds(run), progress.step)  # fmt: skip
+    _log_kernel_error(run, data_root)
+    upper = run.config.upper
+    if upper.algorithm == "isgd" and (upper.schedule, upper.accuracy_schedule) == ("polynomial", "polynomial"):
+        log.info("%s", unmet_condition(upper.step_decay, upper.accuracy_decay) or "the schedules meet the theory")
+    try:
+        progress = runs.train(run, progress, quiet)
+    except Interrupted:
+        log.info("stopped after a whole step; continue with: python -m app resume %s", run.folder)
+        return INTERRUPTED
+    except NonFiniteError as error:
+        raise NonFiniteError(f"{error}; the last good state is saved in {run.folder}") from None
+    log.info("done: %d steps, %.0f s, %d computations, %s",
+             progress.step, progress.seconds, progress.computations, _bounds(run))  # fmt: skip
+    if isinstance(run.model.regularizer, Rescaled):
+        log.info("amplitude %.4g, contrast %.4g", *run.model.regularizer.frozen().natural)
+    _log_kernel_error(run, data_root)
+    return DONE
+
+
+def _bounds(run: Run) -> str:
+    mu, largest = run.bounds
+    return f"mu = {mu:.3g}, L = {largest:.3g}" + ("" if mu > 0 else f" ({NOT_CERTIFIED})")
+
+
+def _log_kernel_error(run: Run, data_root: Path) -> None:
+    error = assemble.learned_kernel_error(run.config, run.model, data_root)
+    if error is not None:
+        log.info("kernel error ||k - k_true|| / ||k_true|| = %.3f", error)
+
+
+def _log_to(file: Path) -> None:
+    """Say what happens on stdout and in the run's log; one run at a time."""
+    log.setLevel(logging.INFO)
+    for handler in list(log.handlers):
+        log.removeHandler(handler)
+        handler.close()
+    for handler in (logging.FileHandler(file), logging.StreamHandler(sys.stdout)):
+        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+        log.addHandler(handler)
