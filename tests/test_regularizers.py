@@ -113,7 +113,9 @@ def test_the_curvature_models_stencil_is_the_hessian_where_curvature_is_constant
 def test_mcp_keeps_its_weak_convexity_whatever_is_learned(boundary, channels):
     for seed in range(5):
         r = perturbed(
-            FieldOfExperts(channels, 6, 5, MCP, boundary, weak_convexity=0.7, weight=0.5, smoothing=0.1), seed, 2
+            FieldOfExperts(channels, 6, 5, MCP, boundary=boundary, weak_convexity=0.7, weight=0.5, smoothing=0.1),
+            seed,
+            2,
         )
         rho, _ = r.frozen().curvature()
         assert rho == pytest.approx(0.7)
@@ -178,10 +180,10 @@ def test_tv_of_a_ramp_is_its_slope():
     i, j = torch.meshgrid(torch.arange(10.0), torch.arange(10.0), indexing="ij")
     ramp = (i - j)[None, None]
     inner, weight = 81, 0.7
-    isotropic = TotalVariation(1, True, weight, 1e-9).fn(ramp)
+    isotropic = TotalVariation(1, True, weight=weight, smoothing=1e-9).fn(ramp)
     edge = 18  # last row and column have one difference each
     torch.testing.assert_close(isotropic, torch.tensor([weight * (inner * 2**0.5 + edge)]), rtol=1e-6, atol=0)
-    anisotropic = TotalVariation(1, False, weight, 1e-9).fn(ramp)
+    anisotropic = TotalVariation(1, False, weight=weight, smoothing=1e-9).fn(ramp)
     torch.testing.assert_close(anisotropic, torch.tensor([weight * (2 * inner + edge)]), rtol=1e-6, atol=0)
 
 

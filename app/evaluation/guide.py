@@ -51,12 +51,12 @@ def lower_problem(
     regularizer: Regularizer, operator: Operator, y: Tensor, ridge: float, solver: Solver
 ) -> LowerProblem:  # y (B, ...)
     """Return the problem of a regularizer, conditioned on the minimiser with its guide. `solver` finds that one."""
-    guide = regularizer.guiding()
+    guide = regularizer.guide_at_level()
     if guide is None:
         return LowerProblem(regularizer=regularizer, operator=operator, y=y, ridge=ridge, guided=None)
     first = Energy(operator, guide.frozen(), y, ridge)
     found = solver(first, first.start, ACCURACY * first.start[0].numel() ** 0.5)
-    conditioned = regularizer.given(found.x)
+    conditioned = regularizer.conditioned_on(found.x)
     return LowerProblem(regularizer=conditioned, operator=operator, y=y, ridge=ridge, guided=found)
 
 

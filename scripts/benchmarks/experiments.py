@@ -29,15 +29,15 @@ from scripts.benchmarks.hypergradient_methods import vector
 from scripts.benchmarks.lower_methods import Arrived, Late, Observed, Observer
 from scripts.benchmarks.measure import copy_rate, matrix_product_rate, peak_memory, seconds, synchronize
 from scripts.benchmarks.problems import denoising_problem, in_double
-from scripts.benchmarks.reference import AutogradField
+from scripts.benchmarks.reference import plain
 from scripts.benchmarks.tape import Tape, Taped
 
 Rows = Iterator[dict[str, Any]]
 
 
 @contextmanager
-def kernels_off() -> Iterator[None]:
-    """Torch alone: shifts and convolutions, without the compiled kernels."""
+def compiled_kernels_off() -> Iterator[None]:
+    """Compute with torch alone, by shifts and convolutions, without the compiled kernels."""
     fastest, foe.fastest = foe.fastest, lambda *_: None
     try:
         yield
@@ -50,17 +50,17 @@ def operations(regularizer: FieldOfExperts, x: Tensor) -> Rows:
     if larger, bytes by its copy rate)."""
     with torch.no_grad():
         frozen = regularizer.functional()
-    plain, v = AutogradField(frozen), torch.randn_like(x)
-    hessian = frozen.hessian(x)
+    reference, v = plain(frozen), torch.randn_like(x)
+    hessian, reference_hessian = frozen.hessian(x), reference.hessian(x)
     filters = frozen.filters
     padded = pad(x, filters.shape[-1], frozen.boundary)
     responses = len(x) * math.prod(n - filters.shape[-1] + 1 for n in padded.shape[2:])
     one_filtering = 2 * responses * filters.numel() / matrix_product_rate(x.device)
     one_copy = x.numel() * x.element_size() / copy_rate(x.device)
     table: dict[str, tuple[int, Callable, Callable]] = {
-        "gradient": (2, lambda: frozen.gradient(x), lambda: plain.gradient(x)),
-        "Hessian-vector product": (2, lambda: hessian(v), lambda: plain.hessian_product(x, v)),
-        "mixed derivative": (4, lambda: frozen.mixed(x, v), lambda: plain.mixed(x, v)),
+        "gradient": (2, lambda: frozen.gradient(x), lambda: reference.gradient(x)),
+        "Hessian-vector product": (2, lambda: hessian(v), lambda: reference_hessian(v)),
+        "mixed derivative": (4, lambda: frozen.mixed(x, v), lambda: reference.mixed(x, v)),
     }
     for name, (filterings, fast, slow) in table.items():
         ours, theirs = seconds(x.device, fast, slow)
@@ -199,15 +199,15 @@ def shapes(device: torch.device) -> Rows:
     cases += [(1, 48, 7, 1, 128), (1, 48, 7, 32, 128), (1, 48, 7, 8, 64), (1, 48, 7, 1, 512), (1, 48, 7, 1, 1024)]
     for channels, filters, size, batch, side in cases:
         filters = min(filters, channels * (size**2 - 1))
-        f = FieldOfExperts(channels, filters, size, CHARBONNIER, "valid").to(device).frozen()
+        f = FieldOfExperts(channels, filters, size, CHARBONNIER, boundary="valid").to(device).frozen()
         x = torch.rand(batch, channels, side, side, device=device)
 
-        def plain(f=f, x=x) -> Tensor:
+        def convolutions(f=f, x=x) -> Tensor:
             u = F.conv2d(x, f.filters)  # type: ignore[attr-defined]
             z = f.weights * f.potential.influence(u, f.weights, f.smoothings)  # type: ignore[attr-defined]
             return F.conv_transpose2d(z, f.filters)  # type: ignore[attr-defined]
 
-        ours, theirs = seconds(device, lambda f=f, x=x: f.gradient(x), plain, repetitions=7)
+        ours, theirs = seconds(device, lambda f=f, x=x: f.gradient(x), convolutions, repetitions=7)
         flops = 4 * batch * (side - size + 1) ** 2 * filters * channels * size**2
         yield {
             "channels": channels, "filters": filters, "size": size, "batch": batch, "side": side,
@@ -218,7 +218,8 @@ def shapes(device: torch.device) -> Rows:
 
 def memory(regularizer: FieldOfExperts, photograph: Callable[[int], Tensor]) -> Rows:
     """Bytes per pixel at the peak, beyond the image itself."""
-    plain = AutogradField(regularizer.frozen())  # type: ignore[arg-type]
+    with torch.no_grad():
+        reference = plain(regularizer.functional())
     for side in (512, 1024):
         clean = photograph(side)
         energy = denoising_problem(regularizer, clean)
@@ -227,8 +228,8 @@ def memory(regularizer: FieldOfExperts, photograph: Callable[[int], Tensor]) -> 
             "gradient": lambda e=energy, x=x: e.functional.gradient(x),
             "Hessian-vector product": lambda e=energy, x=x: e.functional.hessian(x)(x),
             "lower-level solve to 0.1": lambda e=energy, x=x: lbfgs.solve(e, x, 0.1),
-            "gradient by autograd": lambda x=x: plain.gradient(x),
-            "Hessian-vector product by autograd": lambda x=x: plain.hessian_product(x, x),
+            "gradient by autograd": lambda x=x: reference.gradient(x),
+            "Hessian-vector product by autograd": lambda x=x: reference.hessian(x)(x),
         }
         for name, run in table.items():
             with peak_memory(x.device) as found:
@@ -275,7 +276,7 @@ def training_step(regularizer: FieldOfExperts, clean: Tensor, accuracy: float) -
     that meet cold caches, take longer."""
     energy, loss = denoising_problem(regularizer, clean), SquaredError(clean)
 
-    def plain(energy: Energy, mixed: Callable[[Tensor, Tensor], Any]) -> tuple[LowerSolution, LinearSolution]:
+    def accelerated(energy: Energy, mixed: Callable[[Tensor, Tensor], Any]) -> tuple[LowerSolution, LinearSolution]:
         lower = agd.solve(energy, energy.y, accuracy)
         b = loss.gradient(lower.x)
         linear = conjugate_gradient(energy.hessian(lower.x), b, b.new_full((len(b),), accuracy))
@@ -287,10 +288,10 @@ def training_step(regularizer: FieldOfExperts, clean: Tensor, accuracy: float) -
         z = hypergradient(learned, energy, loss, lbfgs.solve, energy.y, None, accuracy)
         return z.lower, z.linear
 
-    with kernels_off():
-        counts, passes, functions = _taken_apart(plain, regularizer, energy)
-    table = [(counts, passes, [kernels_off()(f) for f in functions])]
-    table += [_taken_apart(step, regularizer, energy) for step in (plain, preconditioned)]
+    with compiled_kernels_off():
+        counts, passes, functions = _taken_apart(accelerated, regularizer, energy)
+    table = [(counts, passes, [compiled_kernels_off()(f) for f in functions])]
+    table += [_taken_apart(step, regularizer, energy) for step in (accelerated, preconditioned)]
     times = iter(seconds(clean.device, *(f for *_, functions in table for f in functions)))
     names = ("torch, accelerated gradient, CG", "compiled kernel", "preconditioned L-BFGS and CG")
     first = None

@@ -19,7 +19,7 @@ from app.problem.losses import SquaredError
 from app.upper.hypergradient import Hypergradient, hypergradient
 from regularizers import FieldOfExperts
 from scripts.benchmarks.lower_methods import Late
-from scripts.benchmarks.reference import AutogradField
+from scripts.benchmarks.reference import plain
 
 
 def vector(gradients: tuple[Tensor, ...]) -> Tensor:
@@ -35,14 +35,14 @@ def written_today(
 ) -> Tensor:
     """FISTA at an L estimated by power iteration, until ||grad h|| / mu <= accuracy on every image; deepinv's conjugate
     gradients to the same residual; every derivative by autograd."""
-    functional = regularizer.functional()
-    field, y = AutogradField(functional), energy.y
-    mu, _ = energy.bounds
+    functional, y, (mu, _) = regularizer.functional(), energy.y, energy.bounds
+    with torch.no_grad():
+        field = plain(regularizer.functional())
 
-    v = torch.randn_like(y)
+    v, hessian = torch.randn_like(y), field.hessian(torch.zeros_like(y))
     for _ in range(20):
         v = v / per_image(norm(v))
-        v = v + field.hessian_product(torch.zeros_like(y), v)  # flat images are where the curvature is largest
+        v = v + hessian(v)  # flat images are where the curvature is largest
     step = 1 / float(norm(v).max())
 
     x = z = y
@@ -60,9 +60,8 @@ def written_today(
 
     b = loss.gradient(x)
     tolerance = accuracy / float(norm(b).min())
-    q = deepinv_conjugate_gradient(
-        lambda p: p + field.hessian_product(x, p), b, max_iter=2000, tol=tolerance, parallel_dim=0
-    )
+    hessian = field.hessian(x)
+    q = deepinv_conjugate_gradient(lambda p: p + hessian(p), b, max_iter=2000, tol=tolerance, parallel_dim=0)
     cotangents = field.mixed(x, q.detach())
     gradients = torch.autograd.grad(functional.natural, tuple(regularizer.parameters()), cotangents)
     return vector(tuple(-g / len(y) for g in gradients))
@@ -76,26 +75,21 @@ class PlainPrior(Prior):
         self.explicit_prior, self.regularizer = True, regularizer
 
     def fn(self, x: Tensor, *args, **kwargs) -> Tensor:
-        return AutogradField(self.regularizer.functional()).value(x)
+        return plain(self.regularizer.functional()).value(x)
 
     def grad(self, x: Tensor, *args, **kwargs) -> Tensor:
-        if torch.is_grad_enabled():
-            return AutogradField(self.regularizer.functional()).gradient(
-                x if x.requires_grad else x.requires_grad_(), keep_graph=True
-            )
-        return AutogradField(self.regularizer.frozen()).gradient(x)  # type: ignore[arg-type]
+        return plain(self.regularizer.functional()).gradient(x)
 
 
 def unrolled(
     regularizer: FieldOfExperts, energy: Energy, loss: SquaredError, iterations: float, deadline: float
 ) -> Tensor:
     """Back-propagation through that many steps of accelerated gradient descent at the proven L and mu."""
-    functional = regularizer.functional()
-    field, (mu, largest) = AutogradField(functional), energy.bounds
+    field, (mu, largest) = plain(regularizer.functional()), energy.bounds
     root = (mu / largest) ** 0.5
     x = z = energy.y.clone().requires_grad_()
     for _ in range(int(iterations)):
-        x_next = z - (z - energy.y + field.gradient(z, keep_graph=True)) / largest
+        x_next = z - (z - energy.y + field.gradient(z)) / largest
         z, x = x_next + (1 - root) / (1 + root) * (x_next - x), x_next
     mean = loss.value(x).mean()
     return vector(torch.autograd.grad(mean, tuple(regularizer.parameters())))

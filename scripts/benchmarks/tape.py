@@ -60,7 +60,7 @@ class Taped:
         product = self.tape.run("Hessian", self.functional.hessian, x)
         return lambda v: self.tape.run("product", product, v)
 
-    def curvature_model(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def curvature_model(self, x: Tensor) -> tuple[Tensor, Tensor] | None:
         return self.tape.run("curvature model", self.functional.curvature_model, x)
 
     def curvature(self) -> tuple[float, float]:
