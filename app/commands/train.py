@@ -8,8 +8,9 @@ from pathlib import Path
 from app import assemble
 from app.drawing.run import draw_run
 from app.lower.solution import NOT_CERTIFIED, NonFiniteError
-from app.models.model import build_model
+from app.models.build import build_model
 from app.models.provenance import UNKNOWN
+from app.settings.methods import IsgdOptions
 from app.settings.options import Config
 from app.training import start as transfer
 from app.training import train as training_loop
@@ -54,7 +55,7 @@ def _run(training: Training, progress: Progress, data_root: Path, quiet: bool, d
         log.info(NOT_CERTIFIED)
     _log_kernel_error(training, data_root)
     upper = training.config.upper
-    if upper.algorithm == "isgd" and (upper.schedule, upper.accuracy_schedule) == ("polynomial", "polynomial"):
+    if isinstance(upper, IsgdOptions) and upper.schedule == "polynomial":
         log.info("%s", unmet_condition(upper.step_decay, upper.accuracy_decay) or "the schedules meet the theory")
     try:
         progress = training_loop.train(training, progress, quiet)

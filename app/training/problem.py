@@ -6,7 +6,7 @@ import torch
 
 from app.evaluation.guide import completed
 from app.lower.energy import Energy, Functional, Solver
-from app.models.model import Model
+from app.models.build import Model
 from app.problem.blur_kernel import SemiBlind
 from app.problem.losses import SquaredError
 from app.problem.operators import OperatorFactory

@@ -13,9 +13,11 @@ from safetensors import SafetensorError
 from app import assemble
 from app.lower.solution import NotStronglyConvexError
 from app.lower.stationary import certified_or_stationary
-from app.models.model import Model, build_model, find_model, read_facts
+from app.models.build import Model, build_model
+from app.models.files import find_model, read_facts
 from app.models.provenance import UNKNOWN, processor
 from app.problem.losses import psnr
+from app.settings.methods import StochasticOptions
 from app.settings.options import Config, ConfigError
 from app.training import train as training_loop
 from app.training.noise_levels import NoiseLevels
@@ -75,8 +77,6 @@ def prepare(config: Config, model: Model, folder: Path, data_root: Path) -> Trai
     """Read and check everything a run needs, before anything is written."""
     device, dtype = assemble.device_of(config), assemble.dtype_of(config)
     data, problem = config.data, config.problem
-    if data.patch_size < config.regularizer.filter_size:
-        raise ConfigError(f"data.patch_size = {data.patch_size} is smaller than the filters")
     patches = Patches(
         subset(images_to_learn_from("data.images", data.images, data_root, data.color), data.count),
         data.color,
@@ -100,15 +100,15 @@ def prepare(config: Config, model: Model, folder: Path, data_root: Path) -> Trai
         operators,
         levels,
         problem.ridge,
-        len(patches) if method.full_batch else config.upper.batch_size,
+        config.upper.batch_size if isinstance(config.upper, StochasticOptions) else len(patches),
         device,
         dtype,
         certified_or_stationary(assemble.lower_solver(config)),
-        problem.hold_kernel,
+        problem.holds_kernel,
     )
     energy = training_problem.batch(0)[0].energy()
     mu, _ = energy.bounds
-    if problem.learn_kernel:
+    if problem.learns_kernel:
         mu -= energy.operator.lambda_min  # that of another kernel may be 0
     if mu <= 0 and method.needs_convexity and not config.lower.uncertified:
         raise NotStronglyConvexError(mu)
@@ -118,9 +118,7 @@ def prepare(config: Config, model: Model, folder: Path, data_root: Path) -> Trai
 
 
 def _noise_levels(config: Config) -> NoiseLevels:
-    problem = config.problem
-    low, high = (problem.noise_low, problem.noise_high) if problem.noise_low else (problem.noise_level,) * 2
-    return NoiseLevels(low, high, config.run.seed)
+    return NoiseLevels(*config.problem.levels, config.run.seed)
 
 
 def _validate(config: Config, model: Model, held_out: ImageSet, data_root: Path) -> float:

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from app.files import write_atomically
 from app.lower.solution import NOT_CERTIFIED, NonFiniteError
-from app.models.model import save_model
+from app.models.files import save_model
 from app.models.provenance import today, versions
 from app.problem.losses import psnr
 from app.settings.options import Config
@@ -159,7 +159,7 @@ def train(training: Training, progress: Progress, quiet: bool) -> Progress:
     good: _Snapshot | None = None  # the last state whose loss was finite
     records.begin(metrics, progress.step)
     history.begin(training.folder, progress.step, problem.model.regularizer)
-    bar = tqdm(total=config.run.steps, initial=progress.step, disable=quiet, unit="step", dynamic_ncols=True)
+    bar = tqdm(total=config.run.last_step, initial=progress.step, disable=quiet, unit="step", dynamic_ncols=True)
     with bar, _stop_requests() as stop_requested, metrics.open("a", encoding="utf-8") as rows:
         while not (finished(config, progress) or tired(training)):
             start, before = time.perf_counter(), _Snapshot.of(training, progress)
@@ -208,7 +208,7 @@ def _validated(training: Training, before: _Snapshot) -> float:
 
 def finished(config: Config, progress: Progress) -> bool:
     run = config.run
-    return progress.step >= run.steps or (run.budget > 0 and progress.computations >= run.budget)
+    return progress.computations >= run.budget if run.last_step is None else progress.step >= run.last_step
 
 
 def tired(training: Training) -> bool:
