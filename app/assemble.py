@@ -1,7 +1,7 @@
-"""From a configuration to the objects it names."""
+"""From a configuration to the objects it names: operators, solver, method, reconstructor."""
 
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 
@@ -11,13 +11,27 @@ from torch import Tensor
 from app.lower import agd, gd_polyak, lbfgs
 from app.lower.energy import Solver
 from app.lower.stationary import certified_or_stationary
-from app.models.model import Model, load_model
+from app.models.build import Model
+from app.models.files import load_model
 from app.problem.blur_kernel import kernel_error
 from app.problem.losses import LOSSES, LossOf
 from app.problem.noise_levels import NoiseLevels
 from app.problem.operators import Operators
 from app.problem.tasks import deblurring, deblurring_by_any, denoising, drawn, inpainting, super_resolution
-from app.settings.options import Config, ConfigError, Problem, RegularizerOptions
+from app.settings.methods import (
+    AmigoOptions,
+    GdPolyakOptions,
+    HoagOptions,
+    IsgdOptions,
+    JfbOptions,
+    MaidOptions,
+    MehaOptions,
+    StocbioOptions,
+    StochasticOptions,
+    UnrollOptions,
+)
+from app.settings.options import Config, ConfigError
+from app.settings.tasks import Deblur, Denoise, Inpaint, Problem, SuperResolution
 from app.settings.toml import override
 from app.upper import direction, schedules
 from app.upper.descent import Descent
@@ -38,7 +52,8 @@ HOLD = 10  # steps before a step size that was found at the first of them decrea
 
 
 def device_of(config: Config) -> torch.device:
-    """The device of run.device. On CUDA, float32 then means float32: TF32 would spoil the certificates."""
+    """Return the device of run.device, on which float32 then means float32: TF32 would spoil the certificates. Raises
+    ConfigError where this machine has no such device."""
     torch.backends.cudnn.allow_tf32 = False
     name = config.run.device
     if name == "auto":
@@ -55,32 +70,34 @@ def device_of(config: Config) -> torch.device:
 
 
 def dtype_of(config: Config) -> torch.dtype:
+    """Return the floating-point format of run.precision."""
     return getattr(torch, config.run.precision)
 
 
 def operators(config: Config, data_root: Path, training: bool = False) -> Operators:
-    """Return the operators that measure. Of levin:all, training draws the kernel of an image; elsewhere the kernels
-    take turns. Raises ConfigError and KernelError."""
+    """Return the operators of a task. Raises KernelError.
+
+    Where problem.kernel is levin:all, training draws one of the kernels for every image; elsewhere they take turns.
+    """
     problem, device, dtype = config.problem, device_of(config), dtype_of(config)
-    if problem.task == "denoise":
-        return denoising(device)
-    if problem.task == "inpaint":
-        return inpainting(problem.keep, config.run.seed, device, dtype)
-    if problem.task == "superres":
-        return super_resolution(problem.factor, problem.antialias, device, dtype)
-    if problem.task != "deblur":
-        raise ConfigError(f"unknown task {problem.task!r}")
-    if problem.kernel == "levin:all":
-        choose = drawn(LEVIN, config.run.seed) if training else _in_turn
-        return deblurring_by_any(levin_kernels(data_root), choose, device, dtype)
-    return deblurring(true_kernel(problem, data_root), device, dtype)
+    match problem:
+        case Denoise():
+            return denoising(device)
+        case Inpaint():
+            return inpainting(problem.keep, config.run.seed, device, dtype)
+        case SuperResolution():
+            return super_resolution(problem.factor, problem.antialias, device, dtype)
+        case Deblur(kernel="levin:all"):
+            choose = drawn(LEVIN, config.run.seed) if training else _in_turn
+            return deblurring_by_any(levin_kernels(data_root), choose, device, dtype)
+        case Deblur():
+            return deblurring(true_kernel(problem, data_root), device, dtype)
+    raise AssertionError(f"no operators for {type(problem).__name__}")
 
 
 def noise_levels(config: Config) -> NoiseLevels:
     """Return the noise levels that a run learns from."""
-    problem = config.problem
-    low, high = (problem.noise_low, problem.noise_high) if problem.noise_low else (problem.noise_level,) * 2
-    return NoiseLevels(low, high, config.run.seed)
+    return NoiseLevels(*config.problem.levels, config.run.seed)
 
 
 def loss(config: Config) -> LossOf:
@@ -90,27 +107,18 @@ def loss(config: Config) -> LossOf:
     return partial(LOSSES[config.data.loss], width=config.data.loss_width)
 
 
-def filter_size(options: RegularizerOptions) -> int:
-    """Return the side of the filters of a regularizer, which no patch may be smaller than."""
-    if options.name in ("crr", "wcrr"):
-        return 1 + (len(options.hidden_channels) + 1) * (options.layer_size - 1)
-    return 2 if options.name == "tv" else options.filter_size
-
-
 def _in_turn(image: int) -> int:
     """Which of levin:all measures an image outside training."""
     return image % LEVIN
 
 
-def true_kernel(problem: Problem, data_root: Path) -> Tensor:  # -> (h, w)
-    """The kernel that measures."""
-    if problem.kernel == "gaussian":
-        return gaussian_kernel(problem.kernel_size, problem.kernel_width)
-    return read_kernel(problem.kernel, data_root)
+def true_kernel(problem: Deblur, data_root: Path) -> Tensor:  # -> (h, w)
+    """Read the kernel that measures. Raises KernelError."""
+    return gaussian_kernel(*problem.gaussian) if problem.gaussian else read_kernel(problem.kernel, data_root)
 
 
-def true_kernels(problem: Problem, data_root: Path) -> Callable[[int], Tensor]:
-    """Image -> the kernel (h, w) that measures it outside training."""
+def true_kernels(problem: Deblur, data_root: Path) -> Callable[[int], Tensor]:
+    """Return the map from an image to the kernel (h, w) that measures it outside training. Raises KernelError."""
     if problem.kernel == "levin:all":
         kernels = levin_kernels(data_root)
         return lambda image: kernels[_in_turn(image)]
@@ -119,84 +127,133 @@ def true_kernels(problem: Problem, data_root: Path) -> Callable[[int], Tensor]:
 
 
 def learned_kernel_error(config: Config, model: Model, data_root: Path) -> float | None:
-    """||k - k_true|| / ||k_true|| of a model that reconstructs with a learned kernel."""
-    if model.kernel is None or not config.problem.learn_kernel:
+    """Return ||k - k_true|| / ||k_true|| of a model that reconstructs with a learned kernel k, None of any other."""
+    problem = config.problem
+    if model.kernel is None or not isinstance(problem, Deblur) or not problem.learn_kernel:
         return None
-    return kernel_error(model.kernel(), true_kernel(config.problem, data_root))
+    return kernel_error(model.kernel(), true_kernel(problem, data_root))
 
 
 def lower_solver(config: Config) -> Solver:
+    """Return the solver of lower.solver."""
     solvers = {"lbfgs": lbfgs.solve, "agd": agd.solve, "gd_polyak": gd_polyak.solve}
     return partial(solvers[config.lower.solver], max_iterations=config.lower.max_iterations)
 
 
 def method(config: Config) -> Method:
-    """The upper-level method of upper.algorithm."""
+    """Return the upper-level method of upper.algorithm. A table of all methods, hence its many lines."""
     upper, solve = config.upper, lower_solver(config)
-    stocbio, amigo, unroll = config.stocbio, config.amigo, config.unroll
-    methods: dict[str, Callable[[], Method]] = {
-        "isgd": lambda: Isgd(
-            certified_or_stationary(solve) if config.lower.uncertified else solve, descent(config),
-            _accuracies(config), upper.accuracy, upper.relative_accuracy,
-            upper.relative_error == "proven",
-        ),
-        "stocbio": lambda: Stocbio(solve, descent(config), stocbio.lower_steps, stocbio.series_terms),
-        "amigo": lambda: Amigo(solve, descent(config), amigo.lower_steps, amigo.adjoint_steps),
-        "jfb": lambda: Jfb(solve, descent(config), _accuracies(config), upper.accuracy),
-        "unroll": lambda: Unroll(descent(config), unroll.iterations, unroll.backward_steps),
-        "meha": lambda: Meha(certified_or_stationary(solve), descent(config), **asdict(config.meha)),
-        "maid": lambda: Maid(
-            solve, upper.step_size, upper.accuracy, config.maid.eta, config.maid.memory, config.maid.barzilai_borwein,
-            config.maid.error == "proven",
-        ),
-        "hoag": lambda: Hoag(solve, _tolerances(config), upper.step_size, upper.accuracy),
-        "gd_polyak": lambda: GdPolyak(
-            solve, _accuracies(config), upper.step_size, upper.accuracy, config.gd_polyak.short_steps
-        ),
-    }  # fmt: skip
-    return methods[upper.algorithm]()
+    match upper:
+        case IsgdOptions():
+            return Isgd(
+                solve=certified_or_stationary(solve) if config.lower.uncertified else solve,
+                descent=descent(upper, config),
+                schedule=schedules.polynomial(upper.accuracy_decay),
+                accuracy=upper.accuracy,
+                relative_accuracy=upper.relative_accuracy,
+                proven=upper.relative_error == "proven",
+            )
+        case StocbioOptions():
+            return Stocbio(
+                solve=solve,
+                descent=descent(upper, config),
+                lower_steps=upper.lower_steps,
+                series_terms=upper.series_terms,
+            )
+        case AmigoOptions():
+            return Amigo(
+                solve=solve,
+                descent=descent(upper, config),
+                lower_steps=upper.lower_steps,
+                adjoint_steps=upper.adjoint_steps,
+            )
+        case JfbOptions():
+            return Jfb(
+                solve=solve,
+                descent=descent(upper, config),
+                schedule=schedules.polynomial(upper.accuracy_decay),
+                accuracy=upper.accuracy,
+            )
+        case UnrollOptions():
+            return Unroll(
+                descent=descent(upper, config), iterations=upper.iterations, backward_steps=upper.backward_steps
+            )
+        case MehaOptions():
+            return Meha(
+                solve=certified_or_stationary(solve),
+                descent=descent(upper, config),
+                c=upper.c,
+                p=upper.p,
+                gamma=upper.gamma,
+                eta=upper.eta,
+                beta=upper.beta,
+                preconditioned=upper.preconditioned,
+            )
+        case MaidOptions():
+            return Maid(
+                solve=solve,
+                step_size=upper.step_size,
+                accuracy=upper.accuracy,
+                eta=upper.eta,
+                memory=upper.memory,
+                barzilai_borwein=upper.barzilai_borwein,
+                proven=upper.relative_error == "proven",
+            )
+        case HoagOptions():
+            return Hoag(
+                solve=solve, schedule=TOLERANCES[upper.tolerance], step_size=upper.step_size, accuracy=upper.accuracy
+            )
+        case GdPolyakOptions():
+            return GdPolyak(
+                solve=solve,
+                schedule=schedules.polynomial(upper.accuracy_decay),
+                step_size=upper.step_size,
+                accuracy=upper.accuracy,
+                short_steps=upper.short_steps,
+            )
+    raise AssertionError(f"no method for {type(upper).__name__}")
 
 
-def descent(config: Config) -> Descent:
-    upper = config.upper
+TOLERANCES = {
+    "quadratic": schedules.polynomial(2),
+    "cubic": schedules.polynomial(3),
+    "exponential": hoag.exponential(),
+}
+
+
+def descent(upper: StochasticOptions, config: Config) -> Descent:
+    """Return how a stochastic method moves along its gradients."""
     directions = {
         "sgd": direction.plain, "momentum": direction.momentum, "adam": direction.adam,
         "adabelief": direction.adabelief,
     }  # fmt: skip
     hold = HOLD if upper.step_size == 0 else 1
-    shapes = {
-        "constant": schedules.constant(),
-        "polynomial": schedules.held(schedules.polynomial(upper.step_decay), hold),
-        "logarithmic": schedules.held(schedules.logarithmic(), hold),
-        "one_cycle": schedules.one_cycle(config.run.steps),
+    shapes: dict[str, Callable[[], schedules.Schedule]] = {
+        "constant": schedules.constant,
+        "polynomial": lambda: schedules.held(schedules.polynomial(upper.step_decay), hold),
+        "logarithmic": lambda: schedules.held(schedules.logarithmic(), hold),
+        "one_cycle": lambda: schedules.one_cycle(config.run.steps),
     }
-    return Descent(directions[upper.optimizer], shapes[upper.schedule], upper.step_size)
-
-
-def _accuracies(config: Config) -> schedules.Schedule:
-    if config.upper.accuracy_schedule == "logarithmic":
-        return schedules.logarithmic()
-    return schedules.polynomial(config.upper.accuracy_decay)
-
-
-def _tolerances(config: Config) -> schedules.Schedule:
-    shapes = {"quadratic": schedules.polynomial(2), "cubic": schedules.polynomial(3)}
-    return shapes.get(config.hoag.tolerance) or hoag.exponential()
+    return Descent(direction=directions[upper.optimizer], schedule=shapes[upper.schedule](), step_size=upper.step_size)
 
 
 def load(spec: str, settings: list[str]) -> tuple[Model, Config]:
-    """A model and its configuration with the user's settings, on any device but the precision of its training."""
+    """Load a model and its configuration with the user's settings, on any device but in the format of its training.
+
+    Raises ModelError, and ConfigError where a setting would change the regularizer.
+    """
     model, trained = load_model(spec)
     config = override(trained, ["run.device=auto", *settings])
     if config.regularizer != trained.regularizer or config.data.color != trained.data.color:
         raise ConfigError(f"the architecture and colour of {spec} are fixed; only the problem can be set")
-    if config.problem.learn_kernel and model.kernel is None:
+    if config.problem.learns_kernel and model.kernel is None:
         raise ConfigError(f"{spec} holds no learned kernel: problem.learn_kernel is for training")
-    return model.at(config.problem.noise_level).to(device_of(config), dtype_of(config)), config
+    return model.at(config.problem.level).to(device_of(config), dtype_of(config)), config
 
 
 def load_comparable(models: list[str], settings: list[str]) -> dict[str, tuple[Model, Config]]:
-    """Models by the name they were given, all reconstructing from the same measurements. Raises ConfigError."""
+    """Load models by the names they were given, all of which reconstruct from the same measurements. Raises
+    ConfigError where the measurements differ."""
     loaded = {model: load(model, settings) for model in models}
     kinds = {(_measurement(c.problem), c.data.color, c.run.seed) for _, c in loaded.values()}
     if len(kinds) > 1:
@@ -205,14 +262,7 @@ def load_comparable(models: list[str], settings: list[str]) -> dict[str, tuple[M
 
 
 def _measurement(problem: Problem) -> Problem:
-    """Without what belongs to the reconstruction."""
-    return replace(
-        problem,
-        ridge=0.0,
-        noise_low=0.0,
-        noise_high=0.0,
-        learn_kernel=False,
-        hold_kernel=False,
-        learned_kernel_size=1,
-        initial_kernel_width=1.0,
-    )
+    """The problem without what belongs to the reconstruction."""
+    learned = ("learn_kernel", "hold_kernel", "learned_kernel_size", "initial_kernel_width")
+    defaults = {key.name: key.default for key in fields(problem) if key.name in ("ridge", *learned)}
+    return replace(problem, noise_level=problem.level, **defaults)

@@ -51,14 +51,18 @@ def _is_users(error: Exception) -> bool:
 
 
 def resolve_experiment(name: str, assignments: list[str]) -> tuple[str, Config]:
-    """A preset's name or a TOML file, with --set applied -> (its name, configuration)."""
-    path = PRESETS / f"{name}.toml"
-    if not path.is_file():
-        path = Path(name)
-        if path.suffix != ".toml" or not path.is_file():
-            presets = ", ".join(sorted(p.stem for p in PRESETS.glob("*.toml")))
-            raise ConfigError(f"no experiment {name!r}: give a TOML file or one of {presets}")
-    return path.stem, override(load(path), assignments)
+    """Return the name and the configuration of a preset or a TOML file, with --set applied. Raises ConfigError.
+
+    What a preset says and another choice no longer reads is dropped; what the user's own file says must be read.
+    """
+    preset = PRESETS / f"{name}.toml"
+    if preset.is_file():
+        return preset.stem, override(load(preset), assignments)
+    path = Path(name)
+    if path.suffix != ".toml" or not path.is_file():
+        presets = ", ".join(sorted(p.stem for p in PRESETS.glob("*.toml")))
+        raise ConfigError(f"no experiment {name!r}: give a TOML file or one of {presets}")
+    return path.stem, load(path, assignments)
 
 
 def _train(options: argparse.Namespace) -> int:

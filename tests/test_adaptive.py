@@ -17,7 +17,7 @@ from app.evaluation.guide import ACCURACY, completed
 from app.evaluation.simulation import simulation
 from app.lower import lbfgs
 from app.lower.energy import Energy
-from app.models.model import load_model
+from app.models.files import load_model
 from app.problem.losses import SquaredError
 from app.problem.tasks import denoising
 from app.upper.hypergradient import hypergradient

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from app.cli import COMPARISONS, PRESETS, resolve_comparison, resolve_experiment
-from app.models.model import load_model, shipped
+from app.models.files import load_model, shipped
 from app.settings.options import Config, ConfigError
 from datasets.held_out import images_to_learn_from, of_bsd68
 from datasets.image_sets import find_images

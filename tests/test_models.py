@@ -17,10 +17,11 @@ from app.cli import main, resolve_experiment
 from app.commands import train
 from app.evaluation.evaluate import Evaluation
 from app.evaluation.tables import csv_table, latex_table, summary_table
-from app.models import model as models
+from app.models import files as models
+from app.models.build import build_model
 from app.models.card import full_name, read_card
 from app.models.catalogue import aligned, duration, overview
-from app.models.model import build_model, find_model, read_facts, save_model, shipped
+from app.models.files import find_model, read_facts, save_model, shipped
 from app.settings.options import Config
 from app.settings.toml import override
 from tests.test_cli import refused

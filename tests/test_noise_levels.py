@@ -11,7 +11,8 @@ from app.cli import main, resolve_experiment
 from app.commands.train import train
 from app.lower import lbfgs
 from app.lower.energy import Energy
-from app.models.model import build_model, load_model, save_model
+from app.models.build import build_model
+from app.models.files import load_model, save_model
 from app.problem.losses import SquaredError
 from app.problem.noise_levels import NoiseLevels
 from app.settings.options import Config, ConfigError

@@ -4,7 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from app.models.model import Model, build_model, load_model, save_model
+from app.models.build import Model, build_model
+from app.models.files import load_model, save_model
 from app.settings.options import Config
 from app.settings.toml import override
 from regularizers import CHARBONNIER, SPLINE, WEAK_SPLINE, FieldOfExperts

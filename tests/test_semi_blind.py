@@ -15,7 +15,8 @@ from app.cli import main
 from app.evaluation.simulation import simulation
 from app.lower import lbfgs
 from app.lower.energy import Energy
-from app.models.model import KERNEL, build_model, load_model, save_model
+from app.models.build import KERNEL, build_model
+from app.models.files import load_model, save_model
 from app.problem.blur_kernel import BlurKernel, SemiBlind, kernel_error
 from app.problem.convolution import convolution, misfit_by_kernel, mixed_by_kernel
 from app.problem.losses import SquaredError

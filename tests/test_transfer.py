@@ -12,7 +12,7 @@ from safetensors import safe_open
 from skimage.data import camera
 
 from app.cli import main
-from app.models.model import load_model, read_facts
+from app.models.files import load_model, read_facts
 from tests.test_cli import refused
 
 SMALL = ("regularizer.filters=3", "regularizer.filter_size=3")

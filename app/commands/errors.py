@@ -1,7 +1,7 @@
 """Mistakes of the user: one line on stderr instead of a traceback."""
 
 from app.lower.solution import NonFiniteError, NotStronglyConvexError
-from app.models.model import ModelError
+from app.models.files import ModelError
 from app.settings.options import ConfigError
 from app.training.checkpoint import RunError
 from datasets.blur_kernels import KernelError

@@ -13,6 +13,7 @@ from app.evaluation.simulation import simulation
 from app.evaluation.tables import csv_table, latex_table, summary_table
 from app.files import write_atomically
 from app.settings.options import ConfigError
+from app.settings.tasks import Deblur
 from datasets.image_sets import find_images
 
 
@@ -45,7 +46,7 @@ def evaluate(
     for name, reconstruct in reconstructors.items():
         run(name, evaluate_images(reconstruct, paths, config.data.color))
     measured = reconstructors[models[0]]
-    kernels = assemble.true_kernels(config.problem, data_root) if config.problem.task == "deblur" else None
+    kernels = assemble.true_kernels(config.problem, data_root) if isinstance(config.problem, Deblur) else None
     prepared = {name: baselines.prepare(name, config, measured, kernels, data_root, quiet) for name in names}
     for baseline in prepared.values():
         run(baseline.label, evaluate_images(measured, paths, config.data.color, baseline.method))

@@ -9,10 +9,10 @@ from app import assemble
 from app.evaluation.assess import assess
 from app.evaluation.evaluate import evaluate
 from app.evaluation.simulation import simulation
-from app.models import model as models
-from app.models.card import full_name, read_card
+from app.models import files as models
+from app.models.card import blur_text, full_name, read_card
 from app.models.catalogue import describe, overview
-from app.models.model import find_model, load_model, read_facts, save_model, shipped
+from app.models.files import find_model, load_model, read_facts, save_model, shipped
 from app.models.provenance import contention, processor
 from app.settings.options import ConfigError
 from app.settings.toml import override
@@ -42,14 +42,14 @@ def ship(
     was found. A shipped model may be assessed again; another one is not overwritten."""
     model, config = load_model(spec)
     config = override(config, ["run.precision=float32"])
-    levels = [override(config, [f"problem.noise_level={n}"]).problem.noise_level for n in noise_levels]
-    levels = levels or [config.problem.noise_level]
-    kernels = kernels or [config.problem.kernel]
+    levels = [override(config, [f"problem.noise_level={n}"]).problem.level for n in noise_levels]
+    levels = levels or [config.problem.level]
+    kernels = kernels or [blur_text(config.problem)]
     source = find_model(spec)
     target = models.PRETRAINED / f"{name or full_name(config, levels, kernels)}.safetensors"
     if target.exists() and not target.samefile(source):
         raise ConfigError(f"{target} exists already: remove it first, or choose another --name")
-    settings = [["run.precision=float32", f"problem.noise_level={n}", f"problem.kernel={k}"]
+    settings = [["run.precision=float32", f"problem.noise_level={n}", *([f"problem.kernel={k}"] if k else [])]
                 for n in levels for k in kernels]  # fmt: skip
     found = [_assess(spec, each, own, data_root, quiet) for own in settings for each in images]
     facts = {**read_facts(source), "evaluations": found}

@@ -7,6 +7,7 @@ from app.evaluation.simulation import simulation
 from app.lower.solution import NOT_CERTIFIED
 from app.problem.quality import psnr
 from app.settings.options import ConfigError
+from app.settings.tasks import Deblur, Inpaint
 from app.training.checkpoint import RunError
 from datasets.image_sets import find_images
 from datasets.images import read_image, write_image
@@ -14,9 +15,9 @@ from datasets.images import read_image, write_image
 
 def reconstruct(model: str, images: list[str], settings: list[str], data_root: Path, out: Path, degrade: bool) -> int:
     loaded, config = assemble.load(model, settings)
-    if config.problem.task == "inpaint" and not degrade:
+    if isinstance(config.problem, Inpaint) and not degrade:
         raise ConfigError("which pixels of a measured image are missing is not known: inpainting needs --degrade")
-    if (config.problem.task, config.problem.kernel) == ("deblur", "levin:all") and not degrade:
+    if isinstance(config.problem, Deblur) and config.problem.kernel == "levin:all" and not degrade:
         raise ConfigError("which kernel blurred a measured image is not known: name it with --kernel, as levin:1")
     color = config.data.color
     paths = [p for spec in images for p in find_images(spec, data_root, color).paths]

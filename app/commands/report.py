@@ -1,6 +1,5 @@
 """`report`: everything about one run in one HTML file."""
 
-from dataclasses import fields
 from html import escape
 from pathlib import Path
 
@@ -12,9 +11,10 @@ from app.drawing.runs import draw_curves, draw_parameters
 from app.drawing.sources import chosen_images
 from app.evaluation.simulation import simulation
 from app.files import write_atomically
-from app.models.model import Model, read_facts
+from app.models.build import Model
+from app.models.files import read_facts
 from app.problem.quality import psnr, ssim
-from app.settings.options import Config
+from app.settings.options import Config, settings
 from app.training import history
 from app.training.checkpoint import RunError
 from figures import report as html
@@ -98,10 +98,6 @@ def _figures(run: Path, regularizer: Regularizer, seen: Look) -> list[Section]:
 
 def _settings(config: Config) -> str:
     rows = []
-    for section in fields(config):
-        options = getattr(config, section.name)
-        for option in fields(options):
-            name, value = f"{section.name}.{option.name}", getattr(options, option.name)
-            cells = f"<code>{escape(name)}</code>", f"<code>{escape(str(value))}</code>", option.metadata["about"]
-            rows.append([cells[0], cells[1], escape(cells[2])])
+    for section, key, value, about in settings(config):
+        rows.append([f"<code>{section}.{key}</code>", f"<code>{escape(str(value))}</code>", escape(about)])
     return f'<div class="settings">{html.table(["setting", "value", "meaning"], rows)}</div>'

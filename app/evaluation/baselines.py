@@ -45,7 +45,7 @@ def check(names: tuple[str, ...], config: Config) -> None:
                 f"--baselines {name} needs a package that is not installed: "
                 f"pip install {package.replace('pywt', 'PyWavelets')} (the extra {name!r} of pyproject.toml)"
             )
-    if names and problem.noise_level == 0:
+    if names and problem.level == 0:
         raise ConfigError("--baselines are set by the noise level, which is 0 here")
 
 
@@ -53,7 +53,7 @@ def prepare(
     name: str, config: Config, measured: Simulation, kernels: Kernels | None, data_root: Path, quiet: bool
 ) -> Prepared:
     """`measured` draws the noise, of the images to tune on as of all others."""
-    sigma, label = config.problem.noise_level, f"{name} (baseline)"
+    sigma, label = config.problem.level, f"{name} (baseline)"
     if name in ("tv", "wiener"):
         parameter, limits = "weight", (0.1 * sigma, 2 * sigma)
         method = lambda y, i, value: baselines.total_variation(y, value)  # noqa: E731

@@ -14,7 +14,7 @@ from app.evaluation.guide import LowerProblem, bounds, lower_problem
 from app.lower.energy import Operator, Solver
 from app.lower.solution import LowerSolution
 from app.lower.stationary import certified_or_stationary
-from app.models.model import Model
+from app.models.build import Model
 from app.problem.operators import Operators
 from app.settings.options import Config
 from datasets.images import read_image
@@ -74,7 +74,7 @@ def simulation(config: Config, model: Model, data_root: Path) -> Simulation:
     on. Raises ConfigError and KernelError."""
     measuring, kernel = assemble.operators(config, data_root), model.kernel
     reconstructing: Callable[[torch.Size, tuple[int, ...]], Operator] = measuring
-    if kernel is not None and config.problem.learn_kernel:
+    if kernel is not None and config.problem.learns_kernel:
         reconstructing = lambda shape, images: kernel.operator(shape[1:])  # noqa: E731
     return Simulation(
         regularizer=model.regularizer,
@@ -82,7 +82,7 @@ def simulation(config: Config, model: Model, data_root: Path) -> Simulation:
         operators=reconstructing,
         solver=certified_or_stationary(assemble.lower_solver(config)),
         accuracy=config.lower.final_accuracy,
-        noise_level=config.problem.noise_level,
+        noise_level=config.problem.level,
         ridge=config.problem.ridge,
         seed=config.run.seed,
         device=assemble.device_of(config),

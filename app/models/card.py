@@ -4,11 +4,13 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from app.models.model import find_model, load_model, read_facts
-from app.settings.options import Config, Problem
+from app.models.files import find_model, load_model, read_facts
+from app.settings.families import FoeOptions
+from app.settings.options import Config
+from app.settings.tasks import Deblur, Problem
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Assessment:
     """Means over an image set that was measured in one way. Errors are standard errors of the mean."""
 
@@ -16,7 +18,7 @@ class Assessment:
     count: int
     task: str
     noise_level: float
-    kernel: str  # problem.kernel, and gaussian:SIZE:WIDTH; empty where nothing is blurred
+    kernel: str  # problem.kernel; empty where nothing is blurred
     psnr: float
     psnr_error: float
     ssim: float
@@ -31,8 +33,10 @@ class Assessment:
     hardware: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Card:
+    """What the file of a model says about it."""
+
     name: str
     file: Path
     config: Config
@@ -42,34 +46,39 @@ class Card:
 
 
 def read_card(spec: str) -> Card:
-    """Of any model; files that say less give a shorter card. Raises ModelError."""
+    """Read the card of any model; files that say less give a shorter card. Raises ModelError."""
     model, config = load_model(spec)
     file = find_model(spec)
     facts = read_facts(file)
     known = {f.name for f in fields(Assessment)}
     rows = [{k: v for k, v in row.items() if k in known} for row in facts.get("evaluations", [])]
-    name = file.parent.resolve().name if file.name == "model.safetensors" else file.stem
-    parameters = sum(p.numel() for p in model.parameters())
-    return Card(name, file, config, parameters, facts, tuple(Assessment(**row) for row in rows))
+    return Card(
+        name=file.parent.resolve().name if file.name == "model.safetensors" else file.stem,
+        file=file,
+        config=config,
+        parameters=sum(p.numel() for p in model.parameters()),
+        facts=facts,
+        assessments=tuple(Assessment(**row) for row in rows),
+    )
 
 
-def kernel(problem: Problem) -> str:
-    if problem.task != "deblur":
-        return ""
-    size, width = problem.kernel_size, problem.kernel_width
-    return f"gaussian:{size}:{width:g}" if problem.kernel == "gaussian" else problem.kernel
+def blur_text(problem: Problem) -> str:
+    """Return the name of the kernel that measures, such as gaussian:9:1.5; empty where nothing is blurred."""
+    return problem.kernel if isinstance(problem, Deblur) else ""
 
 
-def full_name(config: Config, noise_levels: list[float], kernels: list[str]) -> str:
-    """[adaptive-]REGULARIZER-TASK-grey|color-LEVEL. LEVEL: of the noise on the scale of 8 bit, or what a kernel is
-    called; `all` where there are several levels."""
+def full_name(config: Config, noise_levels: list[float], blurs: list[str]) -> str:
+    """Return [adaptive-]REGULARIZER-TASK-grey|color-LEVEL.
+
+    LEVEL is the noise level on the scale of 8 bit, or what a kernel is called; `all` where there are several levels.
+    """
     regularizer, task = config.regularizer, config.problem.task
-    family = f"adaptive-{regularizer.name}" if regularizer.contrast_channels else regularizer.name
-    if regularizer.name == "foe" and regularizer.potential != "charbonnier":
+    family = f"adaptive-{regularizer.name}" if regularizer.contrasts else regularizer.name
+    if isinstance(regularizer, FoeOptions) and regularizer.potential != "charbonnier":
         family += f"-{regularizer.potential}"
     level = f"{255 * noise_levels[0]:g}"
     if len(noise_levels) > 1:
         level = "all"
-    elif task == "deblur":
-        level = "-".join(dict.fromkeys(Path(k.partition(":")[0]).stem for k in kernels))
+    elif isinstance(config.problem, Deblur):
+        level = "-".join(dict.fromkeys(Path(k.partition(":")[0]).stem for k in blurs))
     return f"{family}-{task}-{'color' if config.data.color else 'grey'}-{level}"

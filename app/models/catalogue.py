@@ -1,14 +1,14 @@
 """Cards of models as text: one line each, or all of one."""
 
-from app.models.card import Assessment, Card, kernel
+from app.models.card import Assessment, Card, blur_text
 from app.models.provenance import UNKNOWN
-from app.settings.options import RegularizerOptions
+from app.settings.families import FieldOptions, FoeOptions, RegularizerOptions, RidgeOptions
 
 REPORTED = "bsds500:bsd68"  # the set on which results are reported
 
 
 def overview(cards: list[Card]) -> str:
-    """One line for each way in which a model was assessed on BSD68, or on whatever it was assessed."""
+    """Write one line for each way in which a model was assessed on BSD68, or on whatever it was assessed."""
     lines = [("model", "measured", "size", "PSNR ± SE", "proven", "mu", "grads", "s/image", "training")]
     for card in cards:
         seconds = card.facts.get("seconds")
@@ -32,7 +32,7 @@ def overview(cards: list[Card]) -> str:
             )
         if not reported:
             problem = card.config.problem
-            known = measured(problem.task, kernel(problem), problem.noise_level)
+            known = measured(problem.task, blur_text(problem), problem.level)
             lines.append((card.name, known, size, UNKNOWN, "", "", "", "", training))
     about = (
         "PSNR: mean over BSD68 and its standard error, in dB. proven: images with a certified error.\n"
@@ -42,7 +42,7 @@ def overview(cards: list[Card]) -> str:
 
 
 def describe(card: Card) -> str:
-    """Everything that the file says."""
+    """Write everything that the file of a model says."""
     config, facts = card.config, card.facts
     data, regularizer, problem = config.data, config.regularizer, config.problem
     versions = ", ".join(f"{name} {version}" for name, version in facts.get("versions", {}).items())
@@ -54,7 +54,7 @@ def describe(card: Card) -> str:
         ("file", str(card.file)),
         ("regularizer", f"{_kind(regularizer)}; {card.parameters} parameters"),
         ("task", f"{problem.task} {'colour' if data.color else 'grey'} images, "
-                 f"{measured(problem.task, kernel(problem), problem.noise_level)}"),
+                 f"{measured(problem.task, blur_text(problem), problem.level)}"),
         ("trained on", f"{data.images}{count}, validated on {data.validation}"),
         *(("command", command) for command in facts.get("commands", [UNKNOWN])),
         ("seed", str(config.run.seed)),
@@ -69,14 +69,13 @@ def describe(card: Card) -> str:
 
 def _kind(r: RegularizerOptions) -> str:
     kind = r.name
-    if r.name in ("foe", "crr", "wcrr"):
-        layers = len(r.hidden_channels) + 1
-        size = r.filter_size if r.name == "foe" else 1 + layers * (r.layer_size - 1)
-        kind += f", {r.potential}" if r.name == "foe" else f", {layers} layers of {r.layer_size} x {r.layer_size}"
-        kind += f", {r.filters} filters of {size} x {size}, {r.boundary}"
-    if r.contrast_channels:
-        kind += f", contrasts from {r.contrast_channels} channels, guide {r.start}"
-    return kind
+    if isinstance(r, FoeOptions):
+        kind += f", {r.potential}"
+    if isinstance(r, RidgeOptions):
+        kind += f", {len(r.hidden_channels) + 1} layers of {r.layer_size} x {r.layer_size}"
+    if isinstance(r, FieldOptions):
+        kind += f", {r.filters} filters of {r.side} x {r.side}, {r.boundary}"
+    return kind + (f", contrasts from {r.contrasts} channels, guide {r.start}" if r.contrasts else "")
 
 
 def _assessed(assessments: tuple[Assessment, ...]) -> str:
@@ -102,19 +101,20 @@ def _measured(a: Assessment) -> str:
 
 
 def measured(task: str, blur: str, noise_level: float) -> str:
+    """Write in which way images were measured: 'levin:all 2.55/255', or '25/255' where nothing is blurred."""
     noise = f"{255 * noise_level:g}/255"
     return f"{blur} {noise}" if task == "deblur" else noise
 
 
 def duration(seconds: float) -> str:
-    """'13 s', '4.1 min' or '2.0 h'."""
+    """Write a time in one unit: '13 s', '4.1 min' or '2.0 h'."""
     if seconds < 100:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.1f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
 def aligned(rows: list[tuple[str, ...]], left: int) -> str:
-    """Columns as wide as they must be, the first `left` of them flush left."""
+    """Write columns as wide as they must be, the first `left` of them flush left."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     cells = [[f"{c:{'<' if i < left else '>'}{widths[i]}}" for i, c in enumerate(row)] for row in rows]
     return "\n".join("  ".join(row).rstrip() for row in cells)

@@ -1,4 +1,4 @@
-"""With what a model was made: machine, versions, date."""
+"""What a model was made with: machine, versions, date."""
 
 import os
 import platform
@@ -15,7 +15,7 @@ UNKNOWN = "not recorded"
 
 
 def processor(device: torch.device) -> str:
-    """The GPU, or the CPU and how many threads of it compute."""
+    """Return the GPU, or the CPU and how many threads of it compute."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     threads = torch.get_num_threads()
@@ -23,19 +23,20 @@ def processor(device: torch.device) -> str:
 
 
 def contention() -> str:
-    """What a time says little without: that more processes want to run than there are cores. Else empty."""
+    """Return a note that more processes want to run than there are cores, without which a time says little; else ""."""
     load, cores = os.getloadavg()[0], os.cpu_count() or 1
     return f", shared with other work (load {load:.0f} on {cores} cores)" if load > cores + 1 else ""
 
 
 @cache
 def versions() -> dict[str, str]:
+    """Return the versions of torch, deepinv and the program."""
     project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     return {"torch": torch.__version__, "deepinv": deepinv.__version__, project["name"]: project["version"]}
 
 
 def today() -> str:
-    """In UTC, as 2025-06-30."""
+    """Return the date in UTC, as 2025-06-30."""
     return datetime.now(UTC).date().isoformat()
 
 

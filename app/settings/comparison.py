@@ -2,7 +2,7 @@
 
     about = "one line for the table"
     experiment = "foe-denoise"                    # what all variants share: a preset or a TOML file ...
-    set = ["data.count=100", "run.budget=1e5"]    # ... with these differences
+    set = ["data.count=100", "run.budget=1e5"]    # ... with these differences, which every variant reads
     full = ["run.budget=3e5"]                     # further ones with --full
     seeds = [0, 1]
     claims = [["ISGD", "MAID"]]                   # who is said to reach at least whom; the table says whether it is so
@@ -29,14 +29,16 @@ KEYS = {"about": str, "experiment": str, "set": list, "full": list, "seeds": lis
 
 @dataclass(frozen=True)
 class Comparison:
+    """Experiments to be compared, by label, in the order of the figure."""
+
     name: str
     about: str
-    variants: dict[str, Config]  # by label, in the order of the figure
+    variants: dict[str, Config]
     seeds: tuple[int, ...]
     claims: tuple[tuple[str, str], ...] = ()  # labels: the first reaches at least the second
 
     def runs(self) -> dict[str, list[tuple[str, Config]]]:
-        """label -> (folder name, configuration) of every seed."""
+        """Return, for every label, the folder name and the configuration of every seed."""
         return {
             label: [(f"{slug(label)}-seed{s}", replace(c, run=replace(c.run, seed=s))) for s in self.seeds]
             for label, c in self.variants.items()
@@ -44,7 +46,7 @@ class Comparison:
 
 
 def is_comparison(path: Path) -> bool:
-    """Whether a TOML file has variants, or cannot be read at all (which reading it will say)."""
+    """Return whether a TOML file has variants, or cannot be read at all (which reading it will say)."""
     try:
         return path.suffix == ".toml" and path.is_file() and "variant" in tomllib.loads(path.read_text("utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError):
@@ -52,7 +54,10 @@ def is_comparison(path: Path) -> bool:
 
 
 def read_comparison(path: Path, base: Callable[[str], Config], assignments: list[str], full: bool) -> Comparison:
-    """A comparison file; `base` finds an experiment by its name; later settings win. Raises ConfigError."""
+    """Read a comparison file; `base` finds an experiment by its name; later settings win.
+
+    Every key must be read by the variant that is given it, those of the common `set` by all. Raises ConfigError.
+    """
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
@@ -82,7 +87,7 @@ def read_comparison(path: Path, base: Callable[[str], Config], assignments: list
 
 
 def slug(label: str) -> str:
-    """A folder's name: 'ISGD, step 0.1' -> 'isgd-step-0.1'."""
+    """Turn a label into a folder's name: 'ISGD, step 0.1' -> 'isgd-step-0.1'."""
     return re.sub(r"[^a-z0-9.]+", "-", label.lower()).strip("-.")
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import count
 from typing import Any
 
 from app.evaluation.guide import bounds, lower_problem
@@ -16,11 +17,11 @@ from app.lower import lbfgs
 from app.lower.energy import Energy, Solver
 from app.lower.solution import NotStronglyConvexError
 from app.lower.stationary import certified_or_stationary
-from app.models.model import Model
+from app.models.build import Model
 from app.problem.blur_kernel import SemiBlind
 from app.problem.problem import Problem, ProblemError
 from app.upper import hypergradient as core
-from app.upper.hypergradient import Hypergradient
+from app.upper.hypergradient import Hypergradient, Learned
 from app.upper.method import Batch, Method, Step
 from regularizers import Regularizer
 
@@ -30,7 +31,7 @@ def fit(
     problem: Problem,
     method: Method[Any],
     *,
-    steps: int,
+    steps: int | None,
     first: int = 0,
     state: Any = None,
     solver: Solver = lbfgs.solve,
@@ -38,9 +39,9 @@ def fit(
 ) -> Iterator[Step]:
     """Learn in place, and yield what each step saw and did.
 
-    learned: its parameters move from step to step.  steps: the number of the last step plus one.  first, state: where
-    to go on.  solver: finds what a guide reconstructs.  certified: refuse a lower level that is not provably strongly
-    convex. A loop that can be continued needs as many parameters; all but four have defaults.
+    learned: its parameters move from step to step.  steps: the number of the last step plus one; None: without end.
+    first, state: where to go on.  solver: finds what a guide reconstructs.  certified: refuse a lower level that is not
+    provably strongly convex. A loop that can be continued needs as many parameters; all but four have defaults.
     Raises ProblemError where the method cannot learn from this problem, NotStronglyConvexError, and NonFiniteError
     with the parameters as they were before the step.
     """
@@ -52,7 +53,7 @@ def fit(
     if certified and method.needs_convexity and mu <= 0:
         raise NotStronglyConvexError(mu)
     state = method.begin(problem.patches.fixed) if state is None else state
-    for k in range(first, steps):
+    for k in count(first) if steps is None else range(first, steps):
         batch = sampled(model, problem, k, size, solver)
         step = method.step(k, batch, state)
         yield replace(step, computations=batch.computations + step.computations)
@@ -98,9 +99,11 @@ def sampled(model: Model, problem: Problem, step: int, size: int, solver: Solver
     def energy() -> Energy:
         return (lower if kernel is None else replace(lower, operator=kernel.operator(grid))).energy()
 
-    known = kernel is None or not kernel.logits.requires_grad
+    learned: Learned = lower.regularizer
+    if kernel is not None and kernel.logits.requires_grad:
+        learned = SemiBlind(lower.regularizer, kernel, sample.y)
     return Batch(
-        learned=lower.regularizer if known else SemiBlind(lower.regularizer, kernel, sample.y),
+        learned=learned,
         energy=energy,
         loss=sample.loss,
         images=sample.images,

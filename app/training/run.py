@@ -19,7 +19,8 @@ from tqdm import tqdm
 from app.files import write_atomically
 from app.lower.energy import Solver
 from app.lower.solution import NOT_CERTIFIED, NonFiniteError
-from app.models.model import Model, save_model
+from app.models.build import Model
+from app.models.files import save_model
 from app.models.provenance import today, versions
 from app.problem.problem import Problem
 from app.problem.quality import psnr
@@ -83,7 +84,7 @@ class Progress:
     def ends(self, config: Config) -> bool:
         """Whether run.steps or run.budget is reached."""
         run = config.run
-        return self.step >= run.steps or (run.budget > 0 and self.computations >= run.budget)
+        return self.computations >= run.budget if run.last_step is None else self.step >= run.last_step
 
 
 class Interrupted(Exception):
@@ -179,10 +180,10 @@ def train(run: Run, progress: Progress, quiet: bool) -> Progress:
     records.begin(metrics, progress.step)
     history.begin(run.folder, progress.step, run.model.regularizer)
     steps = fit(
-        run.model, run.problem, run.method, steps=config.run.steps, first=progress.step, state=run.state,
+        run.model, run.problem, run.method, steps=config.run.last_step, first=progress.step, state=run.state,
         solver=run.solver, certified=not config.lower.uncertified,
     )  # fmt: skip
-    bar = tqdm(total=config.run.steps, initial=progress.step, disable=quiet, unit="step", dynamic_ncols=True)
+    bar = tqdm(total=config.run.last_step, initial=progress.step, disable=quiet, unit="step", dynamic_ncols=True)
     with bar, _stop_requests() as stop_requested, metrics.open("a", encoding="utf-8") as rows:
         while not (progress.ends(config) or run.out_of_patience):
             start, before = time.perf_counter(), _Snapshot.of(run, progress)

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from app import assemble
 from app.lower.solution import NOT_CERTIFIED, NonFiniteError
-from app.models.model import build_model
+from app.models.build import build_model
 from app.models.provenance import UNKNOWN
+from app.settings.methods import IsgdOptions
 from app.settings.options import Config
 from app.settings.toml import load
 from app.training import run as runs
@@ -67,7 +68,7 @@ def train(run: Run, progress: Progress, data_root: Path, quiet: bool) -> int:
              run.folder, len(run.problem), count, _bounds(run), progress.step)  # fmt: skip
     _log_kernel_error(run, data_root)
     upper = run.config.upper
-    if upper.algorithm == "isgd" and (upper.schedule, upper.accuracy_schedule) == ("polynomial", "polynomial"):
+    if isinstance(upper, IsgdOptions) and upper.schedule == "polynomial":
         log.info("%s", unmet_condition(upper.step_decay, upper.accuracy_decay) or "the schedules meet the theory")
     try:
         progress = runs.train(run, progress, quiet)

@@ -13,7 +13,8 @@ from safetensors import SafetensorError
 from app import assemble
 from app.lower.solution import NotStronglyConvexError
 from app.lower.stationary import certified_or_stationary
-from app.models.model import Model, build_model, find_model, read_facts
+from app.models.build import Model, build_model
+from app.models.files import find_model, read_facts
 from app.models.provenance import UNKNOWN, processor
 from app.problem.problem import Problem
 from app.problem.quality import psnr
@@ -58,8 +59,6 @@ def prepare(config: Config, model: Model, folder: Path, data_root: Path) -> Run:
 def training_problem(config: Config, data_root: Path) -> Problem:
     """Return the problem that a run learns from; all images are read. Raises ConfigError and ImageError."""
     data = config.data
-    if data.patch_size < (size := assemble.filter_size(config.regularizer)):
-        raise ConfigError(f"data.patch_size = {data.patch_size} is smaller than the filters of {size} x {size}")
     levels = assemble.noise_levels(config)
     patches = Patches(
         source=subset(images_to_learn_from("data.images", data.images, data_root, data.color), data.count).paths,

@@ -7,21 +7,30 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from app.models.model import Model, build_model, load_model
-from app.settings.options import Config, ConfigError, RegularizerOptions
+from app.models.build import Model, build_model
+from app.models.files import load_model
+from app.settings.families import FieldOptions, FoeOptions, RegularizerOptions
+from app.settings.options import Config, ConfigError
 from regularizers import Adaptive, Rescaled
 
 OWN = ("start", "learn", "contrast_channels")  # keys that say how to go on; all others belong to the start
+REFINED = (
+    "weak_convexity",
+    "least_smoothing",
+    "filter_size",
+    "shared_potential",
+)  # keys that may differ from the start
 SLIGHTLY = 0.01  # above a bound that rose, in units of its rise, begins what was below
 
 
 def inherited(config: Config) -> Config:
-    """With the architecture of regularizer.start, if set. Raises ConfigError where other keys contradict it."""
+    """Return a configuration with the architecture of regularizer.start, if set. Raises ConfigError where other keys
+    contradict it."""
     return _with_start(config)[0]
 
 
 def begin(config: Config) -> tuple[Config, Model]:
-    """The complete configuration and the model that training starts from.
+    """Return the complete configuration and the model that training starts from. Raises ConfigError.
 
     If h is a negative log-posterior, its regularizer is sigma^2 times that of the prior: an amplitude starts with the
     ratio of both squares.
@@ -38,60 +47,74 @@ def begin(config: Config) -> tuple[Config, Model]:
     elif isinstance(regularizer, Rescaled) and not isinstance(trained.regularizer, Rescaled):
         _adopt(regularizer.base, known)
     else:
-        _adopt(regularizer, known, config.regularizer.least_smoothing - old.regularizer.least_smoothing)
-    before, now = old.problem.noise_level, config.problem.noise_level
+        _adopt(regularizer, known, _least(config.regularizer) - _least(old.regularizer))
+    before, now = old.problem.level, config.problem.level
     if isinstance(regularizer, Rescaled) and before > 0 and now > 0:
         regularizer.amplify((now / before) ** 2)
     return config, model
 
 
+def _least(options: RegularizerOptions) -> float:
+    """The bound that smoothings stay above; 0 for families without one."""
+    return getattr(options, "least_smoothing", 0.0)
+
+
 def _with_start(config: Config) -> tuple[Config, tuple[Model, Config] | None]:
-    wanted = config.regularizer
-    if not wanted.start:
-        if wanted.contrast_channels:
-            raise ConfigError(
-                "regularizer.contrast_channels needs a trained model as guide: set regularizer.start to one"
-            )
-        if wanted.learn == "scale":
-            raise ConfigError("regularizer.learn = scale needs a trained model: set regularizer.start to a run folder")
-        return config, None
-    model, old = load_model(wanted.start)
+    """The configuration with the architecture of regularizer.start, and what was found there."""
+    found = None
+    if config.regularizer.start:
+        found = load_model(config.regularizer.start)
+        config = replace(config, regularizer=_architecture(config, found[1]))
+    elif config.regularizer.contrasts:
+        raise ConfigError("regularizer.contrast_channels needs a trained model as guide: set regularizer.start to one")
+    elif config.regularizer.learn == "scale":
+        raise ConfigError("regularizer.learn = scale needs a trained model: set regularizer.start to a run folder")
+    elif getattr(config.regularizer, "noise_nodes", 0) and not isinstance(config.problem.noise_level, tuple):
+        raise ConfigError("regularizer.noise_nodes needs levels to learn from: set problem.noise_level = [low, high]")
+    side, patch = config.regularizer.side, config.data.patch_size
+    if patch < side:
+        raise ConfigError(f"data.patch_size = {patch} is smaller than the filters, which have {side} x {side} pixels")
+    return config, found
+
+
+def _architecture(config: Config, old: Config) -> RegularizerOptions:
+    """That of the start, refined where the present keys say so. Raises ConfigError where they contradict it."""
+    wanted, trained = config.regularizer, old.regularizer
+    start = wanted.start
     if old.data.color != config.data.color:
-        raise ConfigError(f"{wanted.start} was trained with data.color = {str(old.data.color).lower()}: set the same")
-    if old.regularizer.learn == "scale" and wanted.learn == "all":
-        raise ConfigError(f"{wanted.start} is a rescaled regularizer: set regularizer.learn = scale")
-    refined = _refined(wanted, old.regularizer)
-    for option in fields(RegularizerOptions):
-        mine, theirs = (getattr(options, option.name) for options in (wanted, old.regularizer))
-        if option.name not in (*OWN, *refined) and mine not in (option.default, theirs):
+        raise ConfigError(f"{start} was trained with data.color = {str(old.data.color).lower()}: set the same")
+    if trained.learn == "scale" and wanted.learn == "all":
+        raise ConfigError(f"{start} is a rescaled regularizer: set regularizer.learn = scale")
+    given = {f.name: getattr(wanted, f.name) for f in fields(wanted) if getattr(wanted, f.name) != f.default}
+    if wanted.name not in (FoeOptions.name, trained.name):
+        given = {"name": wanted.name, **given}
+    refined = {} if wanted.learn == "scale" or wanted.contrasts or trained.contrasts else _refined(given, trained)
+    for key, mine in given.items():
+        theirs = getattr(trained, key, None)
+        if key not in (*OWN, *refined) and mine != theirs:
             raise ConfigError(
-                f"regularizer.{option.name} = {mine!r}, but {wanted.start} has {theirs!r}: leave out all keys of "
-                f"[regularizer] but start, learn, a larger filter_size, weak_convexity, least_smoothing and "
-                f"shared_potential = false"
+                f"regularizer.{key} = {mine!r}, but {start} has {theirs!r}: leave out all keys of [regularizer] but "
+                f"start, learn, a larger filter_size, weak_convexity, least_smoothing and shared_potential = false"
             )
-    known, channels = old.regularizer.contrast_channels, wanted.contrast_channels
-    if known and channels not in (0, known):
-        raise ConfigError(f"{wanted.start} has regularizer.contrast_channels = {known}: leave it out")
-    if (known or channels) and wanted.learn == "scale":
+    if trained.contrasts and wanted.contrasts not in (0, trained.contrasts):
+        raise ConfigError(f"{start} has regularizer.contrast_channels = {trained.contrasts}: leave it out")
+    contrasts = trained.contrasts or wanted.contrasts
+    if contrasts and wanted.learn == "scale":
         raise ConfigError("a regularizer with contrast_channels cannot be rescaled: set regularizer.learn = all")
-    architecture = replace(old.regularizer, **refined, **{name: getattr(wanted, name) for name in OWN})
-    architecture = replace(architecture, contrast_channels=known or channels)
-    return replace(config, regularizer=architecture), (model, old)
+    known = {"contrast_channels": contrasts} if isinstance(trained, FieldOptions) else {}
+    if contrasts and not known:
+        raise ConfigError(f"regularizer.contrast_channels is for foe, crr and wcrr, not {trained.name}")
+    return replace(trained, **refined, **known, start=start, learn=wanted.learn)
 
 
-def _refined(wanted: RegularizerOptions, old: RegularizerOptions) -> dict[str, Any]:
-    """Those keys in which the architecture may differ from that of the start, with their new values. A key that has its
-    default counts as not set."""
-    if wanted.learn == "scale" or wanted.contrast_channels or old.contrast_channels:
-        return {}
-    may = {
-        "filter_size": old.name == "foe" and wanted.filter_size > old.filter_size,
-        "shared_potential": old.shared_potential,
-        "weak_convexity": True,
-        "least_smoothing": True,
-    }
-    new = {name: getattr(wanted, name) for name, allowed in may.items() if allowed}
-    return {name: value for name, value in new.items() if value != getattr(RegularizerOptions(), name)}
+def _refined(given: dict[str, Any], old: RegularizerOptions) -> dict[str, Any]:
+    """Those of the given keys in which the architecture may differ from that of the start."""
+    new = {key: given[key] for key in REFINED if key in given and hasattr(old, key)}
+    if "filter_size" in new and not (isinstance(old, FoeOptions) and new["filter_size"] > old.filter_size):
+        del new["filter_size"]
+    if not getattr(old, "shared_potential", True):
+        new.pop("shared_potential", None)
+    return new
 
 
 def _adopt(regularizer: nn.Module, known: dict[str, Tensor], rise: float = 0.0) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from app import assemble
 from app.evaluation.simulation import simulation
-from app.models.model import Model
+from app.models.build import Model
 from app.problem.quality import psnr
 from app.settings.options import Config
 from datasets.image_sets import ImageSet

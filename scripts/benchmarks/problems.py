@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from app.lower.energy import Energy
-from app.models.model import load_model
+from app.models.files import load_model
 from app.problem.losses import SquaredError
 from app.problem.tasks import denoising
 from datasets.image_sets import find_images

@@ -1,0 +1,131 @@
+"""Options -> what is learned, untrained: a regularizer, and the blur kernel where it is not known."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from app.problem.blur_kernel import BlurKernel
+from app.settings.families import (
+    CrrOptions,
+    FoeOptions,
+    IcnnOptions,
+    RegularizerOptions,
+    TvOptions,
+    WcrrOptions,
+)
+from app.settings.options import Config, ConfigError
+from app.settings.tasks import Deblur
+from regularizers import (
+    Adaptive,
+    FieldOfExperts,
+    InputConvexNetwork,
+    Regularizer,
+    Rescaled,
+    TotalVariation,
+)
+
+KERNEL = "kernel."  # before the names of the blur kernel's tensors
+
+
+@dataclass(frozen=True)
+class Model:
+    """All that an upper level learns: a regularizer, and the blur kernel where it is not known."""
+
+    regularizer: Regularizer
+    kernel: BlurKernel | None = None
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """Yield what is learned."""
+        yield from self.regularizer.parameters()
+        if self.kernel is not None:
+            yield from self.kernel.parameters()
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return all that `load` needs, by name: the parameters, and what stays as it is."""
+        tensors = dict(self.regularizer.state_dict())
+        if self.kernel is not None:
+            tensors |= {KERNEL + name: t for name, t in self.kernel.state_dict().items()}
+        return tensors
+
+    def load(self, tensors: dict[str, Tensor]) -> None:
+        """Take over the values of tensors by name. Raises RuntimeError if names or shapes are others."""
+        known = {} if self.kernel is None else {n: t for n, t in tensors.items() if n.startswith(KERNEL)}
+        self.regularizer.load_state_dict({n: t for n, t in tensors.items() if n not in known})
+        if self.kernel is not None:
+            self.kernel.load_state_dict({n.removeprefix(KERNEL): t for n, t in known.items()})
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> "Model":
+        """Return the model on a device and in a floating-point format."""
+        return Model(self.regularizer.to(device, dtype), self.kernel and self.kernel.to(device, dtype))
+
+    def at(self, noise_level: float) -> "Model":
+        """Return the model with the regularizer at this noise level; the parameters are the same ones."""
+        return Model(self.regularizer.at(noise_level), self.kernel)
+
+
+def build_model(config: Config) -> Model:
+    """Return an untrained model at problem.level. Raises ConfigError if it cannot be built."""
+    problem, kernel = config.problem, None
+    if isinstance(problem, Deblur) and problem.learn_kernel:
+        kernel = BlurKernel(problem.learned_kernel_size, problem.initial_kernel_width)
+        kernel.requires_grad_(not problem.hold_kernel)
+    return Model(build_regularizer(config.regularizer, config.data.color), kernel).at(problem.level)
+
+
+def build_regularizer(options: RegularizerOptions, color: bool) -> Regularizer:
+    """Return an untrained regularizer of this architecture. Raises ConfigError if it cannot be built."""
+    try:
+        base = _base(options, 3 if color else 1)
+    except ValueError as error:
+        raise ConfigError(f"[regularizer] {error}") from None
+    if options.contrasts and isinstance(base, FieldOfExperts):
+        base = Adaptive(base, options.contrasts)
+    return Rescaled(base) if options.learn == "scale" else base
+
+
+def _base(options: RegularizerOptions, channels: int) -> Regularizer:
+    match options:
+        case TvOptions():
+            return TotalVariation(
+                channels,
+                isotropic=options.isotropic,
+                weight=options.weight,
+                smoothing=options.smoothing,
+                noise_nodes=options.noise_nodes,
+            )
+        case IcnnOptions():
+            return InputConvexNetwork(
+                channels, options.filters, options.filter_size, weight=options.weight, smoothing=options.smoothing
+            )
+        case FoeOptions() | CrrOptions() | WcrrOptions():
+            return _field_of_experts(options, channels)
+    raise AssertionError(f"no constructor for {type(options).__name__}")
+
+
+def _field_of_experts(options: FoeOptions | CrrOptions | WcrrOptions, channels: int) -> FieldOfExperts:
+    """Return a field of experts; a ridge regularizer is one with composed filters and a learned potential."""
+    match options:
+        case FoeOptions():
+            size, potential, hidden = options.filter_size, options.potential, ()
+            bounds = {"weak_convexity": options.weak_convexity, "least_smoothing": options.least_smoothing}
+        case CrrOptions():
+            size, potential, hidden = options.layer_size, "spline", options.hidden_channels
+            bounds = {"least_smoothing": options.least_smoothing}
+        case WcrrOptions():
+            size, potential, hidden = options.layer_size, "weak_spline", options.hidden_channels
+            bounds = {"weak_convexity": options.weak_convexity}
+    return FieldOfExperts(
+        channels,
+        options.filters,
+        size,
+        potential,
+        boundary=options.boundary,
+        weight=options.weight,
+        smoothing=options.smoothing,
+        hidden_channels=hidden,
+        shared_potential=options.shared_potential,
+        noise_nodes=options.noise_nodes,
+        **bounds,
+    )

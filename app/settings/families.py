@@ -1,0 +1,189 @@
+"""The section [regularizer]: one dataclass per family, whose fields are the arguments of the family's constructor, and
+the keys that say how training starts."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+from app.settings.fields import When, option
+
+BUDGETED = ("mcp", "weak_spline")  # potentials whose weak convexity is spent from a budget
+LEARNED = ("spline", "weak_spline")  # potentials that are learned
+
+
+@dataclass(frozen=True, kw_only=True)
+class RegularizerOptions:
+    """The keys of all families."""
+
+    name: ClassVar[str]
+    weight: float = option(0.01, "initial weight", above=0)
+    smoothing: float = option(
+        0.01, "initial smoothing; below the weight where potentials have a weak_convexity", above=0
+    )
+    start: str = option(
+        "",
+        "begin with the regularizer of this model, a run folder or a file: its architecture and weights. A larger "
+        "filter_size (foe), another weak_convexity or least_smoothing and shared_potential = false refine it",
+    )
+    learn: Literal["all", "scale"] = option(
+        "all", "everything, or two numbers: amplitude a and contrast c of (a / c^2) R(c x), R that of `start`"
+    )
+
+    @property
+    def budgeted(self) -> bool:
+        """Whether potentials have a weak convexity that no parameter can exceed."""
+        return False
+
+    @property
+    def contrasts(self) -> int:
+        """Channels of the network that finds thresholds for every pixel; 0 without one."""
+        return 0
+
+    @property
+    def side(self) -> int:
+        """Pixels along a side of the (composed) filters."""
+        raise NotImplementedError
+
+
+def _noise_nodes() -> Any:
+    return option(
+        0,
+        "weights and smoothings are learned at so many noise levels from 5/255 to 50/255 and interpolated between; the "
+        "initial ones are those at 25/255, and proportional to the level. 0: the same at all levels",
+        at_least=0,
+    )
+
+
+def _filters() -> Any:
+    return option(32, "number of filters (icnn: of each layer)", at_least=1)
+
+
+def _filter_size() -> Any:
+    return option(7, "side of the filters in pixels", at_least=3, odd=True)
+
+
+def _shared_potential(when: When | None = None) -> Any:
+    return option(True, "one learned potential for all filters", when=when)
+
+
+def _weak_convexity(when: When | None = None) -> Any:
+    return option(0.95, "modulus rho", when=when, above=0, below=1)
+
+
+def _least_smoothing(when: When | None = None) -> Any:
+    about = "smoothings stay above; the larger, the faster to solve"
+    return option(0.0, about, when=when, at_least=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TvOptions(RegularizerOptions):
+    """Total variation."""
+
+    name: ClassVar[str] = "tv"
+    isotropic: bool = option(True, "both differences under one root")
+    noise_nodes: int = _noise_nodes()
+
+    @property
+    def side(self) -> int:
+        return 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class FieldOptions(RegularizerOptions):
+    """The keys of all fields of experts."""
+
+    filters: int = _filters()
+    boundary: Literal["valid", "circular", "reflect"] = option("circular", "how filters meet the border")
+    noise_nodes: int = _noise_nodes()
+    contrast_channels: int = option(
+        0,
+        "thresholds follow the image: a network of so many channels finds them for every filter and pixel from what "
+        "`start` reconstructs; the regularizer begins as `start`. 0: the same thresholds everywhere",
+        at_least=0,
+    )
+
+    @property
+    def contrasts(self) -> int:
+        return self.contrast_channels
+
+
+def _potential(names: tuple[str, ...], but: bool = False) -> When:
+    """The condition that the potential of foe is one of these, or, with `but`, none of them."""
+    text = (
+        f"any regularizer.potential but {' and '.join(names)}"
+        if but
+        else f"regularizer.potential = {' or '.join(names)}"
+    )
+    return When(text, lambda c: (c.regularizer.potential in names) != but)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoeOptions(FieldOptions):
+    """A field of experts."""
+
+    name: ClassVar[str] = "foe"
+    filter_size: int = _filter_size()
+    potential: Literal["charbonnier", "huber", "mcp", "log", "spline", "weak_spline"] = option(
+        "charbonnier", "of the responses; spline is learned and convex, weak_spline weakly convex"
+    )
+    shared_potential: bool = _shared_potential(_potential(LEARNED))
+    weak_convexity: float = _weak_convexity(_potential(BUDGETED))
+    least_smoothing: float = _least_smoothing(_potential(BUDGETED, but=True))
+
+    @property
+    def budgeted(self) -> bool:
+        return self.potential in BUDGETED
+
+    @property
+    def side(self) -> int:
+        return self.filter_size
+
+
+@dataclass(frozen=True, kw_only=True)
+class RidgeOptions(FieldOptions):
+    """The keys of both ridge regularizers: fields of experts with composed filters and learned potentials."""
+
+    hidden_channels: tuple[int, ...] = option(
+        (4, 8), "filters are composed of layers, with so many channels between them", at_least=1
+    )
+    layer_size: int = option(5, "side of the filters of each layer", at_least=3, odd=True)
+    shared_potential: bool = _shared_potential()
+
+    @property
+    def side(self) -> int:
+        return 1 + (len(self.hidden_channels) + 1) * (self.layer_size - 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CrrOptions(RidgeOptions):
+    """A convex ridge regularizer."""
+
+    name: ClassVar[str] = "crr"
+    least_smoothing: float = _least_smoothing()
+
+
+@dataclass(frozen=True, kw_only=True)
+class WcrrOptions(RidgeOptions):
+    """A weakly convex ridge regularizer."""
+
+    name: ClassVar[str] = "wcrr"
+    weak_convexity: float = _weak_convexity()
+
+    @property
+    def budgeted(self) -> bool:
+        return True
+
+
+@dataclass(frozen=True, kw_only=True)
+class IcnnOptions(RegularizerOptions):
+    """An input-convex network of two layers."""
+
+    name: ClassVar[str] = "icnn"
+    filters: int = _filters()
+    filter_size: int = _filter_size()
+
+    @property
+    def side(self) -> int:
+        return self.filter_size
+
+
+FAMILIES: tuple[type[RegularizerOptions], ...] = (TvOptions, FoeOptions, CrrOptions, WcrrOptions, IcnnOptions)

@@ -1,0 +1,138 @@
+"""The section [problem]: what was measured, y = A x + noise. One dataclass per task, whose fields are what it reads."""
+
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import ClassVar
+
+from app.settings.fields import ConfigError, When, option
+
+USUAL = 25 / 255  # the noise level of papers on denoising; initial weights and smoothings are those at this level
+GAUSSIAN = "gaussian:9:1.5"
+
+
+def blur_name(text: str) -> str:
+    """Return the normal form of a kernel's name: gaussian -> gaussian:9:1.5. Raises ConfigError for a bad gaussian."""
+    kind, *numbers = text.split(":")
+    if kind != "gaussian":
+        return text
+    with suppress(ValueError):
+        size, width = numbers or GAUSSIAN.split(":")[1:]
+        if int(size) >= 1 and int(size) % 2 == 1 and 0 < float(width) < float("inf"):
+            return f"gaussian:{int(size)}:{float(width):.15g}"
+    raise ConfigError(f"{text!r} must be gaussian:SIZE:WIDTH with an odd SIZE and a WIDTH above 0, such as {GAUSSIAN}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """The keys of all tasks."""
+
+    task: ClassVar[str]
+    noise_level: float | tuple[float, float] = option(
+        USUAL,
+        "standard deviation on the scale [0, 1]; may be written '25/255'. A pair [low, high]: train on all levels "
+        "between them, one per mini-batch",
+        at_least=0,
+    )
+    ridge: float = option(0.0, "weight of ridge/2 ||x||^2, part of the strong convexity", at_least=0)
+
+    @property
+    def levels(self) -> tuple[float, float]:
+        """The lowest and the highest noise level, which training learns from."""
+        return self.noise_level if isinstance(self.noise_level, tuple) else (self.noise_level, self.noise_level)
+
+    @property
+    def level(self) -> float:
+        """The one noise level of an evaluation: of a pair it is 25/255, or the geometric mean where 25/255 is not
+        between them."""
+        low, high = self.levels
+        if low == high:
+            return low
+        return USUAL if low <= USUAL <= high else (low * high) ** 0.5
+
+    @property
+    def enlargement(self) -> int:
+        """Rows and columns of the image for each of the measurement's."""
+        return 1
+
+    @property
+    def learns_kernel(self) -> bool:
+        """Whether the blur kernel that reconstructs is learned with the regularizer."""
+        return False
+
+    @property
+    def holds_kernel(self) -> bool:
+        """Whether that kernel stays as it begins."""
+        return False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Denoise(Problem):
+    """A is the identity."""
+
+    task: ClassVar[str] = "denoise"
+
+
+LEARNED = When("problem.learn_kernel = true", lambda c: c.problem.learns_kernel)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Deblur(Problem):
+    """A is a convolution with a kernel that is known, or learned."""
+
+    task: ClassVar[str] = "deblur"
+    kernel: str = option(
+        GAUSSIAN,
+        "gaussian:SIZE:WIDTH (side and standard deviation in pixels) | levin:1 ... levin:8 | levin:all (one of them "
+        "per image) | FILE.npz:KEY | an image file (normalized to sum 1)",
+        form=blur_name,
+    )
+    learn_kernel: bool = option(
+        False, "learn the kernel that reconstructs, with the regularizer; `kernel` still measures"
+    )
+    hold_kernel: bool = option(
+        False, "keep the kernel that training starts from, as one who is sure of a wrong kernel would", when=LEARNED
+    )
+    learned_kernel_size: int = option(9, "side of the learned kernel in pixels", when=LEARNED, at_least=3, odd=True)
+    initial_kernel_width: float = option(
+        1.0, "standard deviation of the gaussian that the learned kernel starts from, in pixels", when=LEARNED, above=0
+    )
+
+    @property
+    def gaussian(self) -> tuple[int, float] | None:
+        """Side and standard deviation of the gaussian that measures; None for any other kernel."""
+        kind, *numbers = self.kernel.split(":")
+        return (int(numbers[0]), float(numbers[1])) if kind == "gaussian" else None
+
+    @property
+    def learns_kernel(self) -> bool:
+        return self.learn_kernel
+
+    @property
+    def holds_kernel(self) -> bool:
+        return self.learn_kernel and self.hold_kernel
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inpaint(Problem):
+    """A keeps random pixels."""
+
+    task: ClassVar[str] = "inpaint"
+    keep: float = option(0.5, "probability that a pixel is measured", above=0, at_most=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SuperResolution(Problem):
+    """A blurs and keeps every factor-th row and column."""
+
+    task: ClassVar[str] = "superres"
+    factor: int = option(2, "how many times more rows and columns than were measured", at_least=2)
+    antialias: float = option(
+        0.5, "standard deviation of the gaussian blur before pixels are dropped, in coarse pixels", above=0
+    )
+
+    @property
+    def enlargement(self) -> int:
+        return self.factor
+
+
+TASKS: tuple[type[Problem], ...] = (Denoise, Deblur, Inpaint, SuperResolution)
