@@ -125,10 +125,7 @@ def resolve_comparison(sources: list[str], assignments: list[str], full: bool) -
 def _evaluate(options: argparse.Namespace) -> int:
     from app.commands.evaluate import evaluate
 
-    return evaluate(
-        options.models, options.images, _settings(options), options.data_root, options.csv, options.latex,
-        options.quiet, options.baselines,
-    )  # fmt: skip
+    return evaluate(options, _settings(options))
 
 
 def _reconstruct(options: argparse.Namespace) -> int:
@@ -167,13 +164,10 @@ def _models(options: argparse.Namespace) -> int:
     from app.commands import models
 
     if options.action == "list":
-        return models.list_models()
+        return models.list_models(options.markdown)
     if options.action == "show":
         return models.show(options.model)
-    return models.ship(
-        options.model, options.name, options.images, options.noise_levels, options.kernels, options.data_root,
-        options.quiet,
-    )  # fmt: skip
+    return models.ship(options)
 
 
 def _settings(options: argparse.Namespace) -> list[str]:
@@ -277,7 +271,8 @@ def _parser() -> argparse.ArgumentParser:
     models = commands.add_parser("models", help=MODELS, description=MODELS)
     models.set_defaults(command=_models)
     actions = models.add_subparsers(title="actions", metavar="ACTION", required=True, dest="action")
-    actions.add_parser("list", help="one table of the models that come with the program")
+    listing = actions.add_parser("list", help="one table of the models that come with the program")
+    listing.add_argument("--markdown", action="store_true", help="as the page regularizers/pretrained/README.md")
     show = actions.add_parser("show", help="how a model was made, and how well it reconstructs")
     show.add_argument("model", help=MODEL)
     ship = actions.add_parser("ship", help="assess a model and put it among the shipped ones")

@@ -101,3 +101,19 @@ def _bsds500(data_root: Path, split: str) -> list[Path]:
         return list_images(folder / split)
     ids = set(bsd68_ids())
     return [p for p in list_images(folder / "val") if (p.stem in ids) == (split == "bsd68")]
+
+
+def overview(data_root: Path) -> str:
+    """Write which image sets there are, and how many images each has."""
+    lines = [f"builtin   photographs that ship with scikit-image, splits {', '.join(BUILTIN)}"]
+    for split in BUILTIN:
+        grey, color = (len(find_images(f"builtin:{split}", data_root, c).paths) for c in (False, True))
+        lines.append(f"  builtin:{split:6} {grey} grey, {color} colour")
+    lines.append("bsds500   Berkeley Segmentation Data Set, 481 x 321 RGB")
+    try:
+        lines.append(f"  in {bsds500_folder(data_root)}")
+        sizes = {split: len(find_images(f"bsds500:{split}", data_root, True).paths) for split in BSDS500_SPLITS}
+        lines += [f"  bsds500:{split:6} {size}" for split, size in sizes.items()]
+    except ImageError as error:
+        lines.append(f"  {error}")
+    return "\n".join([*lines, "FOLDER    any folder of PNG, JPEG, TIFF or BMP images; IMAGE, a single file"])

@@ -14,6 +14,7 @@ from datasets.images import read_image, write_image
 
 
 def reconstruct(model: str, images: list[str], settings: list[str], data_root: Path, out: Path, degrade: bool) -> int:
+    """Reconstruct image files, measured first where `degrade`. Raises ConfigError, RunError and ImageError."""
     loaded, config = assemble.load(model, settings)
     if isinstance(config.problem, Inpaint) and not degrade:
         raise ConfigError("which pixels of a measured image are missing is not known: inpainting needs --degrade")

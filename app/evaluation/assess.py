@@ -1,19 +1,76 @@
-"""What evaluations say about a model, for its card."""
+"""What a model is worth, for its card: it is evaluated, and kept among the shipped ones with what was found."""
 
 from dataclasses import asdict
+from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from app.evaluation.evaluate import Evaluation
-from app.models.card import Assessment, blur_text
+import torch
+from tqdm import tqdm
+
+from app import assemble
+from app.evaluation.evaluate import Evaluation, evaluate
+from app.evaluation.simulation import simulation
+from app.models import files
+from app.models.card import Assessment, blur_text, full_name
+from app.models.files import find_model, load_model, read_facts, save_model
+from app.models.provenance import contention, processor
+from app.settings.options import ConfigError
 from app.settings.tasks import Problem
+from app.settings.toml import override
+from datasets.image_sets import find_images
 from figures.table import standard_error
 
 
-def assess(
+def ship(
+    spec: str,
+    *,
+    name: str | None,
+    images: list[str],
+    noise_levels: list[str],
+    kernels: list[str],
+    data_root: Path,
+    quiet: bool,
+) -> Path:
+    """Assess a model at every noise level and with every kernel on every image set, keep it in float32 with what was
+    found, and return its file. A shipped model may be assessed again. The arguments are those of the command.
+
+    Raises ConfigError where another model has the name.
+    """
+    model, config = load_model(spec)
+    config = override(config, ["run.precision=float32"])
+    levels = [override(config, [f"problem.noise_level={n}"]).problem.level for n in noise_levels]
+    levels, kernels = levels or [config.problem.level], kernels or [blur_text(config.problem)]
+    source = find_model(spec)
+    target = files.PRETRAINED / f"{name or full_name(config, levels, kernels)}.safetensors"
+    if target.exists() and not target.samefile(source):
+        raise ConfigError(f"{target} exists already: remove it first, or choose another --name")
+    settings = [["run.precision=float32", f"problem.noise_level={n}", *([f"problem.kernel={k}"] if k else [])]
+                for n in levels for k in kernels]  # fmt: skip
+    found = [assess(spec, each, own, data_root, quiet) for own in settings for each in images]
+    facts = {**read_facts(source), "evaluations": found}
+    save_model(target, model.to(torch.device("cpu"), torch.float32), config, facts)
+    return target
+
+
+def assess(spec: str, images: str, settings: list[str], data_root: Path, quiet: bool) -> dict[str, Any]:
+    """Evaluate a model on an image set and return the Assessment."""
+    model, config = assemble.load(spec, settings)
+    simulated = simulation(config, model, data_root)
+    paths = find_images(images, data_root, config.data.color).paths
+    rows = evaluate(simulated, paths, config.data.color)
+    done = list(tqdm(rows, images, len(paths), disable=quiet, unit="image", dynamic_ncols=True))
+    shapes = {i: simulated.read(path, config.data.color).shape[1:] for i, path in enumerate(paths)}
+    bounds = [simulated.bounds(shape, (i,)) for i, shape in shapes.items()]
+    extremes = min(mu for mu, _ in bounds), max(largest for _, largest in bounds)
+    machine = processor(assemble.device_of(config)) + contention()
+    return assessment(images, config.problem, config.lower.final_accuracy, done, extremes, machine)
+
+
+def assessment(
     images: str, problem: Problem, accuracy: float, rows: list[Evaluation], bounds: tuple[float, float], hardware: str
 ) -> dict[str, Any]:
-    """An Assessment for the facts of a file. bounds: (mu, L)."""
+    """Return an Assessment for the facts of a file. bounds: (mu, L)."""
     psnr, ssim = [e.psnr for e in rows], [e.ssim for e in rows]
     return asdict(
         Assessment(

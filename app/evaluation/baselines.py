@@ -30,8 +30,13 @@ class Prepared:
     method: Baseline
 
 
+def label(name: str) -> str:
+    """Return what a baseline is called in tables: a model may have its name."""
+    return f"{name} (baseline)"
+
+
 def check(names: tuple[str, ...], config: Config) -> None:
-    """Raises ConfigError, before anything long begins."""
+    """Check that baselines can run here, before anything long begins. Raises ConfigError."""
     problem = config.problem
     for name in names:
         if baselines.TASKS[name] != problem.task:
@@ -52,8 +57,8 @@ def check(names: tuple[str, ...], config: Config) -> None:
 def prepare(
     name: str, config: Config, measured: Simulation, kernels: Kernels | None, data_root: Path, quiet: bool
 ) -> Prepared:
-    """`measured` draws the noise, of the images to tune on as of all others."""
-    sigma, label = config.problem.level, f"{name} (baseline)"
+    """Return a baseline with its parameters set. measured: draws the noise of the images to tune on, too."""
+    sigma = config.problem.level
     if name in ("tv", "wiener"):
         parameter, limits = "weight", (0.1 * sigma, 2 * sigma)
         method = lambda y, i, value: baselines.total_variation(y, value)  # noqa: E731
@@ -64,9 +69,9 @@ def prepare(
         found = _images_to_tune_on(data_root, config.data.color)
         value = _tune(method, found, config.data.color, measured, limits, "" if quiet else f"tuning {name}")
         about = f"{baselines.ABOUT[name]}, {parameter} {value:.3g} tuned on {found.name}"
-        return Prepared(label, about, lambda y, i: method(y, i, value))
+        return Prepared(label(name), about, lambda y, i: method(y, i, value))
     methods = {"wavelet": baselines.wavelet, "nlm": baselines.nonlocal_means, "bm3d": baselines.bm3d}
-    return Prepared(label, baselines.ABOUT[name], lambda y, i: methods[name](y, sigma))
+    return Prepared(label(name), baselines.ABOUT[name], lambda y, i: methods[name](y, sigma))
 
 
 def _images_to_tune_on(data_root: Path, color: bool) -> ImageSet:

@@ -11,7 +11,7 @@ from app.lower import lbfgs
 from app.lower.energy import Solver
 from app.lower.solution import LowerSolution
 from app.lower.stationary import certified_or_stationary
-from app.problem.operators import LinearOperator, OperatorError, noise_level_of, wrap
+from app.problem.operators import LinearOperator, OperatorError, noise_level_of, wrapped
 from regularizers import Regularizer
 
 
@@ -33,26 +33,13 @@ def reconstruct(
     Where h is not provably strongly convex, x is stationary and its bound infinite. A regularizer, its measurements and
     the accuracy need as many arguments; all but three have defaults. Raises OperatorError or NoiseLevelError.
     """
-    operator = physics if isinstance(physics, LinearOperator) else _wrapped(physics, y, image_shape)
+    operator = physics if isinstance(physics, LinearOperator) else wrapped(physics, y, image_shape)
+    own = next(regularizer.parameters(), None)
+    if own is not None and (own.dtype != (y.real if y.is_complex() else y).dtype or own.device != y.device):
+        raise OperatorError(
+            f"measurements are {y.dtype} on {y.device}, the regularizer is {own.dtype} on {own.device}: convert one"
+        )
     if regularizer.noise_nodes:
         regularizer = regularizer.at(noise_level_of(operator.physics) if noise_level is None else noise_level)
     safe = certified_or_stationary(solver)
     return lower_problem(regularizer, operator, y, ridge, safe).solve(safe, accuracy)
-
-
-def _wrapped(physics: LinearPhysics, y: Tensor, image_shape: torch.Size | None) -> LinearOperator:
-    if not isinstance(y, Tensor) or not (y.is_floating_point() or y.is_complex()) or not bool(y.isfinite().all()):
-        raise OperatorError(
-            "measurements must be a finite float or complex tensor with the images along its first axis"
-        )
-    try:
-        shape = image_shape or physics.A_adjoint(y[:1]).shape[1:]
-    except Exception as error:  # a physics may raise anything
-        reason = " ".join(str(error).split())
-        raise OperatorError(f"{type(physics).__name__} does not take these measurements: {reason}") from None
-    dtype = y.real.dtype if y.is_complex() else y.dtype
-    operator = wrap(physics, shape, dtype=dtype, device=str(y.device))
-    expected = operator.forward(torch.zeros(1, *shape, dtype=dtype, device=y.device)).shape[1:]
-    if y.shape[1:] != expected:
-        raise OperatorError(f"measurements of shape {tuple(y.shape[1:])}, but A x has {tuple(expected)}")
-    return operator

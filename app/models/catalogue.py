@@ -7,38 +7,52 @@ from app.settings.families import FieldOptions, FoeOptions, RegularizerOptions, 
 REPORTED = "bsds500:bsd68"  # the set on which results are reported
 
 
+HEADS = ("model", "measured", "size", "PSNR ± SE", "proven", "mu", "grads", "s/image", "training")
+ABOUT = (
+    "PSNR: mean over BSD68 and its standard error, in dB. proven: images with a certified error.\n"
+    "grads: gradients of h per image. `models show NAME` tells the rest."
+)
+
+
 def overview(cards: list[Card]) -> str:
     """Write one line for each way in which a model was assessed on BSD68, or on whatever it was assessed."""
-    lines = [("model", "measured", "size", "PSNR ± SE", "proven", "mu", "grads", "s/image", "training")]
+    return f"{aligned([HEADS, *_lines(cards)], left=2)}\n{ABOUT}"
+
+
+def markdown(cards: list[Card]) -> str:
+    """Write the overview as a page in Markdown."""
+    rows = [HEADS, ("---",) * len(HEADS), *_lines(cards)]
+    table = "\n".join("| " + " | ".join(row) + " |" for row in rows)
+    command = "python -m app models list --markdown > regularizers/pretrained/README.md"
+    return f"# Shipped models\n\nThis page was written by `{command}`.\n\n{table}\n\n{ABOUT}\n\n{PROTOCOL}"
+
+
+PROTOCOL = """The images are grey unless the name says `color`. Noise is not clipped. PSNR is that of the
+reconstruction clipped to [0, 1], averaged over the 68 images, beside the standard error of that mean (a
+spread over images that all methods share). `proven` counts the images whose distance to the minimiser of
+the learned energy is proven to be at most 0.1. Seconds are those of the machine that `models show NAME`
+names, which other work often shared. Training times hold those of the model that a training began with.
+
+A MODEL of any command is a run folder, a `.safetensors` file or one of these names. `python -m app models ship RUN`
+makes such a file from a run: it evaluates the run once on val32 and once on BSD68, and writes the card."""
+
+
+def _lines(cards: list[Card]) -> list[tuple[str, ...]]:
+    lines = []
     for card in cards:
         seconds = card.facts.get("seconds")
         training = UNKNOWN if seconds is None else duration(seconds + card.facts.get("seconds_before", 0.0))
         reported = [a for a in card.assessments if a.images == REPORTED] or list(card.assessments)
         size = str(card.parameters)
         for a in reported:
-            quality = f"{a.psnr:.2f} ± {a.psnr_error:.2f}"
-            certified, cost = f"{a.certified}/{a.count}", (f"{a.iterations:.0f}", f"{a.seconds:.2f}")
-            lines.append(
-                (
-                    card.name,
-                    _measured(a),
-                    size,
-                    quality,
-                    certified,
-                    f"{a.mu:.2g}",
-                    *cost,
-                    training,
-                )
-            )
+            quality, proven = f"{a.psnr:.2f} ± {a.psnr_error:.2f}", f"{a.certified}/{a.count}"
+            cost = f"{a.mu:.2g}", f"{a.iterations:.0f}", f"{a.seconds:.2f}"
+            lines.append((card.name, _measured(a), size, quality, proven, *cost, training))
         if not reported:
             problem = card.config.problem
             known = measured(problem.task, blur_text(problem), problem.level)
             lines.append((card.name, known, size, UNKNOWN, "", "", "", "", training))
-    about = (
-        "PSNR: mean over BSD68 and its standard error, in dB. proven: images with a certified error.\n"
-        "grads: gradients of h per image. `models show NAME` tells the rest."
-    )
-    return f"{aligned(lines, left=2)}\n{about}"
+    return lines
 
 
 def describe(card: Card) -> str:

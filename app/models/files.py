@@ -1,4 +1,8 @@
-"""What is learned <-> safetensors files that say how it was made."""
+"""What is learned <-> safetensors files that say how it was made.
+
+Runs write models with their configuration (`save_model`). From Python, any regularizer is saved with the name of its
+class and the arguments of its constructor (`save`): nothing in a file is ever imported or run.
+"""
 
 import json
 from pathlib import Path
@@ -6,13 +10,17 @@ from typing import Any
 
 import safetensors.torch
 from safetensors import SafetensorError, safe_open
+from torch import Tensor
 
 from app.files import write_atomically
 from app.models.build import Model, build_model
 from app.settings.options import Config, ConfigError
 from app.settings.toml import parse, to_dict
+from regularizers import Potential, Regularizer
+from regularizers.foe.spline import LearnedPotential
 
-FORMAT = "bilevel-regularizer 1"
+FORMAT = "bilevel-regularizer 1"  # with the configuration of a run
+FORMAT_OF_CLASSES = "bilevel-regularizer 2"  # with the name of a class and the arguments of its constructor
 PRETRAINED = Path(__file__).parents[2] / "regularizers" / "pretrained"
 
 
@@ -48,12 +56,9 @@ def find_model(spec: str) -> Path:
 def load_model(spec: str) -> tuple[Model, Config]:
     """Load what `find_model` finds: the model, and the configuration it was trained with. Raises ModelError."""
     path = find_model(spec)
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise ModelError(f"{path} is not a whole safetensors file: {error}") from None
+    metadata, tensors = _contents(path)
+    if metadata.get("format") == FORMAT_OF_CLASSES:
+        raise ModelError(f"{path} was saved from Python: it is for app.load, not for the command line")
     if metadata.get("format") != FORMAT:
         raise ModelError(f"{path} is not a model of this program (format {metadata.get('format')!r})")
     try:
@@ -64,6 +69,79 @@ def load_model(spec: str) -> tuple[Model, Config]:
         reason = " ".join(str(error).split())
         raise ModelError(f"{path} does not hold the weights of the architecture it names: {reason}") from None
     return model, config
+
+
+def save(
+    regularizer: Regularizer, path: str | Path, *, ridge: float = 0.0, facts: dict[str, Any] | None = None
+) -> None:
+    """Write a regularizer of any class, one's own included. ridge: of its lower level. facts: what else to remember."""
+    about = {"regularizer": _described(regularizer), "ridge": ridge, "facts": facts or {}}
+    tensors = {name: t.detach().cpu().contiguous().clone() for name, t in regularizer.state_dict().items()}
+    metadata = {"format": FORMAT_OF_CLASSES, **{key: json.dumps(value) for key, value in about.items()}}
+    write_atomically(Path(path).expanduser(), safetensors.torch.save(tensors, metadata))
+
+
+def load_regularizer(
+    spec: str | Path, regularizer: Regularizer | None = None
+) -> tuple[Regularizer, float, dict[str, Any]]:
+    """Load what `save` wrote, or a model of a run: (regularizer, ridge, facts).
+
+    regularizer: built like the one that was saved; without it, its class must be defined, and its arguments numbers,
+    texts, lists or regularizers. Raises ModelError.
+    """
+    path = find_model(str(spec))
+    metadata, tensors = _contents(path)
+    if metadata.get("format") == FORMAT:
+        model, config = load_model(str(spec))
+        return model.regularizer, config.problem.ridge, json.loads(metadata.get("facts", "{}"))
+    try:
+        made = regularizer or _rebuilt(json.loads(metadata["regularizer"]))
+        made.load_state_dict(tensors)
+        return made, float(json.loads(metadata["ridge"])), dict(json.loads(metadata["facts"]))
+    except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise ModelError(f"{path} does not hold the weights of the regularizer it names: {reason}") from None
+
+
+def _described(regularizer: Regularizer) -> dict[str, Any]:
+    """The class of a regularizer and the arguments it was built with; None for arguments that JSON does not know."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, Regularizer):
+            return _described(value)
+        if isinstance(value, Potential | LearnedPotential):
+            return value.name
+        return list(value) if isinstance(value, tuple) else value
+
+    arguments: dict[str, Any] | None = {name: plain(value) for name, value in regularizer.arguments.items()}
+    try:
+        json.dumps(arguments)
+    except TypeError:
+        arguments = None
+    return {"class": type(regularizer).__qualname__, "arguments": arguments}
+
+
+def _rebuilt(about: dict[str, Any]) -> Regularizer:
+    """Build a regularizer of a class that is defined by now. Raises ModelError if there is none, or several."""
+    known, name = _subclasses(Regularizer), about["class"]
+    fitting = [cls for cls in known if cls.__qualname__ == name]
+    if len(fitting) != 1 or about["arguments"] is None:
+        raise ModelError(f"{name} cannot be built by itself: load(..., regularizer={name}(...)) with one built like it")
+    values = about["arguments"].items()
+    return fitting[0](**{k: _rebuilt(v) if isinstance(v, dict) and "class" in v else v for k, v in values})
+
+
+def _subclasses(kind: type) -> list[type]:
+    return [cls for own in kind.__subclasses__() for cls in (own, *_subclasses(own))]
+
+
+def _contents(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """Metadata and tensors of a file. Raises ModelError."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise ModelError(f"{path} is not a whole safetensors file: {error}") from None
 
 
 def read_facts(path: Path) -> dict[str, Any]:

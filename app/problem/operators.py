@@ -223,6 +223,8 @@ def wrap(
     shape = torch.Size(image_shape)
     if not isinstance(physics, LinearPhysics):
         raise OperatorError(f"{type(physics).__name__} is not a linear deepinv physics")
+    if len(shape) != 3 or 0 in shape:
+        raise OperatorError(f"images have the shape (C, H, W), not {tuple(shape)}")
     if type(physics) is Denoising:
         return IdentityOperator(physics=physics, image_shape=shape)
     physics, x, y = _probed(_differentiable(physics), shape, dtype, device)
@@ -239,6 +241,23 @@ def wrap(
         norm_squared=largest if norm_squared is None else norm_squared,
         lambda_min=least if lambda_min is None else lambda_min,
     )
+
+
+def wrapped(physics: LinearPhysics, y: Tensor, image_shape: Sequence[int] | None = None) -> LinearOperator:
+    """Return the operator of a deepinv physics that has measured y (B, ...). Raises OperatorError."""
+    if not isinstance(y, Tensor) or not (y.is_floating_point() or y.is_complex()) or not bool(y.isfinite().all()):
+        raise OperatorError("measurements must be a finite float or complex tensor (B, ...)")
+    try:
+        shape = image_shape or physics.A_adjoint(y[:1]).shape[1:]
+    except Exception as error:  # a physics may raise anything
+        reason = " ".join(str(error).split())
+        raise OperatorError(f"{type(physics).__name__} does not take these measurements: {reason}") from None
+    dtype = y.real.dtype if y.is_complex() else y.dtype
+    operator = wrap(physics, shape, dtype=dtype, device=str(y.device))
+    expected = operator.forward(torch.zeros(1, *shape, dtype=dtype, device=y.device)).shape[1:]
+    if y.shape[1:] != expected:
+        raise OperatorError(f"measurements of shape {tuple(y.shape[1:])}, but A x has {tuple(expected)}")
+    return operator
 
 
 def noise_level_of(physics: object) -> float:

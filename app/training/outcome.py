@@ -9,6 +9,7 @@ from statistics import fmean, stdev
 
 from app import assemble
 from app.files import write_atomically
+from app.settings.comparison import Comparison
 from app.settings.toml import load
 from app.training import records
 from app.training.checkpoint import RunError
@@ -41,8 +42,20 @@ HEADS = {
 Outcomes = dict[str, list[Outcome]]  # by method, one for each seed
 
 
+def tables(groups: dict[str, list[Path]], data_root: Path, comparison: Comparison | None = None) -> tuple[str, str]:
+    """Return what the finished runs of every label ended with, as Markdown (with the claims of a comparison) and CSV.
+    Raises RunError where there is none."""
+    if not any(groups.values()):
+        raise RunError("no run came to its end: nothing to compare")
+    outcomes = {label: [outcome(run, data_root) for run in runs] for label, runs in groups.items()}
+    about, claims = (comparison.about, comparison.claims) if comparison else ("", ())
+    head = f"{about[0].upper()}{about[1:]}:\n\n" if about else ""
+    return head + markdown(outcomes) + verdicts(claims, outcomes), csv_table(outcomes)
+
+
 def outcome(run: Path, data_root: Path) -> Outcome:
-    """The PSNR of the training patches is computed once and kept in the run's folder."""
+    """Return what a run ended with. The PSNR of the training patches is computed once and kept in the run's folder.
+    Raises RunError."""
     if not (run / "metrics.csv").is_file() or not (run / "config.toml").is_file():
         raise RunError(f"{run} is not a run folder")
     columns, file = records.read(run / "metrics.csv"), run / "final.json"
@@ -63,7 +76,7 @@ def outcome(run: Path, data_root: Path) -> Outcome:
 
 
 def markdown(outcomes: Outcomes) -> str:
-    """Means, and standard deviations over the seeds where there are several."""
+    """Write a table of means, and of standard deviations over the seeds where there are several."""
     names = _present(outcomes)
     lines = ["| method | " + " | ".join(HEADS[n][0] for n in names) + " |", "|---|" + "---|" * len(names)]
     for label, runs in outcomes.items():
@@ -75,7 +88,7 @@ def markdown(outcomes: Outcomes) -> str:
 
 
 def verdicts(claims: tuple[tuple[str, str], ...], outcomes: Outcomes) -> str:
-    """Markdown: whether the first of each pair reaches at least the second here, in held-out PSNR."""
+    """Say in Markdown whether the first of each pair reaches at least the second here, in held-out PSNR."""
     lines = []
     for first, second in claims:
         a, b = (fmean([run.validation_psnr for run in outcomes[label]] or [float("-inf")]) for label in (first, second))
@@ -85,7 +98,7 @@ def verdicts(claims: tuple[tuple[str, str], ...], outcomes: Outcomes) -> str:
 
 
 def csv_table(outcomes: Outcomes) -> str:
-    """One row per run."""
+    """Write one row per run."""
     names, text = _present(outcomes), io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["method", *names])

@@ -14,7 +14,7 @@ from app.models.provenance import UNKNOWN
 from app.settings.methods import IsgdOptions
 from app.settings.options import Config
 from app.settings.toml import load
-from app.training import run as runs
+from app.training import run as stored
 from app.training import start
 from app.training.checkpoint import RunError
 from app.training.run import Interrupted, Progress, Run
@@ -32,17 +32,17 @@ def begin(config: Config, folder: Path, data_root: Path, command: str = UNKNOWN)
     config, model = start.begin(config)
     run = prepare(config, model, folder, data_root)
     run = replace(run, provenance=provenance(ancestor(config.regularizer.start), command, run))
-    return run, runs.begin(run)
+    return run, stored.begin(run)
 
 
 def restore(config: Config, folder: Path, data_root: Path, command: str = UNKNOWN) -> tuple[Run, Progress]:
     """Return a run as its last checkpoint has it. Raises RunError."""
     run = prepare(config, build_model(config), folder, data_root)
-    progress, before = runs.restore(run), past(folder)
+    progress, before = stored.restore(run), past(folder)
     run = replace(run, provenance=provenance(before, command, run))
-    runs.write_config(run)
+    stored.write_config(run)
     if not before:
-        runs.save(run, progress)
+        stored.save(run, progress)
     return run, progress
 
 
@@ -60,6 +60,23 @@ def finish(config: Config, folder: Path, data_root: Path, quiet: bool, command: 
         return DIVERGED
 
 
+def finish_all(
+    groups: dict[str, list[tuple[str, Config]]], out: Path, data_root: Path, quiet: bool, command: str
+) -> dict[str, list[Path]] | None:
+    """Train the runs (name, settings) of every label to their ends, and return the folders of those that did not
+    diverge; None where that was interrupted."""
+    finished: dict[str, list[Path]] = {label: [] for label in groups}
+    for label, runs in groups.items():
+        for name, config in runs:
+            log.info("%s: %s", label, out / name)
+            status = finish(config, out / name, data_root, quiet, command)
+            if status == INTERRUPTED:
+                return None
+            if status == DONE:
+                finished[label].append(out / name)
+    return finished
+
+
 def train(run: Run, progress: Progress, data_root: Path, quiet: bool) -> int:
     """Train to the end, say so in the log, and return DONE or INTERRUPTED. Raises NonFiniteError."""
     _log_to(run.folder / "log.txt")
@@ -71,7 +88,7 @@ def train(run: Run, progress: Progress, data_root: Path, quiet: bool) -> int:
     if isinstance(upper, IsgdOptions) and upper.schedule == "polynomial":
         log.info("%s", unmet_condition(upper.step_decay, upper.accuracy_decay) or "the schedules meet the theory")
     try:
-        progress = runs.train(run, progress, quiet)
+        progress = stored.train(run, progress, quiet)
     except Interrupted:
         log.info("stopped after a whole step; continue with: python -m app resume %s", run.folder)
         return INTERRUPTED

@@ -1,0 +1,60 @@
+"""A learned regularizer as a deepinv reconstructor: model(y, physics) -> x, beside deepinv's own models."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import deepinv
+from deepinv.physics import LinearPhysics
+from torch import Tensor
+
+from app.evaluation.reconstructor import reconstruct
+from app.lower import lbfgs
+from app.lower.energy import Solver
+from app.lower.solution import LowerSolution
+from app.models.files import load_regularizer
+from app.problem.operators import LinearOperator, wrapped
+from regularizers import Regularizer
+
+
+class LearnedReconstructor(deepinv.models.Reconstructor):
+    """x = argmin 1/2 ||A x - y||^2 + R(x) + ridge/2 ||x||^2, to a certified accuracy.
+
+    regularizer: R, a `deepinv.optim.Prior`.  ridge: at test time as in training.  accuracy: bound on ||x - argmin h||.
+    facts: what is known about the making of the model.  The noise level of a regularizer for many levels is read from
+    the physics; one for a single level is used as it is.
+    """
+
+    def __init__(
+        self,
+        regularizer: Regularizer,
+        *,
+        ridge: float = 0.0,
+        accuracy: float = 0.1,
+        solver: Solver = lbfgs.solve,
+        facts: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.regularizer, self.ridge, self.accuracy, self.solver = regularizer, ridge, accuracy, solver
+        self.facts = facts or {}
+        self.eval()
+
+    def forward(self, y: Tensor, physics: LinearPhysics, **kwargs: Any) -> Tensor:  # (B, ...) -> (B, C, H, W)
+        """Return the reconstructions. Raises OperatorError or NoiseLevelError."""
+        return self.solution(y, physics).x
+
+    def solution(self, y: Tensor, physics: LinearPhysics | LinearOperator) -> LowerSolution:  # (B, ...)
+        """Return the reconstructions with their certificates. Raises OperatorError or NoiseLevelError."""
+        operator = wrapped(physics, y) if isinstance(physics, LinearPhysics) else physics
+        return reconstruct(self.regularizer, y, operator, ridge=self.ridge, accuracy=self.accuracy, solver=self.solver)
+
+
+def load(spec: str | Path, *, regularizer: Regularizer | None = None, accuracy: float = 0.1) -> LearnedReconstructor:
+    """Return a shipped model by name, a run folder's, or a file that `save` wrote, ready to reconstruct.
+
+    regularizer: built like the one that was saved, where its class is not defined yet.  accuracy: bound on
+    ||x - argmin h||. Raises ModelError.
+    """
+    found, ridge, facts = load_regularizer(spec, regularizer)
+    return LearnedReconstructor(found, ridge=ridge, accuracy=accuracy, facts=facts)
