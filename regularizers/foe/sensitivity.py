@@ -159,7 +159,7 @@ class _Sums:
         return Sensitivity(f.scale * jacobian, f.scale * self.norms.bank * change, f.scale * jacobian_product)
 
     def _jacobian(self, by_filters: Tensor, by_parameters: list[Tensor], patches: Tensor) -> Tensor:  # -> (B,)
-        """Bound ||J(x')||.
+        """Bound ||J(x')|| over the ball.
 
         J(x')^T q by filters is the patches' phi'' C q + q's patches phi'. The first is at most the root of
         <q, sum_k (scale trace)_k C_k^T phi'' C_k q>.
