@@ -181,7 +181,7 @@ def test_the_kernels_compile_for_hopper(name, real, constants, monkeypatch, tmp_
 
 def test_without_triton_there_is_one_warning(monkeypatch):
     monkeypatch.setattr(cuda, "UNUSABLE", "No module named 'triton'")
-    cuda.kernel.cache_clear()
+    cuda.compiled_kernel.cache_clear()
     try:
         with pytest.warns(RuntimeWarning, match=r"no Triton.*: No module named 'triton'"):
             assert cuda.compiled_kernel("huber") is None
@@ -189,4 +189,4 @@ def test_without_triton_there_is_one_warning(monkeypatch):
             warnings.simplefilter("error")
             assert cuda.compiled_kernel("huber") is None
     finally:
-        cuda.kernel.cache_clear()
+        cuda.compiled_kernel.cache_clear()

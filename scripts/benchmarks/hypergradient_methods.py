@@ -1,7 +1,7 @@
 """One hypergradient, by this program and as it is written elsewhere.
 
-Each returns the derivative of the mean loss by the parameters as one vector, and takes the number that decides its
-accuracy.
+Each rival returns the derivative of the mean loss by the parameters as one vector, and takes the number that decides
+its accuracy.
 """
 
 import time
@@ -22,19 +22,21 @@ from scripts.benchmarks.lower_methods import Late
 from scripts.benchmarks.reference import plain
 
 
-def vector(gradients: tuple[Tensor, ...]) -> Tensor:
+def vector(gradients: tuple[Tensor, ...]) -> Tensor:  # n x (...) -> (N,)
+    """Join gradients into one vector, in float64."""
     return torch.cat([g.flatten() for g in gradients]).double()
 
 
 def ours(regularizer: FieldOfExperts, energy: Energy, loss: SquaredError, accuracy: float) -> Hypergradient:
+    """Compute a hypergradient with this program."""
     return hypergradient(regularizer, energy, loss, lbfgs.solve, energy.backprojection, None, accuracy)
 
 
 def written_today(
     regularizer: FieldOfExperts, energy: Energy, loss: SquaredError, accuracy: float, deadline: float
-) -> Tensor:
-    """FISTA at an L estimated by power iteration, until ||grad h|| / mu <= accuracy on every image; deepinv's conjugate
-    gradients to the same residual; every derivative by autograd."""
+) -> Tensor:  # (N,)
+    """Solve by FISTA at an L estimated by power iteration, until ||grad h|| / mu <= accuracy on every image, and by
+    deepinv's conjugate gradients to the same residual; autograd finds every derivative. Raises Late at the deadline."""
     functional, y, (mu, _) = regularizer.functional(), energy.y, energy.bounds
     with torch.no_grad():
         field = plain(regularizer.functional())
@@ -68,7 +70,7 @@ def written_today(
 
 
 class PlainPrior(Prior):
-    """The regularizer for deepinv, every derivative by autograd."""
+    """The regularizer as a prior of deepinv, with every derivative by autograd."""
 
     def __init__(self, regularizer: FieldOfExperts) -> None:
         super().__init__()
@@ -83,8 +85,8 @@ class PlainPrior(Prior):
 
 def unrolled(
     regularizer: FieldOfExperts, energy: Energy, loss: SquaredError, iterations: float, deadline: float
-) -> Tensor:
-    """Back-propagation through that many steps of accelerated gradient descent at the proven L and mu."""
+) -> Tensor:  # (N,)
+    """Differentiate by reverse mode through that many steps of accelerated gradient descent at the proven L and mu."""
     field, (mu, largest) = plain(regularizer.functional()), energy.bounds
     root = (mu / largest) ** 0.5
     x = z = energy.y.clone().requires_grad_()
@@ -97,8 +99,8 @@ def unrolled(
 
 def deep_equilibrium(
     regularizer: FieldOfExperts, energy: Energy, loss: SquaredError, iterations: float, deadline: float
-) -> Tensor:
-    """deepinv's deep-equilibrium gradient descent, with that many steps forward and backward."""
+) -> Tensor:  # (N,)
+    """Run deepinv's deep-equilibrium gradient descent, with that many steps forward and backward."""
     mu, largest = energy.bounds
     solver = deepinv.optim.GD(
         data_fidelity=L2(),

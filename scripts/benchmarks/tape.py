@@ -27,7 +27,7 @@ class Tape:
         self.played = 0
 
     def run(self, name: str, f: Callable[..., Any], x: Tensor, *rest: Tensor) -> Any:
-        """f(x, *rest), or what it was."""
+        """Return f(x, *rest), or, played back, what it was."""
         if self.played is None:
             self.images[name] += len(x)
             self.results.append(f(x, *rest))
@@ -37,7 +37,7 @@ class Tape:
 
 
 def _copy(result: Any) -> Any:
-    """Callers may work in place."""
+    """Return a copy, since callers may work in place."""
     if isinstance(result, tuple):
         return tuple(map(_copy, result))
     return result.clone() if isinstance(result, Tensor) else result

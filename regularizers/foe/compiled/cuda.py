@@ -256,7 +256,7 @@ def _parts(
 ):
     """Compute what a tile adds to scale^-1 dR/dx, to a product with v, or to the summary, whose sums are (tile, k).
 
-    A Triton kernel takes its tensors one by one and all sizes as parameters.
+    A Triton kernel takes its tensors one by one and all sizes as parameters; one launch is one function of many lines.
     """
     tile, group = tl.program_id(0), tl.program_id(1)
     VECTOR: tl.constexpr = 128 // x.dtype.element_ty.primitive_bitwidth
@@ -341,7 +341,7 @@ def _derivatives(
     SIZE: tl.constexpr,
 ):
     """Compute derivatives of scale^-1 <dR/dx, v> by a block's taps, weights, smoothings and b, over every
-    num_programs-th tile. It takes parameters as `_parts` does; one launch is one function, of many lines."""
+    num_programs-th tile. Its parameters and lines are many, as those of `_parts`."""
     block = tl.program_id(1)
     VECTOR: tl.constexpr = 128 // x.dtype.element_ty.primitive_bitwidth
     TAPS: tl.constexpr = CHANNELS * SIZE * SIZE
