@@ -4,11 +4,11 @@ import csv
 from pathlib import Path
 
 import pytest
+from app.commands.sweep import table
 from matplotlib.image import imread
 
 from app.cli import main, resolve_comparison
 from app.commands import train
-from app.commands.sweep import table
 from app.settings.comparison import read_comparison, slug
 from app.settings.options import Config, ConfigError
 from app.training import records
@@ -147,7 +147,13 @@ def test_runs_that_differ_in_their_seed_are_one_method(file, tmp_path, capsys):
 def test_the_training_psnr_is_that_of_all_patches(file, tmp_path):
     """Without a step the reconstruction is that of the initial regularizer, whatever the batches are."""
     out = tmp_path / "run"
-    config = next(iter(resolve_comparison([str(file)], ["run.steps=1", "upper.batch_size=4"], False).variants.values()))
+    config = next(
+        iter(
+            resolve_comparison(
+                [str(file)], ["run.budget=0", "run.steps=1", "upper.batch_size=4"], False
+            ).variants.values()
+        )
+    )
     assert train.train(config, out, Path("data"), True, draw=False) == 0
     first = records.read(out / "metrics.csv")["psnr"][0]
     final = outcome(out, Path("data")).training_psnr

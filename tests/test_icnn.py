@@ -57,12 +57,9 @@ def test_values_keep_their_digits_in_float32():
 @pytest.mark.parametrize(
     ("assignments", "message"),
     [
-        (["upper.relative_error=proven"], "proven is not for icnn"),
-        (["maid.error=proven"], "proven is not for icnn"),
-        (
-            ["regularizer.noise_nodes=3", "problem.noise_low=0.1", "problem.noise_high=0.15"],
-            "noise_nodes is not for icnn",
-        ),
+        (["upper.relative_accuracy=0.1", "upper.relative_error=proven"], "proven is not for icnn"),
+        (["upper.algorithm=maid", "upper.relative_error=proven"], "proven is not for icnn"),
+        (["regularizer.noise_nodes=3", "problem.noise_level=[0.1, 0.15]"], "is not read by icnn: it is for tv, foe"),
     ],
 )
 def test_what_it_cannot_do_is_named(assignments, message):

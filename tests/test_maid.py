@@ -206,10 +206,13 @@ def test_a_restored_state_continues_bit_by_bit():
     assert torch.equal(parameters(other), parameters(regularizer))
 
 
+FULL_BATCH = [*ARGUMENTS[:6], *ARGUMENTS[8:]]  # without upper.batch_size, which these methods do not read
+
+
 @pytest.mark.parametrize("algorithm", ["maid", "hoag", "gd_polyak"])
 def test_training_and_resuming_from_the_command_line(algorithm, tmp_path):
     setting = [
-        *ARGUMENTS, "--set", f"upper.algorithm={algorithm}", "--set", "data.noise=fixed", "--set", "data.count=3",
+        *FULL_BATCH, "--set", f"upper.algorithm={algorithm}", "--set", "data.noise=fixed", "--set", "data.count=3",
         "--set", "run.checkpoint_every=1", "--set", "run.validate_every=0",
         "--set", "upper.accuracy=1e-3",
     ]  # fmt: skip
@@ -224,6 +227,6 @@ def test_training_and_resuming_from_the_command_line(algorithm, tmp_path):
 
 
 def test_fresh_noise_is_refused_in_one_line(tmp_path, capsys):
-    arguments = [*ARGUMENTS, "--set", "upper.algorithm=maid", "--set", "data.noise=fresh", "--set", "run.steps=1"]
+    arguments = [*FULL_BATCH, "--set", "upper.algorithm=maid", "--set", "data.noise=fresh", "--set", "run.steps=1"]
     assert main(["train", "foe-denoise", "--out", str(tmp_path / "run"), *arguments]) == 2
     assert "data.noise = fixed" in capsys.readouterr().err

@@ -19,7 +19,7 @@ from app.evaluation.evaluate import Evaluation
 from app.evaluation.tables import csv_table, latex_table, summary_table
 from app.models import files as models
 from app.models.build import build_model
-from app.models.card import full_name, read_card
+from app.models.card import blur_text, full_name, read_card
 from app.models.catalogue import aligned, duration, overview
 from app.models.files import find_model, read_facts, save_model, shipped
 from app.settings.options import Config
@@ -42,8 +42,8 @@ def test_shipped_models_are_called_what_they_are():
     assert shipped()
     for name in shipped():
         card = read_card(name)
-        levels = sorted({a.noise_level for a in card.assessments}) or [card.config.problem.noise_level]
-        kernels = [a.kernel for a in card.assessments] or [card.config.problem.kernel]
+        levels = sorted({a.noise_level for a in card.assessments}) or [card.config.problem.level]
+        kernels = [a.kernel for a in card.assessments] or [blur_text(card.config.problem)]
         # A second model for the same measurements has a word more.
         assert card.name == name
         assert f"{name}-".startswith(full_name(card.config, levels, kernels) + "-")

@@ -17,6 +17,7 @@ from app.problem.losses import SquaredError
 from app.problem.noise_levels import NoiseLevels
 from app.settings.options import Config, ConfigError
 from app.settings.toml import override
+from app.training.start import begin
 from app.upper import direction, schedules
 from app.upper.descent import Descent
 from app.upper.hypergradient import hypergradient
@@ -27,8 +28,8 @@ from regularizers.noise_levels import HIGHEST, LOWEST, REFERENCE, interpolate
 from tests.problems import Identity, perturbed
 from tests.test_cli import SMALL, refused
 
-ALL = ["--set", "regularizer.noise_nodes=3", "--set", "problem.noise_low=5/255", "--set", "problem.noise_high=50/255"]
-RANGE = ["problem.noise_low=5/255", "problem.noise_high=50/255"]
+ALL = ["--set", "regularizer.noise_nodes=3", "--set", "problem.noise_level=[5/255, 50/255]"]
+RANGE = ["problem.noise_level=[5/255, 50/255]"]
 
 
 def images(seed: int = 0) -> torch.Tensor:
@@ -141,15 +142,19 @@ def test_accuracies_are_in_units_of_the_batch():
 @pytest.mark.parametrize(
     ("assignments", "message"),
     [
-        (["regularizer.noise_nodes=3"], "needs problem.noise_low and noise_high"),
-        (["problem.noise_low=10/255"], "below noise_high = 0"),
-        (["problem.noise_low=0.2", "problem.noise_high=0.1"], "below noise_high"),
+        (["problem.noise_level=[0, 0.1]"], "a level above 0 and a higher one"),
+        (["problem.noise_level=[0.2, 0.1]"], "a level above 0 and a higher one"),
         ([*RANGE, "data.noise=fixed"], "set data.noise = fresh"),
     ],
 )
 def test_impossible_levels_are_named(assignments, message):
     with pytest.raises(ConfigError, match=message):
         override(Config(), assignments)
+
+
+def test_nodes_are_learned_from_a_pair_of_levels():
+    with pytest.raises(ConfigError, match=r"set problem.noise_level = \[low, high\]"):
+        begin(override(Config(), ["regularizer.noise_nodes=3"]))
 
 
 def test_one_node_is_too_few():
@@ -159,13 +164,13 @@ def test_one_node_is_too_few():
 
 def test_a_saved_model_comes_back_at_its_level(tmp_path):
     config = override(
-        Config(), [*RANGE, "regularizer.noise_nodes=3", "regularizer.filters=4", "problem.noise_level=0.1"]
+        Config(), ["problem.noise_level=[0.1, 0.15]", "regularizer.noise_nodes=3", "regularizer.filters=4"]
     )
     model = build_model(config)
     perturbed(model.regularizer)
     save_model(tmp_path / "a.safetensors", model, config, {})
     loaded, _ = load_model(str(tmp_path / "a.safetensors"))
-    assert loaded.regularizer.noise_level == 0.1
+    assert loaded.regularizer.noise_level == pytest.approx(0.015**0.5)
     assert torch.equal(loaded.regularizer.fn(images()), model.regularizer.fn(images()))
 
 
@@ -197,6 +202,6 @@ def test_levels_a_model_does_not_know_are_refused_on_the_command_line(capsys, tm
     known = "knows noise levels from 5/255 to 50/255, not 60/255"
     assert known in refused(capsys, "evaluate", run_folder, "--images", "builtin:test", *beyond)
     assert known in refused(capsys, "figure", "potentials", run_folder, "--out", tmp_path / "a.png", *beyond)
-    low = ["--set", "problem.noise_low=2/255"]
+    low = ["--set", "problem.noise_level=[2/255, 50/255]"]
     message = refused(capsys, "train", "foe-mcp-denoise", "--out", tmp_path / "a", *SMALL, *ALL, *low)
     assert "not 2/255" in message

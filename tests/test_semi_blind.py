@@ -229,7 +229,7 @@ DEBLUR = {"task": "deblur", "learn_kernel": True, "ridge": 1e-3}
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"problem": {**DEBLUR, "task": "denoise"}}, "set it to false for denoise"),
+        ({"problem": {**DEBLUR, "task": "denoise"}}, "learn_kernel = True is not read by denoise: it is for deblur"),
         ({"problem": {**DEBLUR, "ridge": 0}}, "needs a ridge above 0"),
         ({"problem": {**DEBLUR, "learned_kernel_size": 33}, "data": {"patch_size": 32}}, "at most data.patch_size"),
         ({"problem": {**DEBLUR, "learned_kernel_size": 4}}, "must be odd"),
@@ -242,7 +242,7 @@ def test_settings_that_cannot_work_are_refused(changes, message):
 
 
 def config(**changes) -> Config:
-    return parse({"problem": DEBLUR | {"learned_kernel_size": 5} | changes, "regularizer": {"name": "tv"}})
+    return parse({"problem": DEBLUR | changes, "regularizer": {"name": "tv"}})
 
 
 def test_a_model_file_holds_the_kernel_beside_the_regularizer(tmp_path):
@@ -263,7 +263,7 @@ def test_a_model_file_holds_the_kernel_beside_the_regularizer(tmp_path):
 
 SMALL = [
     "--set", "data.images=builtin:train", "--set", "data.patch_size=32", "--set", "data.validation_crop=16",
-    "--set", "problem.learned_kernel_size=5", "--set", "problem.kernel_size=5", "--set", "problem.kernel_width=1.0",
+    "--set", "problem.learned_kernel_size=5", "--set", "problem.kernel=gaussian:5:1",
     "--set", "problem.initial_kernel_width=2.5", "--set", "run.validate_every=0", "--quiet",
 ]  # fmt: skip
 

@@ -119,7 +119,7 @@ def test_mistakes_are_one_line(capsys, tmp_path, on, start, enlarging):
         (*given, "--set", "data.patch_size=33"): "multiple of problem.factor = 2",
         (*new, "--set", f"regularizer.start={enlarging}", "--set", "regularizer.learn=all"): "is a rescaled",
         (*given, "--set", "lower.uncertified=true", "--set", "upper.algorithm=jfb"): "is for upper.algorithm = isgd",
-        (*given, "--set", "lower.uncertified=true", "--set", "upper.relative_accuracy=0.1"): "needs certified",
+        (*given, "--set", "lower.uncertified=true", "--set", "upper.relative_accuracy=0.1"): "relative_accuracy = 0",
     }.items():
         assert message in refused(capsys, *settings)
     assert not (tmp_path / "new").exists()
@@ -168,7 +168,7 @@ def test_what_can_not_be_refined_is_refused(capsys, tmp_path, on, refined):
         ("filter_size=3",): "filter_size = 3, but",
         ("potential=log",): "potential = 'log', but",
         ("boundary=valid",): "boundary = 'valid', but",
-        ("learn=scale", "weak_convexity=0.9"): "weak_convexity = 0.9, but",
+        ("learn=scale", "potential=weak_spline", "weak_convexity=0.9"): "weak_convexity = 0.9, but",
         ("contrast_channels=4", "filter_size=9"): "filter_size = 9, but",
     }.items():
         assert message in refused(capsys, *new, *assigned(*(f"regularizer.{s}" for s in settings)))
@@ -188,7 +188,9 @@ def test_smoothings_stay_above_their_bound(capsys, tmp_path, on, start):
     torch.testing.assert_close(after, before.clamp(min=1.01 * bound), rtol=1e-4, atol=0)
     for bad, message in {"1": "must be below the initial smoothing", "-1": "at least 0"}.items():
         assert message in refused(capsys, "train", "foe-denoise", "--set", f"regularizer.least_smoothing={bad}")
-    assert "is not for mcp" in refused(capsys, "train", "foe-mcp-denoise", "--set", "regularizer.least_smoothing=1e-4")
+    assert "but mcp and weak_spline" in refused(
+        capsys, "train", "foe-mcp-denoise", "--set", "regularizer.least_smoothing=1e-4"
+    )
 
 
 def test_a_model_tells_the_training_of_its_start(capsys, refined):
