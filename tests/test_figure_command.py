@@ -13,12 +13,30 @@ import torch
 from PIL import Image
 
 from app.cli import main
+from app.commands import report
+from app.drawing import kinds
+from app.drawing import run as end_of_run
 from app.drawing.comparison import panels
+from app.drawing.learned import filters_of, potentials_of
 from app.drawing.runs import groups
 from app.drawing.solves import SOLVERS, observe
 from app.drawing.sources import labelled, one_image
 from app.lower.solution import norm
-from tests.test_cli import refused, run_folder  # noqa: F401  (fixtures)
+from datasets.image_sets import find_images
+from figures import curves, tradeoff
+from figures import table as table_figure
+from figures.style import look, save
+from regularizers import (
+    CHARBONNIER,
+    Adaptive,
+    FieldOfExperts,
+    InputConvexNetwork,
+    Regularizer,
+    Rescaled,
+    TotalVariation,
+)
+from tests.conftest import ROOT
+from tests.test_cli import SMALL, refused, run_folder  # noqa: F401  (fixtures)
 from tests.test_history import TINY
 
 
@@ -139,10 +157,10 @@ def test_tables_and_tradeoffs_from_evaluations(tmp_path, table):
 
 
 def test_names_on_the_command_line_are_those_of_the_figures():
-    assert kinds.CURVES == tuple(curves.QUANTITIES)
-    assert kinds.ABSCISSAE == tuple(curves.ABSCISSAE)
-    assert kinds.METRICS == tuple(table_figure.METRICS)
-    assert kinds.COSTS == tuple(tradeoff.COSTS)
+    assert tuple(curves.QUANTITIES) == kinds.CURVES
+    assert tuple(curves.ABSCISSAE) == kinds.ABSCISSAE
+    assert tuple(table_figure.METRICS) == kinds.METRICS
+    assert tuple(tradeoff.COSTS) == kinds.COSTS
 
 
 @pytest.mark.parametrize("kind", kinds.TABLE, ids=lambda kind: kind.name)
@@ -152,7 +170,8 @@ def test_every_option_of_a_kind_is_read_by_the_function_that_draws_it(kind):
         add(parser)
     options = vars(parser.parse_args([])).keys()
     parameters = list(signature(kind.function()).parameters)[1:]
-    given = {*options, *(("look",) if kind.style else ()), *(("images", "only", "data_root", "settings") if kind.images else ())}
+    given = {*options, *(("look",) if kind.style else ())}
+    given |= {"images", "only", "data_root", "settings"} if kind.images else set()
     assert given - {"fps"} == set(parameters) - {"suffix"}
 
 
@@ -181,12 +200,12 @@ def test_a_backend_for_a_screen_that_is_not_there_changes_nothing(tmp_path, tabl
 
 def test_the_end_of_a_run_reconstructs_once_and_saves_what_two_drawings_would(tmp_path, run_folder, monkeypatch):  # noqa: F811
     drawn = []
-    original = run.draw_comparison
-    monkeypatch.setattr(run, "draw_comparison", lambda *a: drawn.append(original(*a)) or drawn[-1])
+    original = end_of_run.draw_comparison
+    monkeypatch.setattr(end_of_run, "draw_comparison", lambda *a: drawn.append(original(*a)) or drawn[-1])
     folder = tmp_path / "again"
     assert main(["train", "foe-denoise", "--out", str(folder), *SMALL]) == 0
     assert len(drawn) == 1
-    anew = original([str(folder)], str(photographs("builtin:test", tmp_path)), 64, [], tmp_path)
+    anew = original([str(folder)], str(find_images("builtin:test", tmp_path, False).paths[0]), 64, [], tmp_path)
     save(anew, tmp_path / "anew.pdf")
     assert (tmp_path / "anew.pdf").read_bytes() == (folder / "reconstruction.pdf").read_bytes()
 
@@ -231,6 +250,24 @@ def test_what_is_missing_is_named(capsys, tmp_path, run_folder, photograph, tabl
     assert "suffix must be .pdf or .svg or .png" in refused(capsys, "figure", "curves", run_folder, "--out", "a.gif")
     assert "required: --out" in refused(capsys, "figure", "curves", run_folder)
     assert "not a finished run (no config.toml)" in refused(capsys, "report", tmp_path)
+
+
+def test_what_can_be_drawn_is_asked_of_the_functional(run_folder):  # noqa: F811
+    """A regularizer without filters and potentials has no such figures, and no such sections in a report."""
+
+    class Mine(Regularizer):
+        def functional(self):
+            return object()
+
+    field = FieldOfExperts(1, 3, 3, CHARBONNIER, "circular")
+    expected = {
+        field: (True, True), Adaptive(field, 2): (True, True), Rescaled(field): (True, False),
+        TotalVariation(1): (False, True), InputConvexNetwork(1, 2, 3): (False, False), Mine(): (False, False),
+    }  # fmt: skip
+    for regularizer, drawn in expected.items():
+        assert (filters_of(regularizer) is not None, potentials_of(regularizer) is not None) == drawn
+    titles = [section.title for section in report._figures(run_folder, Mine(), look("web"))]
+    assert titles == ["Curves", "Parameters"]
 
 
 def test_total_variation_has_potentials_but_no_filters(capsys, tmp_path, tv_runs):

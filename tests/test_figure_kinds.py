@@ -171,7 +171,7 @@ def test_seeds_that_were_validated_once_each_are_a_point_with_error_bars_in_both
         seed["validation_psnr"][:-1] = [math.nan] * (len(seed["step"]) - 1)
     (axes,) = curves.draw({"tv": seeds}, "step", ("psnr",)).axes
     psnr = 27 + 9 / 10, 27.2 + 19 / 20
-    x, y = (np.atleast_1d(values) for values in axes.lines[-1].get_data())
+    x, y = (np.atleast_1d(values) for values in axes.lines[0].get_data())
     assert (float(x[0]), float(y[0])) == pytest.approx((15, sum(psnr) / 2))
     bars = [segment for bar in axes.collections for segment in bar.get_segments()]
     assert sorted(float(np.ptp(bar, axis=0).max()) for bar in bars) == pytest.approx([psnr[1] - psnr[0], 10])
