@@ -1,4 +1,10 @@
+"""`python -m app`."""
+
+import os
+
 from app.cli import main
 
 if __name__ == "__main__":
+    # Figures are files: the backend of a notebook that starts this program may not even exist here.
+    os.environ["MPLBACKEND"] = "agg"
     raise SystemExit(main())

@@ -9,7 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
-from app.drawing.arguments import Container, add_kinds, names
+from app.drawing.arguments import Container, names, split_label
+from app.drawing.kinds import add_kinds
 from app.memory import keep_freed_memory
 from app.settings.comparison import Comparison, is_comparison, read_comparison
 from app.settings.options import Config, ConfigError
@@ -86,7 +87,7 @@ def _resume(options: argparse.Namespace) -> int:
 def _compare(options: argparse.Namespace) -> int:
     """Finished runs, or experiments to be trained: a comparison file, or presets and TOML files."""
     sources, out = options.sources, options.out
-    if all((Path(s.rpartition("=")[2]) / "config.toml").is_file() for s in sources):
+    if all((Path(split_label(s)[1]).expanduser() / "config.toml").is_file() for s in sources):
         if options.set or options.seeds or options.full or options.sweep:
             raise ConfigError("runs are compared as they are; --set, --seeds, --full and --sweep are for experiments")
         from app.commands.compare import compare_runs

@@ -1,4 +1,8 @@
-"""Training curves of one or several runs, with bands over the runs that differ in their seed alone."""
+"""Training curves of one or several runs; runs that differ in their seed alone become a mean with its range.
+
+The range is a band on the part of the x-axis that all of these runs cover. Where they cover none (each was validated
+once, after its own number of computations), it is a pair of error bars around the mean of their ends.
+"""
 
 from dataclasses import dataclass
 
@@ -15,6 +19,8 @@ Groups = dict[str, list[Columns]]  # by name; the runs of a group differ in thei
 
 @dataclass(frozen=True)
 class Quantity:
+    """What a panel shows: a column of metrics.csv."""
+
     title: str
     column: str
     log: bool = False
@@ -41,10 +47,10 @@ def draw(
     log_x: bool = False,
     look: Look = PAPER,
 ) -> Figure:
-    """One panel per quantity that any run has, one colour per group. Of several seeds the mean and, as a band, the
-    range. "computations" are gradients of h and Hessian products, summed over images.
+    """Draw one panel per quantity that any run has, with one colour per group.
 
-    Raises FigureError where there is nothing to draw.
+    "computations" are gradients of h and Hessian products, summed over images. Raises FigureError where there is
+    nothing to draw.
     """
     for name, runs in groups.items():
         if not all(_finite(run, x).any() for run in runs):
@@ -65,8 +71,11 @@ def draw(
 
 
 def compare(groups: Groups, look: Look = PAPER) -> Figure:
-    """Methods side by side: loss and held-out PSNR against total computations and against seconds, accuracies and steps
-    against total computations. Of several seeds the mean and the range."""
+    """Draw methods side by side, one colour per group.
+
+    Loss and held-out PSNR are drawn against total computations and against seconds, accuracies and step sizes against
+    total computations.
+    """
     layout = [
         ("loss", "computations"), ("psnr", "computations"), ("accuracy", "computations"),
         ("loss", "seconds"), ("psnr", "seconds"), ("step_size", "computations"),
@@ -94,9 +103,12 @@ def _panel(axes: Axes, quantity: Quantity, groups: Groups, x: str, log_x: bool) 
             (xs, ys), raw = curves[0], _points(runs[0], x, quantity.column)
             if quantity.smooth:
                 axes.plot(*raw, color=f"C{i}", alpha=0.2, linewidth=0.3 * line_width(), rasterized=True)
-        else:
+        elif covered(curves):
             xs, ys, low, high = band(curves, log_x)
             axes.fill_between(xs, low, high, color=f"C{i}", alpha=0.2, linewidth=0)
+        else:
+            xs, ys, reach_x, reach_y = ends(curves)
+            axes.errorbar(xs, ys, reach_y, reach_x, color=f"C{i}", linewidth=line_width())
         axes.plot(xs, ys, color=f"C{i}", marker="o" if len(xs) <= FEW else "", markersize=2.5 * line_width())
     axes.set_title(quantity.title)
     if quantity.log:
@@ -114,22 +126,36 @@ def _points(run: Columns, x: str, column: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _curve(run: Columns, x: str, quantity: Quantity) -> tuple[np.ndarray, np.ndarray]:
-    """Points of a run; of a noisy quantity the running mean over a fortieth of the steps."""
+    """Return the points of a run; of a noisy quantity the running mean over a fortieth of the steps."""
     xs, ys = _points(run, x, quantity.column)
     window = max(1, len(ys) // 40) if quantity.smooth else 1
     return xs[window - 1 :], np.convolve(ys, np.ones(window) / window, mode="valid")
 
 
-def band(
-    curves: list[tuple[np.ndarray, np.ndarray]], log_x: bool = False
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """(x, mean, lowest, highest) of curves, each (x, y), on the part of the x-axis that all of them cover: at their own
-    x if they share it, else interpolated."""
+Curve = tuple[np.ndarray, np.ndarray]  # x (N,) and y (N,)
+
+
+def covered(curves: list[Curve]) -> bool:
+    """Say whether the curves have a part of the x-axis in common that is more than a point."""
+    return max(xs[0] for xs, _ in curves) < min(xs[-1] for xs, _ in curves)
+
+
+def band(curves: list[Curve], log_x: bool = False) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Return x, mean, lowest and highest (N,) of curves, on the part of the x-axis that all of them cover.
+
+    They are taken at the x of the curves if these share it, else interpolated.
+    """
     first, last = max(xs[0] for xs, _ in curves), min(xs[-1] for xs, _ in curves)
-    if first > last:
-        raise FigureError("the runs of a group have no part of the x-axis in common")
     common = curves[0][0]
     if not all(np.array_equal(xs, common) for xs, _ in curves):
         common = np.geomspace(first, last, POINTS) if log_x and first > 0 else np.linspace(first, last, POINTS)
     values = np.stack([np.interp(common, xs, ys) for xs, ys in curves])
     return common, values.mean(0), values.min(0), values.max(0)
+
+
+def ends(curves: list[Curve]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Return the means x and y (1,) of the curves' last points, and how far these reach to both sides, (2, 1) each."""
+    last = np.array([(xs[-1], ys[-1]) for xs, ys in curves])
+    mean = last.mean(0)
+    reach = np.stack([mean - last.min(0), last.max(0) - mean])
+    return mean[:1], mean[1:], reach[:, :1], reach[:, 1:]

@@ -76,6 +76,7 @@ PAPER = look()
 
 @contextmanager
 def style(look: Look = PAPER) -> Iterator[None]:
+    """Draw what follows in this look, whatever the user's matplotlibrc says."""
     thin = 0.6 * look.line
     settings: dict[Any, Any] = {
         "font.size": look.text,
@@ -100,7 +101,9 @@ def style(look: Look = PAPER) -> Iterator[None]:
         "figure.dpi": 100,
         "axes.prop_cycle": cycler(color=PALETTE),
     }
-    with matplotlib.rc_context(settings):
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(settings)
         yield
 
 

@@ -1,6 +1,11 @@
 """`figure KIND` and `report` from a run to a file, and every mistake in one line."""
 
+import argparse
+import os
 import shutil
+import subprocess
+import sys
+from inspect import signature
 
 import numpy as np
 import pytest
@@ -8,12 +13,30 @@ import torch
 from PIL import Image
 
 from app.cli import main
+from app.commands import report
+from app.drawing import kinds
+from app.drawing import run as end_of_run
 from app.drawing.comparison import panels
+from app.drawing.learned import filters_of, potentials_of
 from app.drawing.runs import groups
 from app.drawing.solves import SOLVERS, observe
 from app.drawing.sources import labelled, one_image
 from app.lower.solution import norm
-from tests.test_cli import refused, run_folder  # noqa: F401  (fixtures)
+from datasets.image_sets import find_images
+from figures import curves, tradeoff
+from figures import table as table_figure
+from figures.style import look, save
+from regularizers import (
+    CHARBONNIER,
+    Adaptive,
+    FieldOfExperts,
+    InputConvexNetwork,
+    Regularizer,
+    Rescaled,
+    TotalVariation,
+)
+from tests.conftest import ROOT
+from tests.test_cli import SMALL, refused, run_folder  # noqa: F401  (fixtures)
 from tests.test_history import TINY
 
 
@@ -77,6 +100,17 @@ def test_runs_that_differ_in_their_seed_alone_are_one_group(tv_runs, run_folder)
     assert {name: len(r) for name, r in again.items()} == {"tv-seed0": 1, "again": 1}
 
 
+def test_an_existing_path_is_a_source_whatever_its_name(tmp_path, tv_runs, monkeypatch):
+    for seed, name in enumerate(("lr=0.1", "lr=0.01")):
+        shutil.copytree(tv_runs / f"tv-seed{seed}", tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    assert labelled(["lr=0.1", "a=lr=0.01", "b=gone"]) == [("lr=0.1", "lr=0.1"), ("a", "lr=0.01"), ("b", "gone")]
+    assert main(["figure", "curves", "lr=0.1", "lr=0.01", "--out", "a.png"]) == 0
+    assert main(["compare", f"{tmp_path}/lr=0.1", "b=lr=0.01", "--out", "both"]) == 0
+    table = (tmp_path / "both" / "table.md").read_text()
+    assert "| lr=0.1 |" in table and "| b |" in table
+
+
 def test_labels_are_short_where_that_is_clear():
     assert labelled(["x=runs/a", "runs/b", "w/c.safetensors"]) == [
         ("x", "runs/a"), ("b", "runs/b"), ("c", "w/c.safetensors"),
@@ -122,6 +156,60 @@ def test_tables_and_tradeoffs_from_evaluations(tmp_path, table):
     assert main(["figure", "tradeoff", str(table), "--out", str(tmp_path / "a.png"), "--x", "iterations"]) == 0
 
 
+def test_names_on_the_command_line_are_those_of_the_figures():
+    assert tuple(curves.QUANTITIES) == kinds.CURVES
+    assert tuple(curves.ABSCISSAE) == kinds.ABSCISSAE
+    assert tuple(table_figure.METRICS) == kinds.METRICS
+    assert tuple(tradeoff.COSTS) == kinds.COSTS
+
+
+@pytest.mark.parametrize("kind", kinds.TABLE, ids=lambda kind: kind.name)
+def test_every_option_of_a_kind_is_read_by_the_function_that_draws_it(kind):
+    parser = argparse.ArgumentParser()
+    for add in kind.options:
+        add(parser)
+    options = vars(parser.parse_args([])).keys()
+    parameters = list(signature(kind.function()).parameters)[1:]
+    given = {*options, *(("look",) if kind.style else ())}
+    given |= {"images", "only", "data_root", "settings"} if kind.images else set()
+    assert given - {"fps"} == set(parameters) - {"suffix"}
+
+
+def test_help_imports_nothing_heavy():
+    program = """
+import sys
+from app.cli import main
+for words in (["figure", "--help"], ["figure", "curves", "--help"], ["figure", "curvs"]):
+    try:
+        main(words)
+    except SystemExit:
+        pass
+assert not {"torch", "deepinv", "matplotlib", "numpy"} & set(sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "'curvs'" in done.stderr and all(kind.about[:20] in done.stdout for kind in kinds.TABLE)
+
+
+def test_a_backend_for_a_screen_that_is_not_there_changes_nothing(tmp_path, table):
+    command = [sys.executable, "-m", "app", "figure", "tradeoff", str(table), "--out", str(tmp_path / "a.png")]
+    elsewhere = {**os.environ, "MPLBACKEND": "module://nowhere.backend"}
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=elsewhere)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_end_of_a_run_reconstructs_once_and_saves_what_two_drawings_would(tmp_path, run_folder, monkeypatch):  # noqa: F811
+    drawn = []
+    original = end_of_run.draw_comparison
+    monkeypatch.setattr(end_of_run, "draw_comparison", lambda *a: drawn.append(original(*a)) or drawn[-1])
+    folder = tmp_path / "again"
+    assert main(["train", "foe-denoise", "--out", str(folder), *SMALL]) == 0
+    assert len(drawn) == 1
+    anew = original([str(folder)], str(find_images("builtin:test", tmp_path, False).paths[0]), 64, [], tmp_path)
+    save(anew, tmp_path / "anew.pdf")
+    assert (tmp_path / "anew.pdf").read_bytes() == (folder / "reconstruction.pdf").read_bytes()
+
+
 def test_options_of_another_kind_are_refused_in_one_line(capsys, tmp_path, run_folder):  # noqa: F811
     out = ["--out", tmp_path / "a.png"]
     for kind, option in (
@@ -162,6 +250,24 @@ def test_what_is_missing_is_named(capsys, tmp_path, run_folder, photograph, tabl
     assert "suffix must be .pdf or .svg or .png" in refused(capsys, "figure", "curves", run_folder, "--out", "a.gif")
     assert "required: --out" in refused(capsys, "figure", "curves", run_folder)
     assert "not a finished run (no config.toml)" in refused(capsys, "report", tmp_path)
+
+
+def test_what_can_be_drawn_is_asked_of_the_functional(run_folder):  # noqa: F811
+    """A regularizer without filters and potentials has no such figures, and no such sections in a report."""
+
+    class Mine(Regularizer):
+        def functional(self):
+            return object()
+
+    field = FieldOfExperts(1, 3, 3, CHARBONNIER, "circular")
+    expected = {
+        field: (True, True), Adaptive(field, 2): (True, True), Rescaled(field): (True, False),
+        TotalVariation(1): (False, True), InputConvexNetwork(1, 2, 3): (False, False), Mine(): (False, False),
+    }  # fmt: skip
+    for regularizer, drawn in expected.items():
+        assert (filters_of(regularizer) is not None, potentials_of(regularizer) is not None) == drawn
+    titles = [section.title for section in report._figures(run_folder, Mine(), look("web"))]
+    assert titles == ["Curves", "Parameters"]
 
 
 def test_total_variation_has_potentials_but_no_filters(capsys, tmp_path, tv_runs):

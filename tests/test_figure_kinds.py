@@ -163,8 +163,21 @@ def test_runs_that_were_not_recorded_at_the_same_places_are_interpolated():
     assert (common[0], common[-1]) == (2, 10)
     for values in (mean, low, high):
         np.testing.assert_allclose(values, common)
-    with pytest.raises(FigureError, match="in common"):
-        curves.band([(x, x), (x + 100, x)])
+
+
+def test_seeds_that_were_validated_once_each_are_a_point_with_error_bars_in_both_directions():
+    seeds = [run(10, 0), run(20, 2)]
+    for seed in seeds:
+        seed["validation_psnr"][:-1] = [math.nan] * (len(seed["step"]) - 1)
+    (axes,) = curves.draw({"tv": seeds}, "step", ("psnr",)).axes
+    psnr = 27 + 9 / 10, 27.2 + 19 / 20
+    x, y = (np.atleast_1d(values) for values in axes.lines[0].get_data())
+    assert (float(x[0]), float(y[0])) == pytest.approx((15, sum(psnr) / 2))
+    bars = [segment for bar in axes.collections for segment in bar.get_segments()]
+    assert sorted(float(np.ptp(bar, axis=0).max()) for bar in bars) == pytest.approx([psnr[1] - psnr[0], 10])
+    seeds[0]["step"] = seeds[1]["step"][-10:]
+    (axes,) = curves.draw({"tv": seeds}, "step", ("psnr",)).axes
+    assert len(axes.collections) == 2, "at the same x, the range of y is still seen"
 
 
 def test_missing_columns_leave_out_a_panel_and_nothing_to_draw_is_an_error():

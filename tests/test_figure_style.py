@@ -5,6 +5,7 @@ import io
 import re
 import shutil
 
+import matplotlib
 import numpy as np
 import pytest
 import torch
@@ -87,6 +88,18 @@ def test_twenty_columns_continue_on_further_lines_with_their_titles():
     assert len(tops) == 4, "two lines per image"
     titles = [t.get_text() for t in figure.texts if t.get_text().startswith("method")]
     assert len(titles) == 36
+
+
+def test_the_users_own_settings_of_matplotlib_change_nothing_and_are_left_alone():
+    """A matplotlibrc ends in rcParams, and so does what a notebook sets."""
+    mine: dict = {"savefig.bbox": "tight", "image.origin": "lower", "text.color": "red", "axes.grid": True}
+    files = {}
+    for name, settings in (("default", {}), ("mine", mine)):
+        with matplotlib.rc_context(settings):
+            before, files[name] = dict(matplotlib.rcParams), io.BytesIO()
+            save(KINDS["comparison"](look()), files[name], dpi=50, suffix=".png")
+            assert dict(matplotlib.rcParams) == before
+    assert files["default"].getvalue() == files["mine"].getvalue()
 
 
 def test_wrong_widths_and_missing_latex_are_named(monkeypatch):

@@ -3,11 +3,9 @@
 from html import escape
 from pathlib import Path
 
-from matplotlib.figure import Figure
-
 from app import assemble
-from app.drawing.learned import draw_filters, draw_potentials
-from app.drawing.runs import draw_curves, draw_parameters
+from app.drawing.learned import filters_of, potentials_of
+from app.drawing.runs import draw_curves, parameters_of
 from app.drawing.sources import chosen_images
 from app.evaluation.simulation import simulation
 from app.files import write_atomically
@@ -20,15 +18,11 @@ from app.training.checkpoint import RunError
 from figures import report as html
 from figures.report import Section
 from figures.style import Look, look
-from regularizers import Adaptive, FieldOfExperts, Regularizer, Rescaled, TotalVariation
-
-KINDS = {
-    "tv": "A total variation", "foe": "A field of experts", "icnn": "An input-convex network",
-    "crr": "A convex ridge regularizer", "wcrr": "A weakly convex ridge regularizer",
-}  # fmt: skip
+from regularizers import Regularizer
 
 
 def report(run: Path, out: Path | None, images: str, data_root: Path) -> int:
+    """Write the report of a finished run. Raises RunError where a file of the run is missing."""
     for name in ("config.toml", "metrics.csv", "model.safetensors"):
         if not (run / name).is_file():
             raise RunError(f"{run} is not a finished run (no {name})")
@@ -43,8 +37,9 @@ def report(run: Path, out: Path | None, images: str, data_root: Path) -> int:
     facts = read_facts(run / "model.safetensors")
     verb = {"superres": "enlarge"}.get(config.problem.task, config.problem.task)
     summary = (
-        f"{KINDS[config.regularizer.name]} learned to {verb} in {facts['step']} steps: {facts['computations']} "
-        f"gradients and Hessian products, {facts['seconds']:.0f} s. Written with torch {facts['versions']['torch']}."
+        f"A regularizer ({config.regularizer.name}) learned to {verb} in {facts['step']} steps: "
+        f"{facts['computations']} gradients and Hessian products, {facts['seconds']:.0f} s. "
+        f"Written with torch {facts['versions']['torch']}."
         + (f" {facts['certified'].capitalize()}." if "certified" in facts else "")
     )
     write_atomically(out, html.page(run.resolve().name, summary, sections).encode())
@@ -53,7 +48,7 @@ def report(run: Path, out: Path | None, images: str, data_root: Path) -> int:
 
 
 def _results(model: Model, config: Config, images: str, data_root: Path) -> list[Section]:
-    """Sliders, and the certificates of what they show. No times: the same run gives the same file."""
+    """Return sliders, and the certificates of what they show. No times: the same run gives the same file."""
     reconstruct = simulation(config, model, data_root)
     sliders, rows = [], []
     for i, path in chosen_images(images, None, config.data.color, data_root):
@@ -84,16 +79,18 @@ def _results(model: Model, config: Config, images: str, data_root: Path) -> list
 
 
 def _figures(run: Path, regularizer: Regularizer, seen: Look) -> list[Section]:
-    drawn: list[tuple[str, Figure, str]] = [("Curves", draw_curves([str(run)], look=seen), "training curves")]
-    if isinstance(regularizer, FieldOfExperts | Adaptive):
-        drawn.append(("Filters", draw_filters(regularizer, run.name, seen), "learned filters, weights and smoothings"))
-    if isinstance(regularizer, Rescaled):
-        return [Section(title, html.plate(figure, about, seen)) for title, figure, about in drawn]
-    if isinstance(regularizer, FieldOfExperts | Adaptive | TotalVariation):
-        drawn.append(("Potentials", draw_potentials(regularizer, run.name, seen), "potentials and influence functions"))
-    if history.exists(run):
-        drawn.append(("Parameters", draw_parameters(run, look=seen), "weights and smoothings while they were learned"))
-    return [Section(title, html.plate(figure, about, seen)) for title, figure, about in drawn]
+    """Return what can be drawn of this run and this regularizer."""
+    drawn = [
+        ("Curves", draw_curves([str(run)], look=seen), "training curves"),
+        ("Filters", filters_of(regularizer, seen), "learned filters, weights and smoothings"),
+        ("Potentials", potentials_of(regularizer, seen), "potentials and influence functions"),
+        (
+            "Parameters",
+            parameters_of(run, look=seen) if history.exists(run) else None,
+            "weights while they were learned",
+        ),
+    ]
+    return [Section(title, html.plate(figure, about, seen)) for title, figure, about in drawn if figure is not None]
 
 
 def _settings(config: Config) -> str:

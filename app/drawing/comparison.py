@@ -32,7 +32,12 @@ def draw_comparison(
     errors: bool = False,
     look: Look = PAPER,
 ) -> Figure:
-    """Everything a comparison can be asked for, hence the many parameters; all but the first five have defaults."""
+    """Draw [LABEL=]SOURCE side by side: models, and folders of results that others computed.
+
+    crop: side of the magnified regions in pixels.  zooms: how many are found, where the errors differ most.  at: their
+    places instead.  only: names of images.  errors: maps of |image - clean|.  Raises ConfigError and FigureError. The
+    many parameters are all that a comparison can be asked for.
+    """
     rows = panels(sources, images, only, settings, data_root)
     if at:
         regions = [_given(name, row, at, crop) for name, row in rows.items()]
@@ -46,7 +51,10 @@ def draw_comparison(
 def panels(
     sources: list[str], images: str | None, only: list[str] | None, settings: list[str], data_root: Path
 ) -> dict[str, Row]:
-    """The rows by image. Folders without a model hold results; the measurements are those of the models."""
+    """Return the rows of the figure by the image's name. Raises ConfigError, ImageError and FigureError.
+
+    Folders without a model hold results. What is measured is the problem of the models.
+    """
     named = labelled(sources)
     models = [source for _, source in named if _is_model(source)]
     loaded = assemble.load_comparable(models, settings)
@@ -75,7 +83,8 @@ def panels(
     return {n: {k: row[k] for k in sorted(row, key=lambda k: k not in first)} for n, row in rows.items()}
 
 
-def panel(x: torch.Tensor, clean: torch.Tensor) -> Panel:
+def panel(x: torch.Tensor, clean: torch.Tensor) -> Panel:  # (1, C, H, W), (1, C, H, W)
+    """Return the panel of one image with its PSNR and SSIM."""
     return Panel(x[0].cpu(), float(psnr(x, clean)), float(ssim(x, clean)))
 
 

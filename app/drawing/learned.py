@@ -1,42 +1,79 @@
-"""What a model has learned."""
+"""What a model has learned: its filters and its potentials, where it has any.
+
+What can be drawn is asked of the functional R_theta. A field of experts has `filters` and a `potential`, and so has a
+regularizer of the user that names its parameters alike. A rescaled one has the filters of its base.
+"""
+
+from typing import Any
 
 import torch
 from matplotlib.figure import Figure
 
+from app.assemble import load
 from app.settings.options import ConfigError
 from figures import filters, potentials
 from figures.style import PAPER, Look
-from regularizers import CHARBONNIER, MCP, Adaptive, FieldOfExperts, Regularizer, Rescaled, TotalVariation
+from regularizers import CHARBONNIER, MCP, Potential, Regularizer
+from regularizers.tv import TotalVariationFunctional
 
 
 def draw_filters(
-    regularizer: Regularizer, name: str, look: Look = PAPER, frequency: bool = False, common_range: bool = False
+    model: str,
+    noise_level: str | None = None,
+    frequency: bool = False,
+    common_range: bool = False,
+    look: Look = PAPER,
 ) -> Figure:
-    if isinstance(regularizer, Rescaled | Adaptive):
-        regularizer = regularizer.base.at(regularizer.noise_level)
-    if not isinstance(regularizer, FieldOfExperts):
-        raise ConfigError(f"{name} has no filters to draw (this figure is for foe, crr and wcrr)")
-    with torch.no_grad():
-        functional = regularizer.functional()
+    """Draw the filters of a model, at a noise level where it has many. Raises ConfigError where it has none."""
+    drawn = filters_of(_regularizer(model, noise_level), look, frequency, common_range)
+    if drawn is None:
+        raise ConfigError(f"{model} has no filters to draw (this figure is for foe, crr and wcrr)")
+    return drawn
+
+
+def draw_potentials(model: str, noise_level: str | None = None, look: Look = PAPER) -> Figure:
+    """Draw the potentials of a model, at a noise level where it has many. Raises ConfigError where it has none."""
+    drawn = potentials_of(_regularizer(model, noise_level), look)
+    if drawn is None:
+        raise ConfigError(f"{model} has no potentials to draw (this figure is for tv, foe, crr and wcrr)")
+    return drawn
+
+
+def filters_of(
+    regularizer: Regularizer, look: Look = PAPER, frequency: bool = False, common_range: bool = False
+) -> Figure | None:
+    """Draw filters, weights and smoothings, or return None where the regularizer has no filters."""
+    functional: Any = regularizer.frozen()
+    functional = getattr(functional, "base", functional)
+    if not all(hasattr(functional, name) for name in ("filters", "weights", "smoothings")):
+        return None
     return filters.draw(functional.filters, functional.weights, functional.smoothings, look, frequency, common_range)
 
 
-def draw_potentials(regularizer: Regularizer, name: str, look: Look = PAPER) -> Figure:
-    """phi_k(t; w_k, s_k) times the scale of the bank, up to where it has become straight. The potential of total
-    variation is that of `charbonnier`, of the length of the gradient. Where there are contrasts, phi for contrast 1."""
-    if isinstance(regularizer, Adaptive):
-        regularizer = regularizer.base.at(regularizer.noise_level)
-    if isinstance(regularizer, FieldOfExperts):
-        functional = regularizer.functional()
-        potential, scale = functional.potential, functional.scale
-    elif isinstance(regularizer, TotalVariation):
-        functional, potential, scale = regularizer.functional(), CHARBONNIER, 1.0
-    else:
-        raise ConfigError(f"{name} has no potentials to draw (this figure is for tv, foe, crr and wcrr)")
-    w, s = (p.detach().double().view(-1, 1, 1) for p in (functional.weights, functional.smoothings))
+def potentials_of(regularizer: Regularizer, look: Look = PAPER) -> Figure | None:
+    """Draw phi_k(t; w_k, s_k) times the scale of the bank, or return None where the regularizer has no potential.
+
+    t goes up to where phi has become straight. Where there are contrasts, phi is drawn for contrast 1.
+    """
+    functional: Any = regularizer.frozen()
+    potential, scale = _potential(functional), getattr(functional, "scale", 1.0)
+    if potential is None:
+        return None
+    w, s = (p.double().view(-1, 1, 1) for p in (functional.weights, functional.smoothings))
     end = 1.2 * float(w.max()) if potential is MCP else 4 * float(s.max())
     t = torch.linspace(-end, end, 801, dtype=torch.float64, device=w.device)
     every = t.repeat(len(w), 1, 1)
     values, slopes = potential.value(every, w, s), w * potential.influence(every, w, s)
-    values, slopes = ((scale * v[:, 0]).detach().cpu() for v in (values, slopes))
+    values, slopes = ((scale * v[:, 0]).cpu() for v in (values, slopes))
     return potentials.draw(t.cpu(), values, slopes, w.flatten().cpu(), look)
+
+
+def _potential(functional: object) -> Potential | None:
+    """Return the potential; that of total variation is `charbonnier` of the length of the gradient."""
+    if isinstance(functional, TotalVariationFunctional):
+        return CHARBONNIER
+    return getattr(functional, "potential", None)
+
+
+def _regularizer(model: str, noise_level: str | None) -> Regularizer:
+    return load(model, [f"problem.noise_level={noise_level}"] if noise_level else [])[0].regularizer

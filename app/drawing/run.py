@@ -3,24 +3,24 @@
 from pathlib import Path
 
 from app.drawing.comparison import draw_comparison
-from app.drawing.learned import draw_filters
+from app.drawing.learned import filters_of
 from app.drawing.runs import draw_curves
 from app.training.run import Run
 from datasets.image_sets import find_images
 from figures.style import save
-from regularizers import Adaptive, FieldOfExperts
 
 
 def draw_run(run: Run, data_root: Path) -> list[str]:
+    """Draw curves, filters where there are any, and a reconstruction into the run folder; return the files' names."""
     folder, regularizer = run.folder, run.model.regularizer
-    save(draw_curves([str(folder)]), folder / "curves.png")
-    names = ["model.safetensors", "curves.png"]
-    if isinstance(regularizer, FieldOfExperts | Adaptive):
-        save(draw_filters(regularizer, folder.name), folder / "filters.png")
-        names.append("filters.png")
     held_out = find_images(run.config.data.validation, data_root, run.config.data.color)
-    for suffix in ("png", "pdf"):
-        drawn = draw_comparison([str(folder)], str(held_out.paths[0]), 64, [], data_root)
-        save(drawn, folder / f"reconstruction.{suffix}")
-        names.append(f"reconstruction.{suffix}")
-    return names
+    drawn = {
+        "curves.png": draw_curves([str(folder)]),
+        "filters.png": filters_of(regularizer),
+        "reconstruction.png": draw_comparison([str(folder)], str(held_out.paths[0]), 64, [], data_root),
+    }
+    drawn["reconstruction.pdf"] = drawn["reconstruction.png"]
+    for name, figure in drawn.items():
+        if figure is not None:
+            save(figure, folder / name)
+    return ["model.safetensors", *(name for name, figure in drawn.items() if figure is not None)]

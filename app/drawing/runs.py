@@ -7,6 +7,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from app.drawing.arguments import split_label
 from app.drawing.sources import labelled
 from app.settings.options import Config
 from app.settings.toml import load
@@ -25,16 +26,20 @@ def draw_curves(
     log_x: bool = False,
     look: Look = PAPER,
 ) -> Figure:
+    """Draw the training curves of [LABEL=]RUN, one colour per group. Raises RunError and FigureError."""
     return curves.draw(groups(runs), x, quantities, log_x, look)
 
 
 def groups(runs: list[str]) -> Groups:
-    """[LABEL=]RUN -> columns by the name of their group."""
+    """Read [LABEL=]RUN as columns of metrics.csv, by the name of their group. Raises RunError."""
     return {name: [records.read(run / "metrics.csv") for run in found] for name, found in group_folders(runs).items()}
 
 
 def group_folders(runs: list[str]) -> dict[str, list[Path]]:
-    """[LABEL=]RUN -> folders by name; runs of one LABEL, or whose settings differ in the seed alone, are a group."""
+    """Sort [LABEL=]RUN into folders by name. Raises RunError for a folder that is no run.
+
+    Runs of one LABEL are a group, and so are runs without one whose settings differ in the seed alone.
+    """
     found: dict[str, list[Path]] = {}
     seen: Counter[tuple[Config, int]] = Counter()
     names: dict[tuple[Config, int], str] = {}  # settings but for the seed, and which of their repetitions -> group
@@ -42,7 +47,7 @@ def group_folders(runs: list[str]) -> dict[str, list[Path]]:
         folder = Path(source).expanduser()
         if not (folder / "metrics.csv").is_file():
             raise RunError(f"{folder} is not a run folder (no metrics.csv)")
-        if not given.startswith(f"{label}=") and (folder / "config.toml").is_file():
+        if not split_label(given)[0] and (folder / "config.toml").is_file():
             config = load(folder / "config.toml")
             kind = replace(config, run=replace(config.run, seed=0))
             seen[kind, config.run.seed] += 1
@@ -55,15 +60,25 @@ def _without_seed(name: str) -> str:
     return re.sub(r"[-_.]?seed[-_.=]?\d+$|[-_.]\d+$", "", name) or name
 
 
-def draw_parameters(run: Path, log_x: bool = False, look: Look = PAPER) -> Figure:
+def draw_parameters(run: str, log_x: bool = False, look: Look = PAPER) -> Figure:
+    """Draw how weights and smoothings evolved. Raises RunError without a history, FigureError without weights."""
+    drawn = parameters_of(Path(run), log_x, look)
+    if drawn is None:
+        raise FigureError(f"{run} learned no weights and smoothings: there is nothing to draw")
+    return drawn
+
+
+def parameters_of(run: Path, log_x: bool = False, look: Look = PAPER) -> Figure | None:
+    """Draw how weights and smoothings evolved, or return None where the history has none. Raises RunError."""
     past = history.read(run)
-    if "weights" not in past:
-        raise FigureError(f"{run} learned an amplitude and a contrast alone: there are no weights to draw")
+    if not {"weights", "smoothings"} <= past.keys():
+        return None
     return parameters.draw(past["steps"], past["weights"].flatten(1), past["smoothings"].flatten(1), log_x, look)
 
 
-def animate_filters(run: Path, look: Look = PAPER) -> Animation:
-    past = history.read(run)
+def animate_filters(run: str, look: Look = PAPER) -> Animation:
+    """Animate the filters of a run while it learned. Raises RunError without a history, FigureError without filters."""
+    past = history.read(Path(run))
     if "filters" not in past:
         raise FigureError(f"{run} has no filters to animate (this animation is for foe)")
     return animation.filters(past["steps"], past["filters"], past["weights"], past["smoothings"], look)

@@ -1,4 +1,4 @@
-"""The lower level at work on one image."""
+"""The lower level at work on one image: its solvers, gradient by gradient, and what it found."""
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from app import assemble
+from app.drawing.runs import animate_filters
 from app.drawing.sources import Measured, one_image
 from app.evaluation.simulation import simulation
 from app.lower import agd, lbfgs
@@ -26,7 +27,7 @@ TIGHTER = 1e-2  # accuracy of the reference in units of the solvers'
 
 @dataclass(frozen=True)
 class ObservedEnergy(Energy):
-    """h of one image that keeps every point at which its gradient was asked for."""
+    """The energy h of one image, which keeps every point at which its gradient was asked for."""
 
     path: list[tuple[Tensor, float]] = field(kw_only=True)  # x (1, C, H, W) and ||grad h(x)||
 
@@ -37,7 +38,7 @@ class ObservedEnergy(Energy):
 
 
 def observe(energy: Energy, solve: Solver, accuracy: float) -> list[tuple[Tensor, float]]:
-    """Points and certified bounds ||grad h|| / mu, gradient by gradient."""
+    """Return every point x (1, C, H, W) where `solve` asked for a gradient, with its bound ||grad h(x)|| / mu."""
     observed = ObservedEnergy(energy.operator, energy.functional, energy.y, energy.ridge, path=[])
     solve(observed, energy.start, accuracy)
     return [(x, size / energy.bounds[0]) for x, size in observed.path]
@@ -52,8 +53,12 @@ def draw_convergence(
     accuracy: float | None = None,
     look: Look = PAPER,
 ) -> Figure:
-    """The true error is the distance to a solution in float64 that is certified to be TIGHTER. Seven parameters: a
-    model, where its problem comes from, and the two choices of the figure."""
+    """Draw the certified bound and the true error of both solvers, gradient by gradient.
+
+    The true error is the distance to a solution in float64 that is certified to TIGHTER times the accuracy. The seven
+    parameters are a model, where its problem comes from, and the choices of the figure. Raises ConfigError for a wrong
+    accuracy or several images, FigureError where the reference cannot be certified.
+    """
     measured = one_image(model, images, only, settings, data_root)
     accuracy = accuracy or measured.config.lower.final_accuracy
     if accuracy <= 0:
@@ -69,6 +74,7 @@ def draw_convergence(
 
 
 def _minimiser(model: str, measured: Measured, settings: list[str], data_root: Path, accuracy: float) -> Tensor:
+    """Return the minimiser (1, C, H, W) in float64, certified to this accuracy."""
     regularizer, config = assemble.load(model, [*settings, "run.precision=float64"])
     if regularizer.regularizer.guide_at_level():
         raise ConfigError(f"{model} has a guide, which finds another energy in float64: no reference for this figure")
@@ -87,7 +93,10 @@ def draw_contrasts(
     only: list[str] | None = None,
     look: Look = PAPER,
 ) -> Figure:
-    """What was measured, what the guide made of it, the reconstruction, and the thresholds that the network chose."""
+    """Draw the measurement, the guide's result, the reconstruction, and the thresholds that the network chose.
+
+    Raises ConfigError where the model has no contrasts.
+    """
     measured = one_image(model, images, only, settings, data_root)
     reconstruct = measured.reconstruct
     energy = measured.energy
@@ -107,9 +116,23 @@ def animate_reconstruction(
     only: list[str] | None = None,
     look: Look = PAPER,
 ) -> Animation:
-    """Every point at which the model's solver asked for a gradient, up to the certified accuracy."""
+    """Animate every point where the model's solver asked for a gradient. Raises ConfigError for several images."""
     measured = one_image(model, images, only, settings, data_root)
     reconstruct = measured.reconstruct
     path = observe(measured.energy, reconstruct.solver, reconstruct.accuracy)
     iterates = [Iterate(x[0].cpu(), n, float(psnr(x, measured.clean)), bound) for n, (x, bound) in enumerate(path, 1)]
     return animation.reconstruction(measured.picture[0].cpu(), iterates, look)
+
+
+def animate(
+    source: str,
+    images: str | None,
+    settings: list[str],
+    data_root: Path,
+    only: list[str] | None = None,
+    look: Look = PAPER,
+) -> Animation:
+    """Animate a reconstruction of a model from the images, or without images the filters of a run while it learned."""
+    if images is None:
+        return animate_filters(source, look)
+    return animate_reconstruction(source, images, settings, data_root, only, look)

@@ -6,6 +6,7 @@ from pathlib import Path
 from torch import Tensor
 
 from app import assemble
+from app.drawing.arguments import split_label
 from app.evaluation.simulation import Simulation, simulation
 from app.lower.energy import Energy
 from app.settings.options import Config, ConfigError
@@ -13,10 +14,11 @@ from datasets.image_sets import find_images
 
 
 def labelled(sources: list[str]) -> list[tuple[str, str]]:
-    """LABEL=SOURCE, or SOURCE alone -> (label, source): its short name, or all of it where short names coincide."""
-    pairs = [source.partition("=") for source in sources]
-    given = [(label, source) if equals and "/" not in label else ("", whole)
-             for (label, equals, source), whole in zip(pairs, sources, strict=True)]  # fmt: skip
+    """Return (label, source) of every [LABEL=]SOURCE.
+
+    The label of a source without one is its short name, or all of it where short names coincide.
+    """
+    given = [split_label(source) for source in sources]
     short = [label or _short(source) for label, source in given]
     clear = [label or (name if short.count(name) == 1 else source)
              for (label, source), name in zip(given, short, strict=True)]  # fmt: skip
@@ -29,7 +31,10 @@ def _short(source: str) -> str:
 
 
 def chosen_images(images: str | None, only: list[str] | None, color: bool, data_root: Path) -> list[tuple[int, Path]]:
-    """(position in the set, file): the position decides on the noise, whatever else is drawn. Raises ConfigError."""
+    """Return (position in the set, file) of the images that are wanted. Raises ConfigError and ImageError.
+
+    The position decides on the noise, so that it does not depend on what else is drawn.
+    """
     if images is None:
         raise ConfigError("--images is missing: which images?")
     found = list(enumerate(find_images(images, data_root, color).paths))
@@ -42,7 +47,7 @@ def chosen_images(images: str | None, only: list[str] | None, color: bool, data_
 
 @dataclass(frozen=True)
 class Measured:
-    """One image, what was measured of it, and the reconstructor of the model that shall bring it back."""
+    """One clean image, its measurement y, and the reconstructor of the model."""
 
     config: Config
     reconstruct: Simulation
@@ -62,7 +67,7 @@ class Measured:
 
 
 def one_image(model: str, images: str | None, only: list[str] | None, settings: list[str], data_root: Path) -> Measured:
-    """Raises ConfigError where there are several."""
+    """Load a model and measure the one image that is wanted. Raises ConfigError where there are several."""
     regularizer, config = assemble.load(model, settings)
     chosen = chosen_images(images, only, config.data.color, data_root)
     if len(chosen) > 1:

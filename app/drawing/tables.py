@@ -13,7 +13,7 @@ from figures.table import Evaluated
 
 
 def evaluations(files: list[str]) -> dict[str, Evaluated]:
-    """[LABEL=]CSV -> what `evaluate --csv` wrote, by name."""
+    """Read what `evaluate --csv` wrote, by the label of the file. Raises ConfigError."""
     named = labelled(files)
     for label, _ in named:
         if sum(other == label for other, _ in named) > 1:
@@ -22,10 +22,13 @@ def evaluations(files: list[str]) -> dict[str, Evaluated]:
 
 
 def draw_tradeoff(files: list[str], x: str = "seconds", look: Look = PAPER) -> Figure:
+    """Draw PSNR against a cost of evaluations, [LABEL=]CSV. Raises ConfigError and FigureError."""
     return tradeoff.draw(evaluations(files), x, look)
 
 
-def write_table(files: list[str], metrics: tuple[str, ...], errors: bool, suffix: str) -> str:
-    """LaTeX for .tex, else Markdown."""
-    write = table.latex if suffix == ".tex" else table.markdown
+def write_table(
+    files: list[str], metrics: tuple[str, ...] = ("psnr", "ssim"), errors: bool = True, suffix: str = ".md"
+) -> str:
+    """Return a table of evaluations, [LABEL=]CSV: LaTeX for .tex, Markdown for .md. Raises ConfigError, FigureError."""
+    write = {".tex": table.latex, ".md": table.markdown}[suffix]
     return write(evaluations(files), metrics, errors)

@@ -1,0 +1,205 @@
+"""The kinds of figures: one record each says what it takes on the command line and which function draws it.
+
+A new kind is a function in figures/ that draws numbers, a function in app/drawing/ that finds them, and an entry here.
+The entry names that function as text, because nothing heavy is imported before the arguments are known to be right.
+The function takes the sources first (a list where there may be several) and, by their names, the options of its kind,
+`settings`, `look` and `suffix`, as far as it has such parameters. It returns a matplotlib Figure, an Animation or text.
+"""
+
+import argparse
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from app.drawing.arguments import Add, above_zero, either, names, option, place, positive, up_to_four
+
+# Names that have their home in figures/, which is heavy to import; a test holds both together.
+CURVES = ("loss", "psnr", "accuracy", "step_size", "iterations", "products")
+ABSCISSAE = ("step", "computations", "seconds")
+METRICS = ("psnr", "ssim", "error_bound", "iterations", "seconds")
+COSTS = ("seconds", "iterations")
+
+STILL = (".pdf", ".svg", ".png")
+FILES = "files of `evaluate --csv`"
+LOG_X = option("--log-x", action="store_true", help="logarithmic x-axis")
+NOISE_LEVEL = option(
+    "--noise-level", metavar="SIGMA",
+    help="of a model for many noise levels, at this one, such as 15/255 (default: problem.noise_level)",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kind:
+    """A kind of figure."""
+
+    name: str
+    about: str
+    source: str  # as the help shows it
+    source_is: str  # what it must be
+    many: bool = False  # sources
+    draw: str  # module:function
+    suffixes: tuple[str, ...] = STILL
+    style: str | None = "paper"  # the default of --style; None: text, which has no look
+    images: bool = False  # takes images, and what is measured of them
+    options: tuple[Add, ...] = ()
+
+    def function(self) -> Any:
+        """Return the function that draws this kind."""
+        module, _, name = self.draw.partition(":")
+        return getattr(import_module(module), name)
+
+
+TABLE = (
+    Kind(
+        name="comparison",
+        about="rows of images, columns of methods: clean, degraded, and every source",
+        source="[LABEL=]MODEL_OR_FOLDER", source_is="models, or folders of results named like the images", many=True,
+        draw="app.drawing.comparison:draw_comparison",
+        images=True,
+        options=(
+            either(
+                option(
+                    "--zooms", type=up_to_four, default=1, metavar="N",
+                    help="magnify the N regions where the methods' errors differ most, 0 to 4 (default: 1)",
+                ),
+                option(
+                    "--at", type=place, action="append", metavar="[IMAGE:]X,Y[,SIZE]",
+                    help="magnify the region with this upper left pixel instead, in all images or the one named "
+                    "(repeatable)",
+                ),
+            ),
+            option(
+                "--crop", type=positive, default=64, metavar="PIXELS",
+                help="side of the magnified regions (default: 64)",
+            ),
+            option("--errors", action="store_true", help="maps of |image - clean| on one colour scale"),
+        ),
+    ),
+    Kind(
+        name="filters",
+        about="learned filters, the largest contribution first",
+        source="MODEL", source_is="a field of experts",
+        draw="app.drawing.learned:draw_filters",
+        options=(
+            option("--frequency", action="store_true", help="with their frequency responses"),
+            option("--common-range", action="store_true", help="one colour range for all, with a colour bar"),
+            NOISE_LEVEL,
+        ),
+    ),
+    Kind(
+        name="potentials",
+        about="learned potentials and their influence functions",
+        source="MODEL", source_is="a model",
+        draw="app.drawing.learned:draw_potentials",
+        options=(NOISE_LEVEL,),
+    ),
+    Kind(
+        name="curves",
+        about="training curves; runs that differ in their seed alone, or share a LABEL, become one curve with a band",
+        source="[LABEL=]RUN", source_is="run folders", many=True,
+        draw="app.drawing.runs:draw_curves",
+        options=(
+            option("--x", choices=ABSCISSAE, default="computations", help="against what"),
+            LOG_X,
+            option(
+                "--panels", dest="quantities", type=names(CURVES), default=CURVES, metavar="NAME,...",
+                help=f"which of {', '.join(CURVES)}",
+            ),
+        ),
+    ),
+    Kind(
+        name="parameters",
+        about="how weights and smoothings evolved",
+        source="RUN", source_is="a run folder with a history",
+        draw="app.drawing.runs:draw_parameters",
+        options=(LOG_X,),
+    ),
+    Kind(
+        name="convergence",
+        about="certified bound and true error of both lower-level solvers on one image",
+        source="MODEL", source_is="a model",
+        draw="app.drawing.solves:draw_convergence",
+        images=True,
+        options=(
+            option(
+                "--accuracy", type=float, metavar="EPS",
+                help="where the solvers stop (default: lower.final_accuracy)",
+            ),
+        ),
+    ),
+    Kind(
+        name="contrasts",
+        about="one image as it was measured, after the guide and in the end, and where how much was taken for noise",
+        source="MODEL", source_is="an adaptive model",
+        draw="app.drawing.solves:draw_contrasts",
+        images=True,
+    ),
+    Kind(
+        name="tradeoff",
+        about="PSNR against cost per image",
+        source="[LABEL=]CSV", source_is=FILES, many=True,
+        draw="app.drawing.tables:draw_tradeoff",
+        options=(option("--x", choices=COSTS, default="seconds", help="which cost"),),
+    ),
+    Kind(
+        name="table",
+        about="means and standard errors of evaluations",
+        source="[LABEL=]CSV", source_is=FILES, many=True,
+        draw="app.drawing.tables:write_table",
+        suffixes=(".tex", ".md"),
+        style=None,
+        options=(
+            option(
+                "--metrics", type=names(METRICS), default=("psnr", "ssim"), metavar="NAME,...",
+                help=f"which of {', '.join(METRICS)} (default: psnr,ssim)",
+            ),
+            option("--no-errors", dest="errors", action="store_false", help="means only"),
+        ),
+    ),
+    Kind(
+        name="animation",
+        about="a reconstruction (with --images), or the filters of a run while it learned",
+        source="MODEL_OR_RUN", source_is="a model, or a run folder with a history",
+        draw="app.drawing.solves:animate",
+        suffixes=(".gif", ".png"),
+        style="talk",
+        images=True,
+        options=(option("--fps", type=above_zero, default=8.0, help="frames per second (default: 8)"),),
+    ),
+)  # fmt: skip
+KINDS = {kind.name: kind for kind in TABLE}
+
+
+def add_kinds(figure: argparse.ArgumentParser, data_root: Add, problem: Add) -> None:
+    """Add one subcommand per kind, each with the options that mean something to it."""
+    kinds = figure.add_subparsers(title="kinds", metavar="KIND", required=True, dest="kind")
+    for kind in TABLE:
+        sub = kinds.add_parser(kind.name, help=kind.about, description=kind.about)
+        sub.add_argument("sources", nargs="+" if kind.many else 1, metavar=kind.source, help=kind.source_is)
+        sub.add_argument("--out", type=Path, required=True, metavar="FILE", help=" or ".join(kind.suffixes))
+        if kind.style is not None:
+            _add_look(sub, kind.style)
+        if kind.images:
+            group = sub.add_argument_group("images and what is measured of them")
+            group.add_argument(
+                "--images", metavar="SET", help="clean images: SET, SET:SPLIT+SPLIT, a folder or an image"
+            )
+            group.add_argument(
+                "--only", action="append", metavar="NAME", help="only the image of this name (repeatable)"
+            )
+            data_root(group)
+            problem(group)
+        for add in kind.options:
+            add(sub)
+
+
+def _add_look(sub: argparse.ArgumentParser, style: str) -> None:
+    group = sub.add_argument_group("look")
+    group.add_argument(
+        "--style", choices=("paper", "talk", "web"), default=style,
+        help=f"text of 8, 18 or 9 pt and the widths that go with it (default: {style})",
+    )  # fmt: skip
+    group.add_argument("--width", default="double", metavar="WIDTH", help="single, double (default) or a number of cm")
+    group.add_argument("--dpi", type=positive, help="resolution of PNG and GIF (default: 300, 150 or 192 by style)")
+    group.add_argument("--latex-text", action="store_true", help="texts set by LaTeX, which must be installed")
