@@ -22,6 +22,7 @@ class DeepinvOperator:
     lambda_min: float
     symbol: Tensor | float = 1.0  # of A^T A, or of the circulant nearest to it, on the frequencies of rfft2
     diagonal: Tensor | float = 1.0  # of A^T A
+    norm_proven: bool = field(default=True, kw_only=True)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.physics.A(x)
