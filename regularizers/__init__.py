@@ -1,11 +1,12 @@
 """Learned regularizers with closed-form derivatives and proven curvature bounds."""
 
+from regularizers.autograd import AutogradFunctional
 from regularizers.foe.adaptive import Adaptive
 from regularizers.foe.filter_bank import BOUNDARIES, ImageTooSmallError
 from regularizers.foe.module import FieldOfExperts
 from regularizers.foe.potential import Potential
 from regularizers.foe.potentials import CHARBONNIER, HUBER, LOG, MCP, POTENTIALS, SPLINE, WEAK_SPLINE
-from regularizers.functional import Functional
+from regularizers.functional import Functional, RegularizerError
 from regularizers.icnn import InputConvexNetwork
 from regularizers.noise_levels import NoiseLevelError
 from regularizers.regularizer import Regularizer
@@ -22,6 +23,7 @@ __all__ = [
     "SPLINE",
     "WEAK_SPLINE",
     "Adaptive",
+    "AutogradFunctional",
     "FieldOfExperts",
     "Functional",
     "ImageTooSmallError",
@@ -29,6 +31,7 @@ __all__ = [
     "NoiseLevelError",
     "Potential",
     "Regularizer",
+    "RegularizerError",
     "Rescaled",
     "TotalVariation",
 ]

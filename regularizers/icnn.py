@@ -1,4 +1,4 @@
-"""Input-convex network of two layers (Amos, Xu, Kolter: ICML 2017, arXiv 1609.07152), convolutional.
+"""Input-convex network of two convolutional layers (Amos, Xu, Kolter: ICML 2017, arXiv 1609.07152):
 
     u_1 = W_1 x + b_1,   z_1 = phi(u_1),    u_2 = A z_1 + W_2 x + b_2,   z_2 = phi(u_2),
     R(x) = <w_1, z_1> + <w_2, z_2> - the same at x = 0,    phi(u; s) = (u + (u^2 + s^2)^(1/2)) / 2,
@@ -15,40 +15,47 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from regularizers.autograd import derivatives_at
 from regularizers.foe.filter_bank import analysis, autocorrelation, pad, pad_adjoint, spectral_bound, synthesis
 from regularizers.foe.initial_filters import dct_filters
+from regularizers.functional import RegularizerError
 from regularizers.regularizer import Regularizer
 
-HIDDEN = 3  # side of the filters A
+HIDDEN = 3  # side of the filters A, in pixels
 
 
 def _root(u: Tensor, s: Tensor) -> Tensor:  # (u^2 + s^2)^(1/2)
     return (u.square() + s.square()).sqrt()
 
 
-def phi(u: Tensor, s: Tensor) -> Tensor:
+def phi(u: Tensor, s: Tensor) -> Tensor:  # (B, K, H, W), (K, 1, 1) -> (B, K, H, W)
+    """Return phi(u; s)."""
     return (u + _root(u, s)) / 2
 
 
-def slope(u: Tensor, s: Tensor) -> Tensor:  # phi'
+def slope(u: Tensor, s: Tensor) -> Tensor:  # (B, K, H, W), (K, 1, 1) -> (B, K, H, W)
+    """Return phi'(u; s)."""
     return (1 + u / _root(u, s)) / 2
 
 
-def bend(u: Tensor, s: Tensor) -> Tensor:  # phi''
+def bend(u: Tensor, s: Tensor) -> Tensor:  # (B, K, H, W), (K, 1, 1) -> (B, K, H, W)
+    """Return phi''(u; s)."""
     return s.square() / (2 * _root(u, s).pow(3))
 
 
 def filtered(x: Tensor, filters: Tensor) -> Tensor:  # (B, C, H, W), (K, C, s, s) -> (B, K, H, W)
+    """Return the circular responses W x."""
     return analysis(pad(x, filters.shape[-1], "circular"), filters)
 
 
 def filtered_adjoint(u: Tensor, filters: Tensor) -> Tensor:  # (B, K, H, W), (K, C, s, s) -> (B, C, H, W)
+    """Return W^T u."""
     return pad_adjoint(synthesis(u, filters), filters.shape[-1], "circular")
 
 
 @dataclass(frozen=True)
 class _Pass:
-    """u and the derivatives p_2 = w_2 phi'(u_2), a = w_1 + A^T p_2 of R by z at one x, all (B, K, H, W)."""
+    """Holds u and the derivatives p_2 = w_2 phi'(u_2), a = w_1 + A^T p_2 of R by z at one x, all (B, K, H, W)."""
 
     u: tuple[Tensor, Tensor]
     p: Tensor
@@ -57,7 +64,7 @@ class _Pass:
 
 @dataclass(frozen=True)
 class InputConvexFunctional:
-    """R for given W_1 = first, W_2 = second (K, C, s, s), A = hidden (K, K, 3, 3), and w, s, b (2, K, 1, 1) by layer.
+    """R for fixed W_1 = first, W_2 = second (K, C, s, s), A = hidden (K, K, 3, 3), and w, s, b (2, K, 1, 1) by layer.
 
     dR/dx = W_1^T p_1 + W_2^T p_2 with p_1 = a phi'(u_1), and
 
@@ -76,7 +83,7 @@ class InputConvexFunctional:
         return self.first, self.second, self.hidden, self.weights, self.smoothings, self.shifts
 
     def value(self, x: Tensor) -> Tensor:  # (B, C, H, W) -> (B,)
-        """Summed as differences from the responses of 0, which are most of z_1 and z_2 in a smooth image."""
+        """Return R as a sum of differences from the responses of 0, which are most of z_1 and z_2 in a smooth image."""
         nothing = torch.zeros_like(x[:1])
         layers = zip(self.weights, self._layers(x), self._layers(nothing), self.smoothings, strict=True)
         return sum(((w * (phi(u, s) - phi(rest, s))).sum((1, 2, 3)) for w, u, rest, s in layers), x.new_zeros(len(x)))
@@ -87,7 +94,7 @@ class InputConvexFunctional:
             at.p, self.second
         )
 
-    def hessian(self, x: Tensor) -> Callable[[Tensor], Tensor]:
+    def hessian(self, x: Tensor) -> Callable[[Tensor], Tensor]:  # (B, C, H, W)
         slopes, bends = self._second_order(x)
 
         def product(v: Tensor) -> Tensor:
@@ -98,15 +105,16 @@ class InputConvexFunctional:
 
         return product
 
-    def mixed(self, x: Tensor, q: Tensor) -> tuple[Tensor, ...]:
-        """By autograd: once per hypergradient, and six kinds of parameters pass through both layers."""
-        return self._by_natural(lambda leaves: (leaves.gradient(x) * q).sum())
+    def mixed(self, x: Tensor, q: Tensor) -> tuple[Tensor, ...]:  # 2 x (B, C, H, W)
+        """Return d/d natural <dR/dx, q> by autograd: it is needed once per hypergradient, and closed forms for six
+        kinds of parameters would be long."""
+        return derivatives_at(self.natural, lambda leaves: (InputConvexFunctional(*leaves).gradient(x) * q).sum())
 
-    def slopes(self, x: Tensor) -> tuple[Tensor, ...]:
-        return self._by_natural(lambda leaves: leaves.value(x).sum())
+    def slopes(self, x: Tensor) -> tuple[Tensor, ...]:  # (B, C, H, W)
+        return derivatives_at(self.natural, lambda leaves: InputConvexFunctional(*leaves).value(x).sum())
 
-    def curvature_model(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The Hessian's, with phi'(u_1) in J replaced by its mean over the image: J is then a bank G."""
+    def curvature_model(self, x: Tensor) -> tuple[Tensor, Tensor]:  # (B, C, H, W)
+        """Return that of the Hessian, with phi'(u_1) in J replaced by its mean over the image: J is then a bank G."""
         slopes, bends = self._second_order(x)
         stencils, diagonals = [], []
         for inner, d_1, d_2 in zip(slopes.mean((2, 3)), *(b.split(1) for b in bends), strict=True):
@@ -121,7 +129,7 @@ class InputConvexFunctional:
         return self
 
     def curvature(self) -> tuple[float, float]:
-        """rho = 0, and with p_2 <= w_2 (A >= 0), a <= a' = w_1 + A^T w_2, phi' <= 1 and phi'' <= 1 / (2 s),
+        """Return rho = 0, and with p_2 <= w_2 (A >= 0), a <= a' = w_1 + A^T w_2, phi' <= 1 and phi'' <= 1 / (2 s),
 
             L = ||W_1^T diag(a' / (2 s_1)) W_1|| + (||D W_2|| + ||D A|| ||W_1||)^2,   D^2 = diag(w_2 / (2 s_2)).
 
@@ -149,39 +157,41 @@ class InputConvexFunctional:
         return _Pass(u, p, self.weights[0] + filtered_adjoint(p, self.hidden))
 
     def _second_order(self, x: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """phi'(u_1), and what the second derivatives of both layers count: a phi''(u_1), w_2 phi''(u_2)."""
+        """Return phi'(u_1), and the factors a phi''(u_1), w_2 phi''(u_2) of the second derivatives of both layers."""
         at, s = self._pass(x), self.smoothings
         return slope(at.u[0], s[0]), (at.a * bend(at.u[0], s[0]), self.weights[1] * bend(at.u[1], s[1]))
 
     def _composed(self, slopes: Tensor) -> Tensor:  # (K,) -> (K, C, s + 2, s + 2)
-        """G = A diag(slopes) W_1 + W_2."""
+        """Return the bank G = A diag(slopes) W_1 + W_2."""
         scaled = (slopes[:, None, None, None] * self.first).transpose(0, 1)
         through = F.conv_transpose2d(scaled, self.hidden.transpose(0, 1)).transpose(0, 1)
         return through + F.pad(self.second, (HIDDEN // 2,) * 4)
 
-    def _by_natural(self, function: Callable[["InputConvexFunctional"], Tensor]) -> tuple[Tensor, ...]:
-        with torch.enable_grad():
-            leaves = tuple(t.detach().requires_grad_() for t in self.natural)
-            return torch.autograd.grad(function(InputConvexFunctional(*leaves)), leaves)
-
 
 class InputConvexNetwork(Regularizer):
-    """Learned filters of mean zero (W_1 with unit norm), weights, smoothings, and biases b = s times the shifts.
+    """Network of learned filters of mean zero (W_1 with unit norm), weights, smoothings, and biases b = s times shifts.
 
     It starts as a field of experts with charbonnier potentials of half the weight, since u_1 sums up to 0 over the
     image and phi(u) to half of (u^2 + s^2)^(1/2), with a second layer whose weights are the share SHARE of it.
 
-    channels: 1 or 3.  filters: K, of each layer.  filter_size: s, odd.  weight, smoothing: initial w_1 and s.
+    channels: 1 or 3.  filters: K, of each layer.  filter_size: s, odd, in pixels.  weight, smoothing: initial w_1 and
+    s. Raises RegularizerError for an even filter size.
     """
 
     SHARE = 0.1
 
     def __init__(
-        self, channels: int, filters: int, filter_size: int, weight: float = 0.01, smoothing: float = 0.01
+        self,
+        channels: int = 1,
+        filters: int = 32,
+        filter_size: int = 7,
+        *,
+        weight: float = 0.01,
+        smoothing: float = 0.01,
     ) -> None:
         super().__init__()
         if filter_size % 2 == 0 or filter_size < 3:
-            raise ValueError(f"filter_size must be odd and at least 3, not {filter_size}")
+            raise RegularizerError(f"filter_size must be odd and at least 3, not {filter_size}")
         self.raw_filters = nn.Parameter(dct_filters(channels, filters, filter_size))
         self.raw_skips = nn.Parameter(dct_filters(channels, filters, filter_size))
         self.log_hidden = nn.Parameter(torch.full((filters, filters, HIDDEN, HIDDEN), 1 / (filters * HIDDEN**2)).log())

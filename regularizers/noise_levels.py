@@ -5,8 +5,8 @@
 between nodes sigma_0 = LOWEST, ..., sigma_{N-1} = HIGHEST in geometric progression. What is learned are the values p_n
 at the nodes, (N, ...) where p is (...). Of a weight, p is the logarithm: between two nodes it is a power of sigma.
 
-There is no value beyond the end nodes. What would be extrapolated there has never met data, and keeping the last value
-would reconstruct too smoothly below LOWEST and too roughly above HIGHEST without saying so: it is refused.
+There is no value beyond the end nodes: other noise levels are refused. Extrapolated values would never have met data,
+and those of the end nodes would reconstruct too smoothly below LOWEST and too roughly above HIGHEST without a word.
 """
 
 import math
@@ -14,15 +14,17 @@ import math
 import torch
 from torch import Tensor
 
+from regularizers.functional import RegularizerError
+
 LOWEST, REFERENCE, HIGHEST = 5 / 255, 25 / 255, 50 / 255
 
 
-class NoiseLevelError(ValueError):
-    """A noise level for which nothing was learned."""
+class NoiseLevelError(RegularizerError):
+    """Says that nothing was learned for a noise level."""
 
 
 def require_known(noise_level: float) -> None:
-    """Raises NoiseLevelError outside [LOWEST, HIGHEST]."""
+    """Check that a noise level (of pixels in [0, 1]) is known. Raises NoiseLevelError outside [LOWEST, HIGHEST]."""
     if not LOWEST <= noise_level <= HIGHEST:
         raise NoiseLevelError(
             f"this regularizer knows noise levels from {255 * LOWEST:g}/255 to {255 * HIGHEST:g}/255, "
@@ -30,22 +32,25 @@ def require_known(noise_level: float) -> None:
         )
 
 
-def spread(p: Tensor, count: int, exponent: float = 1.0) -> Tensor:  # (...) -> (count, ...)
-    """Initial values at the nodes: p at REFERENCE, growing by `exponent` per unit of log sigma; p itself for count = 0.
+def initial_at_nodes(p: Tensor, count: int, exponent: float = 1.0) -> Tensor:  # (...) -> (count, ...)
+    """Return initial values at the nodes: p at REFERENCE, plus `exponent` per unit of log sigma; for count = 0 only p.
 
-    For the logarithm of a weight or smoothing, 1 makes it proportional to sigma. Of untrained fields of experts and of
-    total variation, the best common weight was so at 15, 25 and 50 / 255 (within the factor 2 of a search on the
-    photographs of `builtin:train`), and nearly so at 5 / 255.
+    For the logarithm of a weight or smoothing, the exponent 1 makes it proportional to sigma. In a search by factors of
+    2 on the photographs of `builtin:train`, the best common weight of untrained fields of experts and of total
+    variation was proportional to sigma at 15, 25 and 50 / 255, and nearly so at 5 / 255.
+
+    Raises RegularizerError for one node, between which and others nothing could be interpolated.
     """
     if count == 0:
         return p
     if count < 2:
-        raise ValueError(f"noise_nodes must be 0 or at least 2, not {count}")
+        raise RegularizerError(f"noise_nodes must be 0 or at least 2, not {count}")
     logarithms = torch.linspace(math.log(LOWEST / REFERENCE), math.log(HIGHEST / REFERENCE), count)
     return p + exponent * logarithms.to(p).view(-1, *[1] * p.ndim)
 
 
 def interpolate(values: Tensor, noise_level: float) -> Tensor:  # (N, ...) -> (...)
+    """Return p at this noise level from its values at the nodes."""
     last = len(values) - 1
     place = last * math.log(noise_level / LOWEST) / math.log(HIGHEST / LOWEST)
     n = min(int(place), last - 1)

@@ -23,7 +23,7 @@ from regularizers.regularizer import Regularizer
 
 @dataclass(frozen=True)
 class RescaledFunctional:
-    """F for a fixed R."""
+    """F for a fixed R, differentiable in a and c."""
 
     base: Functional  # R
     amplitude: Tensor  # a, a scalar
@@ -39,22 +39,22 @@ class RescaledFunctional:
     def gradient(self, x: Tensor) -> Tensor:  # (B, C, H, W) -> (B, C, H, W)
         return self.amplitude / self.contrast * self.base.gradient(self.contrast * x)
 
-    def hessian(self, x: Tensor) -> Callable[[Tensor], Tensor]:
+    def hessian(self, x: Tensor) -> Callable[[Tensor], Tensor]:  # (B, C, H, W)
         product = self.base.hessian(self.contrast * x)
         return lambda v: self.amplitude * product(v)
 
-    def curvature_model(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        stencil, diagonal = self.base.curvature_model(self.contrast * x)
-        return self.amplitude * stencil, self.amplitude * diagonal
+    def curvature_model(self, x: Tensor) -> tuple[Tensor, Tensor] | None:  # (B, C, H, W)
+        model = self.base.curvature_model(self.contrast * x)
+        return None if model is None else (self.amplitude * model[0], self.amplitude * model[1])
 
-    def mixed(self, x: Tensor, q: Tensor) -> tuple[Tensor, ...]:
-        """<R'(c x), q> / c and (a / c) <R''(c x) x, q> - (a / c^2) <R'(c x), q>."""
+    def mixed(self, x: Tensor, q: Tensor) -> tuple[Tensor, ...]:  # 2 x (B, C, H, W) -> 2 x []
+        """Return <R'(c x), q> / c and (a / c) <R''(c x) x, q> - (a / c^2) <R'(c x), q>."""
         a, c = self.natural
         slope, bend = (self.base.gradient(c * x) * q).sum(), (self.base.hessian(c * x)(x) * q).sum()
         return slope / c, a / c * (bend - slope / c)
 
-    def slopes(self, x: Tensor) -> tuple[Tensor, ...]:
-        """R(c x) / c^2 and (a / c^2) <R'(c x), x> - 2 (a / c^3) R(c x)."""
+    def slopes(self, x: Tensor) -> tuple[Tensor, ...]:  # (B, C, H, W) -> 2 x []
+        """Return R(c x) / c^2 and (a / c^2) <R'(c x), x> - 2 (a / c^3) R(c x)."""
         a, c = self.natural
         value, slope = self.base.value(c * x).sum(), (self.base.gradient(c * x) * x).sum()
         return value / c.square(), a / c.square() * (slope - 2 * value / c)
@@ -68,7 +68,7 @@ class RescaledFunctional:
 
 
 class Rescaled(Regularizer):
-    """theta = (log a, log c). The tensors of `base` are part of the state, but nothing to learn."""
+    """F with theta = (log a, log c). The tensors of `base` are part of the state, but they are not learned."""
 
     def __init__(self, base: Regularizer) -> None:
         super().__init__(base.noise_nodes)
@@ -79,12 +79,16 @@ class Rescaled(Regularizer):
     def named_parameters(
         self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
     ) -> Iterator[tuple[str, nn.Parameter]]:
-        """Without those of `base`."""
+        """Yield those of F alone, without those of `base`."""
         return super().named_parameters(prefix, False, remove_duplicate)
+
+    @property
+    def has_sensitivity(self) -> bool:  # type: ignore[override]
+        return self.base.has_sensitivity
 
     @torch.no_grad()
     def amplify(self, factor: float) -> None:
-        """a <- factor a."""
+        """Multiply F by a factor: a <- factor a."""
         self.log_amplitude += math.log(factor)
 
     def functional(self) -> RescaledFunctional:
@@ -93,13 +97,17 @@ class Rescaled(Regularizer):
         )
 
     @torch.no_grad()
-    def sensitivity(self, x: Tensor, q: Tensor, radius: Tensor) -> Sensitivity:
-        """The rows of J are F'(x) and F''(x) x - F'(x). With d = x' - x, ||d|| <= r, M >= ||F''|| everywhere, and
+    def sensitivity(self, x: Tensor, q: Tensor, radius: Tensor) -> Sensitivity:  # 2 x (B, C, H, W), (B,)
+        """Bound the changes of J and the Hessian by those of the base.
+
+        The rows of J are F'(x) and F''(x) x - F'(x). With d = x' - x, ||d|| <= r, M >= ||F''|| everywhere, and
         D(v) >= ||(F''(x') - F''(x)) v|| from that of R'' within c r of c x,
 
             ||F'(x')|| <= ||F'(x)|| + M r,    ||F''(x') x'|| <= ||F''(x) x|| + D(x) + M r,
             |<F'(x') - F'(x), q>| <= r (||F''(x) q|| + D(q)),
             |<F''(x') x' - F''(x) x, q>| <= (||x|| + r) D(q) + r ||F''(x) q||.
+
+        Raises RegularizerError where that of the base is not known.
         """
         f, base = self.functional(), self.base.at(self.noise_level)
         a, c = f.natural

@@ -100,7 +100,7 @@ def regularizers(channels: int) -> dict[str, Regularizer]:
         weight, smoothing = (0.05, 0.4) if potential is LOG else (0.6, 0.2)
         for boundary in ("valid", "circular", "reflect"):
             made[f"foe {potential.name} {boundary}"] = FieldOfExperts(
-                channels, 5, 3, potential, boundary, weak_convexity=0.8, weight=weight, smoothing=smoothing
+                channels, 5, 3, potential, boundary=boundary, weak_convexity=0.8, weight=weight, smoothing=smoothing
             )
     # Convex and weakly convex ridge regularizers: composed filters of 5 x 5, learned potentials, shared or not.
     for name, potential, boundary, shared in (
@@ -109,10 +109,15 @@ def regularizers(channels: int) -> dict[str, Regularizer]:
         ("wcrr circular", WEAK_SPLINE, "circular", True),
         ("wcrr valid", WEAK_SPLINE, "valid", False),
     ):
-        made[name] = FieldOfExperts(channels, 4, 3, potential, boundary, 0.8, 0.6, 0.2, (2,), shared)
-    made["tv isotropic at one of many noise levels"] = TotalVariation(channels, True, 0.2, 0.3, noise_nodes=4).at(0.11)
+        made[name] = FieldOfExperts(
+            channels, 4, 3, potential, boundary=boundary, weak_convexity=0.8, weight=0.6, smoothing=0.2,
+            hidden_channels=(2,), shared_potential=shared,
+        )  # fmt: skip
+    made["tv isotropic at one of many noise levels"] = TotalVariation(
+        channels, weight=0.2, smoothing=0.3, noise_nodes=4
+    ).at(0.11)
     made["foe charbonnier valid at one of many noise levels"] = FieldOfExperts(
-        channels, 5, 3, CHARBONNIER, "valid", weight=0.6, smoothing=0.2, noise_nodes=3
+        channels, 5, 3, CHARBONNIER, boundary="valid", weight=0.6, smoothing=0.2, noise_nodes=3
     ).at(0.08)
     made["icnn"] = InputConvexNetwork(channels, 4, 3, weight=0.3, smoothing=0.2)
     made = {name: perturbed(r) for name, r in made.items()}

@@ -20,7 +20,7 @@ from app.models.model import load_model
 from app.problem.losses import SquaredError
 from app.problem.operators import denoising
 from app.upper.hypergradient import hypergradient
-from regularizers import CHARBONNIER, MCP, WEAK_SPLINE, Adaptive, FieldOfExperts
+from regularizers import CHARBONNIER, MCP, WEAK_SPLINE, Adaptive, AutogradFunctional, FieldOfExperts
 from regularizers.foe.adaptive import LARGEST
 from tests.problems import Identity, dense, perturbed
 from tests.test_cli import refused
@@ -32,8 +32,10 @@ cases = pytest.mark.parametrize(("potential", "boundary", "channels"), CASES)
 
 def adaptive(potential, boundary: str, channels: int, batch: int = 2) -> Adaptive:
     """Given a random image, with contrasts on both sides of 1."""
-    base = perturbed(FieldOfExperts(channels, 4, 3, potential, boundary, 0.8, weight=0.6, smoothing=0.2))
-    r = perturbed(Adaptive(base, 5).double(), 1).given(0.1 * images(batch, channels, seed=3))
+    base = perturbed(
+        FieldOfExperts(channels, 4, 3, potential, boundary=boundary, weak_convexity=0.8, weight=0.6, smoothing=0.2)
+    )
+    r = perturbed(Adaptive(base, 5).double(), 1).conditioned_on(0.1 * images(batch, channels, seed=3))
     contrasts = r.frozen().contrasts
     assert contrasts.min() < 0.9 < 1.1 < contrasts.max()
     return r
@@ -46,17 +48,12 @@ def images(batch: int, channels: int, seed: int = 1) -> torch.Tensor:
 
 @cases
 def test_closed_forms_are_derivatives(potential, boundary, channels):
-    r, q = adaptive(potential, boundary, channels), images(2, channels, seed=2)
-    parameters = tuple(r.parameters())
-    x = images(2, channels).requires_grad_()
-    value = r.fn(x).sum()
-    (g,) = torch.autograd.grad(value, x, create_graph=True)
-    f, at = r.frozen(), x.detach()
-    torch.testing.assert_close(f.gradient(at), g)
-    torch.testing.assert_close(f.hessian(at)(q), torch.autograd.grad((g * q).sum(), x, retain_graph=True)[0])
-    for mine, by in ((r.mixed(at, q), (g * q).sum()), (r.slopes(at), value)):
-        for a, b in zip(mine, torch.autograd.grad(by, parameters, retain_graph=True), strict=True):
-            torch.testing.assert_close(a, b)
+    r, x, q = adaptive(potential, boundary, channels), images(2, channels), images(2, channels, seed=2)
+    f, reference = r.frozen(), AutogradFunctional.of(r)
+    torch.testing.assert_close(f.gradient(x), reference.gradient(x).detach())
+    torch.testing.assert_close(f.hessian(x)(q), reference.hessian(x)(q))
+    for a, b in zip((*r.mixed(x, q), *r.slopes(x)), (*reference.mixed(x, q), *reference.slopes(x)), strict=True):
+        torch.testing.assert_close(a, b)
 
 
 @cases
@@ -76,9 +73,9 @@ def test_contrasts_of_one_are_the_base_and_those_of_c_are_rescaled():
     f, x = adaptive(MCP, "circular", 1).base.frozen(), images(2, 1)
     c = replace(f, contrasts=torch.full((2, 4, 8, 8), 1.7, dtype=torch.float64))
     torch.testing.assert_close(c.value(x), f.value(1.7 * x) / 1.7**2)
-    untrained = Adaptive(adaptive(MCP, "circular", 1).base, 5).double().given(x)
+    untrained = Adaptive(adaptive(MCP, "circular", 1).base, 5).double().conditioned_on(x)
     torch.testing.assert_close(untrained.grad(x), f.gradient(x))
-    extreme = adaptive(MCP, "circular", 1).given(1e9 * x).frozen().contrasts
+    extreme = adaptive(MCP, "circular", 1).conditioned_on(1e9 * x).frozen().contrasts
     assert extreme.min() * (1 + 1e-12) >= 1 / LARGEST
     assert extreme.max() <= LARGEST * (1 + 1e-12)
 
@@ -96,7 +93,7 @@ def test_an_image_has_its_own_contrasts_wherever_it_is_in_a_batch():
     r, y = adaptive(MCP, "circular", 1), images(2, 1)
     energy, second = Energy(Identity(), r.frozen(), y), torch.tensor([1])
     torch.testing.assert_close(energy.take(second).gradient(y[1:]), energy.gradient(y)[1:])
-    alone = r.given(0.1 * images(2, 1, seed=3)[1:]).frozen()
+    alone = r.conditioned_on(0.1 * images(2, 1, seed=3)[1:]).frozen()
     torch.testing.assert_close(lbfgs.solve(Energy(Identity(), alone, y[1:]), y[1:], 1e-8).x,
                                lbfgs.solve(energy, y, 1e-8).x[1:], atol=1e-7, rtol=0)  # fmt: skip
 

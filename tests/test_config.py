@@ -64,7 +64,7 @@ def test_mistakes_are_named(assignment, message):
 def test_the_defaults_and_choices_are_those_of_the_regularizers():
     for constructor in (TotalVariation, FieldOfExperts):
         for name, parameter in inspect.signature(constructor).parameters.items():
-            if parameter.default is not parameter.empty and name != "hidden":  # none for foe, some for crr and wcrr
+            if name not in ("channels", "hidden_channels"):  # grey or colour; none for foe, some for crr and wcrr
                 assert getattr(RegularizerOptions(), name) == parameter.default
     hints = get_type_hints(RegularizerOptions)
     assert set(get_args(hints["potential"])) == set(POTENTIALS)

@@ -71,7 +71,7 @@ def in_double(functional, *images, monkeypatch) -> list[torch.Tensor]:
 
 def in_triton(functional, x, v, monkeypatch) -> list[torch.Tensor]:
     with monkeypatch.context() as patch:
-        patch.setattr("regularizers.foe.functional.fastest", lambda *_: cuda.kernel(functional.potential.name))
+        patch.setattr("regularizers.foe.functional.fastest", lambda *_: cuda.compiled_kernel(functional.potential.name))
         return everything(functional, x, v)
 
 
@@ -107,7 +107,7 @@ def test_contrasts_are_those_of_the_response(case, monkeypatch):
 @pytest.mark.parametrize("potential", ["charbonnier", "mcp", "log"])
 def test_the_summary_is_of_absolute_curvatures(potential):
     functional, x, _ = problem(potential, "valid", 1, 5, 3, (2, 11, 4), torch.float64)
-    assert_same(cuda.kernel(potential).summary(functional, x), summary_in_torch(functional, x), x.dtype)
+    assert_same(cuda.compiled_kernel(potential).summary(functional, x), summary_in_torch(functional, x), x.dtype)
 
 
 @executed
@@ -181,12 +181,12 @@ def test_the_kernels_compile_for_hopper(name, real, constants, monkeypatch, tmp_
 
 def test_without_triton_there_is_one_warning(monkeypatch):
     monkeypatch.setattr(cuda, "UNUSABLE", "No module named 'triton'")
-    cuda.kernel.cache_clear()
+    cuda.compiled_kernel.cache_clear()
     try:
         with pytest.warns(RuntimeWarning, match=r"no Triton.*: No module named 'triton'"):
-            assert cuda.kernel("huber") is None
+            assert cuda.compiled_kernel("huber") is None
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            assert cuda.kernel("huber") is None
+            assert cuda.compiled_kernel("huber") is None
     finally:
-        cuda.kernel.cache_clear()
+        cuda.compiled_kernel.cache_clear()

@@ -23,7 +23,7 @@ def test_without_its_second_layer_it_starts_as_half_a_field_of_experts(channels)
     network = InputConvexNetwork(channels, 6, 3, weight=0.3, smoothing=0.2)
     with torch.no_grad():
         network.log_weights[1] = -torch.inf
-    experts = FieldOfExperts(channels, 6, 3, CHARBONNIER, "circular", weight=0.15, smoothing=0.2)
+    experts = FieldOfExperts(channels, 6, 3, CHARBONNIER, boundary="circular", weight=0.15, smoothing=0.2)
     torch.testing.assert_close(network.fn(images(channels)), experts.fn(images(channels)))
     torch.testing.assert_close(network.grad(images(channels)), experts.grad(images(channels)))
 

@@ -11,11 +11,11 @@ from regularizers.foe.compiled import choice, cpu
 from regularizers.foe.functional import FieldOfExpertsFunctional
 from tests.problems import perturbed
 
-needs_compiler = pytest.mark.skipif(cpu.kernel(torch.float32, 3, "huber") is None, reason="no C++ compiler")
+needs_compiler = pytest.mark.skipif(cpu.compiled_kernel(torch.float32, 3, "huber") is None, reason="no C++ compiler")
 
 
 def field(channels: int, filters: int, size: int, potential: str, boundary: str, dtype) -> FieldOfExpertsFunctional:
-    r = FieldOfExperts(channels, filters, size, POTENTIALS[potential], boundary, weight=0.6, smoothing=0.2)
+    r = FieldOfExperts(channels, filters, size, potential, boundary=boundary, weight=0.6, smoothing=0.2)
     return perturbed(r.to(dtype)).frozen()
 
 
@@ -104,7 +104,7 @@ def test_without_a_compiler_there_is_one_warning_and_the_same_result(monkeypatch
     expected = everything(functional, x, v)
     monkeypatch.setenv("CXX", str(tmp_path / "no-compiler"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    cpu.kernel.cache_clear()
+    cpu.compiled_kernel.cache_clear()
     try:
         with pytest.warns(RuntimeWarning, match=r"no compiled kernel.*no-compiler failed: no such program"):
             result = everything(functional, x, v)
@@ -112,7 +112,7 @@ def test_without_a_compiler_there_is_one_warning_and_the_same_result(monkeypatch
             warnings.simplefilter("error")
             everything(functional, x, v)
     finally:
-        cpu.kernel.cache_clear()
+        cpu.compiled_kernel.cache_clear()
     for a, b in zip(result, expected, strict=True):
         torch.testing.assert_close(a, b)
 
@@ -123,18 +123,18 @@ def test_a_compiler_that_fails_is_quoted(monkeypatch, tmp_path):
     compiler.chmod(0o755)
     monkeypatch.setenv("CXX", str(compiler))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    cpu.kernel.cache_clear()
+    cpu.compiled_kernel.cache_clear()
     try:
         with pytest.warns(RuntimeWarning, match="broken failed: unknown option"):
-            assert cpu.kernel(torch.float32, 3, "huber") is None
+            assert cpu.compiled_kernel(torch.float32, 3, "huber") is None
     finally:
-        cpu.kernel.cache_clear()
+        cpu.compiled_kernel.cache_clear()
     assert not list(tmp_path.rglob("*.so"))
 
 
 def test_what_is_to_be_differentiated_is_left_to_torch():
-    r = FieldOfExperts(1, 4, 3, POTENTIALS["huber"])
+    r = FieldOfExperts(1, 4, 3, "huber")
     x = torch.randn(1, 1, 9, 9, requires_grad=True)
-    assert r.functional()._kernel(x) is None
+    assert r.functional()._compiled(x) is None
     with torch.no_grad():
-        assert (r.functional()._kernel(x) is None) == (choice.fastest(x, 3, "huber") is None)
+        assert (r.functional()._compiled(x) is None) == (choice.fastest(x, 3, "huber") is None)

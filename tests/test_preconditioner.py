@@ -47,7 +47,7 @@ def test_it_is_symmetric_and_positive_definite(name, task, channels):
 def test_it_is_the_inverse_of_a_circulant_hessian(task, channels):
     """The curvature of Huber's function is constant inside; with circular filters the Hessian is a circulant."""
     operator = OPERATORS[task]()(torch.Size((channels, 10, 9)), (0,))
-    functional = FieldOfExperts(channels, 5, 3, HUBER, "circular", weight=1.0, smoothing=100.0).frozen()
+    functional = FieldOfExperts(channels, 5, 3, HUBER, boundary="circular", weight=1.0, smoothing=100.0).frozen()
     v = torch.randn(1, channels, 10, 9)
     e = Energy(operator, functional, v, 0.1)
     torch.testing.assert_close(preconditioner(e, v)(e.hessian(v)(v)), v)
@@ -56,7 +56,7 @@ def test_it_is_the_inverse_of_a_circulant_hessian(task, channels):
 def test_conjugate_gradients_need_far_fewer_products_with_it():
     clean = torch.from_numpy(camera()[100:164, 200:264] / 255.0)[None, None]
     operator = deblurring(gaussian_kernel(9, 1.5), CPU, torch.float64)(clean.shape[1:], (0,))
-    functional = FieldOfExperts(1, 8, 3, CHARBONNIER, "circular", weight=3e-4, smoothing=3e-3).frozen()
+    functional = FieldOfExperts(1, 8, 3, CHARBONNIER, boundary="circular", weight=3e-4, smoothing=3e-3).frozen()
     e, b = Energy(operator, functional, clean, 1e-3), torch.randn_like(clean)
     tolerance = 1e-6 * norm(b)
     plain = conjugate_gradient(e.hessian(clean), b, tolerance)
@@ -73,7 +73,7 @@ def test_it_is_definite_where_float32_loses_what_the_regularizer_hardly_sees(cha
     """The mean, and colours where all filters see luminance alone, weighted 10^9 times the data: what rounding leaves
     of the symbol of R, which is zero there, is larger than the data's, and negative or not."""
     random = torch.Generator().manual_seed(seed)
-    regularizer = FieldOfExperts(channels, 4, 3, HUBER, "circular", weight=1e9, smoothing=1.0).float()
+    regularizer = FieldOfExperts(channels, 4, 3, HUBER, boundary="circular", weight=1e9, smoothing=1.0).float()
     with torch.no_grad():
         regularizer.raw_filters.copy_(torch.randn(4, 1, 3, 3, generator=random))
     x = torch.rand(2, channels, 12, 12, dtype=torch.float32, generator=random)

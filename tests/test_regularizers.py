@@ -1,13 +1,17 @@
 """Closed forms against autograd, bounds against dense Hessians, properties every regularizer must have."""
 
+import copy
+import pickle
+
 import pytest
 import torch
+from torch import nn
 
-from regularizers import FieldOfExperts, TotalVariation
+from regularizers import AutogradFunctional, FieldOfExperts, Regularizer, RegularizerError, TotalVariation
 from regularizers.foe.potentials import CHARBONNIER, MCP, POTENTIALS
 from regularizers.foe.spline import KNOTS, LearnedPotential
 from regularizers.tv import differences, differences_adjoint
-from tests.problems import NAMES, dense, perturbed, regularizers
+from tests.problems import NAMES, dense, perturbed, regularizers, rescaled
 
 pytestmark = pytest.mark.usefixtures("double")
 
@@ -19,37 +23,13 @@ def images(batch: int, channels: int, size: int = 8, seed: int = 1) -> torch.Ten
 
 
 @pytest.mark.parametrize(("name", "channels"), CASES)
-def test_gradient_is_the_derivative_of_the_value(name, channels):
-    r = regularizers(channels)[name]
-    x = images(2, channels).requires_grad_()
-    (expected,) = torch.autograd.grad(r.fn(x).sum(), x)
-    torch.testing.assert_close(r.grad(x.detach()), expected)
-
-
-@pytest.mark.parametrize(("name", "channels"), CASES)
-def test_hessian_is_the_derivative_of_the_gradient(name, channels):
-    r, v = regularizers(channels)[name], images(2, channels, seed=2)
-    x = images(2, channels).requires_grad_()
-    (g,) = torch.autograd.grad(r.fn(x).sum(), x, create_graph=True)
-    (expected,) = torch.autograd.grad((g * v).sum(), x)
-    torch.testing.assert_close(r.frozen().hessian(x.detach())(v), expected)
-
-
-@pytest.mark.parametrize(("name", "channels"), CASES)
-def test_mixed_is_the_parameter_derivative_of_the_directional_derivative(name, channels):
-    r, q = regularizers(channels)[name], images(2, channels, seed=2)
-    x = images(2, channels).requires_grad_()
-    (g,) = torch.autograd.grad(r.fn(x).sum(), x, create_graph=True)
-    expected = torch.autograd.grad((g * q).sum(), tuple(r.parameters()))
-    for a, b in zip(r.mixed(x.detach(), q), expected, strict=True):
-        torch.testing.assert_close(a, b)
-
-
-@pytest.mark.parametrize(("name", "channels"), CASES)
-def test_slopes_are_the_parameter_derivatives_of_the_value(name, channels):
-    r, x = regularizers(channels)[name], images(2, channels)
-    expected = torch.autograd.grad(r.fn(x).sum(), tuple(r.parameters()))
-    for a, b in zip(r.slopes(x), expected, strict=True):
+def test_closed_forms_are_the_derivatives_of_the_value(name, channels):
+    """The gradient, Hessian products and both derivatives by parameters, against autograd through the value."""
+    r, x, q = regularizers(channels)[name], images(2, channels), images(2, channels, seed=2)
+    f, reference = r.frozen(), AutogradFunctional.of(r)
+    torch.testing.assert_close(f.gradient(x), reference.gradient(x).detach())
+    torch.testing.assert_close(f.hessian(x)(q), reference.hessian(x)(q))
+    for a, b in zip((*r.mixed(x, q), *r.slopes(x)), (*reference.mixed(x, q), *reference.slopes(x)), strict=True):
         torch.testing.assert_close(a, b)
 
 
@@ -113,7 +93,9 @@ def test_the_curvature_models_stencil_is_the_hessian_where_curvature_is_constant
 def test_mcp_keeps_its_weak_convexity_whatever_is_learned(boundary, channels):
     for seed in range(5):
         r = perturbed(
-            FieldOfExperts(channels, 6, 5, MCP, boundary, weak_convexity=0.7, weight=0.5, smoothing=0.1), seed, 2
+            FieldOfExperts(channels, 6, 5, MCP, boundary=boundary, weak_convexity=0.7, weight=0.5, smoothing=0.1),
+            seed,
+            2,
         )
         rho, _ = r.frozen().curvature()
         assert rho == pytest.approx(0.7)
@@ -178,10 +160,10 @@ def test_tv_of_a_ramp_is_its_slope():
     i, j = torch.meshgrid(torch.arange(10.0), torch.arange(10.0), indexing="ij")
     ramp = (i - j)[None, None]
     inner, weight = 81, 0.7
-    isotropic = TotalVariation(1, True, weight, 1e-9).fn(ramp)
+    isotropic = TotalVariation(1, True, weight=weight, smoothing=1e-9).fn(ramp)
     edge = 18  # last row and column have one difference each
     torch.testing.assert_close(isotropic, torch.tensor([weight * (inner * 2**0.5 + edge)]), rtol=1e-6, atol=0)
-    anisotropic = TotalVariation(1, False, weight, 1e-9).fn(ramp)
+    anisotropic = TotalVariation(1, False, weight=weight, smoothing=1e-9).fn(ramp)
     torch.testing.assert_close(anisotropic, torch.tensor([weight * (2 * inner + edge)]), rtol=1e-6, atol=0)
 
 
@@ -204,6 +186,159 @@ def test_more_filters_than_atoms_are_all_different():
     assert cosines.max() < 0.99
 
 
-def test_even_filter_sizes_are_refused():
-    with pytest.raises(ValueError, match="odd"):
-        FieldOfExperts(1, 4, 4, CHARBONNIER)
+@pytest.mark.parametrize(
+    ("mistake", "message"),
+    [
+        ({"filter_size": 4}, "odd"),
+        ({"potential": "hubert"}, "one of charbonnier, huber, mcp, log, spline, weak_spline, not hubert"),
+        ({"boundary": "periodic"}, "one of valid, circular, reflect, not periodic"),
+        ({"noise_nodes": 1}, "at least 2"),
+        ({"filters": 1000, "filter_size": 3}, "at most 32 filters"),
+    ],
+)
+def test_impossible_fields_of_experts_are_refused(mistake, message):
+    with pytest.raises(RegularizerError, match=message):
+        FieldOfExperts(1, **mistake)
+
+
+def test_a_potential_has_a_name():
+    a, b = FieldOfExperts(1, 4, 3, "huber"), FieldOfExperts(1, 4, 3, POTENTIALS["huber"])
+    x = images(1, 1)
+    assert torch.equal(a.fn(x), b.fn(x))
+
+
+class Smoothness(Regularizer):
+    """R(x) = sum_i w ((1 + |D x|_i^2)^(1/2) - 1), with a parameter that R does not use and a buffer that it does."""
+
+    def __init__(self, weight: float = 0.3, **more: float) -> None:
+        super().__init__()
+        self.log_weight = nn.Parameter(torch.tensor(weight).log())
+        self.unused = nn.Parameter(torch.ones(3))
+        self.register_buffer("unit", torch.ones(()))
+
+    def value(self, x: torch.Tensor) -> torch.Tensor:
+        squared = differences(x).square().sum(1)
+        return (self.log_weight.exp() * self.unit * ((1 + squared).sqrt() - 1)).sum((1, 2, 3))
+
+    def curvature(self) -> tuple[float, float]:
+        return 0.0, 8 * float(self.log_weight.exp() * self.unit)
+
+
+def test_value_and_curvature_are_all_that_a_regularizer_needs():
+    """This one is isotropic total variation with s = 1 and weight w on one channel."""
+    own, shipped = Smoothness(0.3), TotalVariation(1, weight=0.3, smoothing=1.0)
+    x, q = images(2, 1), images(2, 1, seed=2)
+    torch.testing.assert_close(own.fn(x), shipped.fn(x))
+    torch.testing.assert_close(own.grad(x), shipped.grad(x))
+    torch.testing.assert_close(own.frozen().hessian(x)(q), shipped.frozen().hessian(x)(q))
+    assert own.frozen().curvature() == pytest.approx(shipped.curvature())
+    assert own.frozen().curvature_model(x) is None
+    assert rescaled(own).frozen().curvature_model(x) is None
+    for mine, theirs in ((own.mixed(x, q), shipped.mixed(x, q)), (own.slopes(x), shipped.slopes(x))):
+        torch.testing.assert_close(mine[0], theirs[0].squeeze())
+        assert torch.equal(mine[1], torch.zeros(3))
+    a, b = (rescaled(r).mixed(x, q) for r in (own, shipped))
+    torch.testing.assert_close(a, b)
+
+
+def test_what_is_frozen_stays_when_the_parameters_move():
+    own, x = Smoothness(), images(2, 1)
+    frozen = own.frozen()
+    product = frozen.hessian(x)
+    before = frozen.value(x), frozen.gradient(x), product(x), torch.tensor(frozen.curvature())
+    with torch.no_grad():
+        own.log_weight += 1
+        own.unit += 1
+    after = frozen.value(x), frozen.gradient(x), product(x), torch.tensor(frozen.curvature())
+    assert all(map(torch.equal, before, after))
+    assert not torch.equal(own.fn(x), before[0])
+
+
+def test_derivatives_by_autograd_leave_no_graph_and_the_callers_tensors_as_they_were():
+    own, x, q = Smoothness(), images(2, 1), images(2, 1, seed=2)
+    f = own.frozen()
+    kept = x.clone(), q.clone()
+    results = [f.value(x), f.gradient(x), f.hessian(x)(q), *own.mixed(x, q), *own.slopes(x)]
+    with torch.no_grad():
+        inside = [own.fn(x), own.grad(x), own.frozen().hessian(x)(q), *own.mixed(x, q), *own.slopes(x)]
+    for a, b in zip(results, inside, strict=True):
+        assert torch.equal(a, b)
+        assert not a.requires_grad
+        assert not b.requires_grad
+        a.add_(1)  # a tensor of its own
+    assert not x.requires_grad
+    assert torch.equal(x, kept[0])
+    assert torch.equal(q, kept[1])
+
+
+class Sum(Regularizer):
+    """A value whose gradient is constant, and whose Hessian product is a constant times its argument."""
+
+    def __init__(self, square: float) -> None:
+        super().__init__()
+        self.square = square
+
+    def value(self, x: torch.Tensor) -> torch.Tensor:
+        return x.sum((1, 2, 3)) + self.square * x.square().sum((1, 2, 3)) / 2
+
+    def curvature(self) -> tuple[float, float]:
+        return 0.0, self.square
+
+
+@pytest.mark.parametrize("square", [0.0, 1.0])
+def test_products_do_not_share_memory_with_what_they_are_products_of(square):
+    x, v = images(1, 1), images(1, 1, seed=2)
+    product = Sum(square).frozen().hessian(x)(v)
+    torch.testing.assert_close(product, square * v)
+    product += 1
+    assert torch.equal(v, images(1, 1, seed=2))
+    Sum(square).frozen().gradient(x).add_(1)
+
+
+def test_the_gradient_by_autograd_can_itself_be_differentiated():
+    own, x, q = Smoothness(), images(2, 1).requires_grad_(), images(2, 1, seed=2)
+    by_image, by_weight = torch.autograd.grad((own.grad(x) * q).sum(), (x, own.log_weight))
+    torch.testing.assert_close(by_image, own.frozen().hessian(x)(q))
+    torch.testing.assert_close(by_weight, own.mixed(x.detach(), q)[0])
+
+
+def test_a_value_that_is_not_one_number_per_image_is_refused():
+    class Whole(Sum):
+        def value(self, x: torch.Tensor) -> torch.Tensor:
+            return super().value(x).sum()
+
+    with pytest.raises(RegularizerError, match=r"Whole.value must .* shape \(2,\) for images .*, not shape \(\)"):
+        Whole(1.0).grad(images(2, 1))
+
+
+def test_what_a_regularizer_cannot_do_is_said_in_a_sentence():
+    x = images(1, 1)
+    with pytest.raises(RegularizerError, match="Regularizer must override value"):
+        Regularizer().fn(x)
+    with pytest.raises(RegularizerError, match="no guide"):
+        Smoothness().conditioned_on(x)
+    for r in (Smoothness(), rescaled(Smoothness()), regularizers(1)["icnn"]):
+        assert not r.has_sensitivity
+        with pytest.raises(RegularizerError, match="not known"):
+            r.sensitivity(x, x, torch.tensor([0.1]))
+    assert all(r.has_sensitivity for name, r in regularizers(1).items() if name != "icnn")
+
+
+def test_a_regularizer_remembers_its_arguments_wherever_it_is_copied():
+    r = Smoothness(0.4, another=2.0)
+    assert r.arguments == {"weight": 0.4, "another": 2.0}
+    assert TotalVariation(3).arguments == {
+        "channels": 3, "isotropic": True, "weight": 0.01, "smoothing": 0.01, "noise_nodes": 0,
+    }  # fmt: skip
+    for again in (copy.copy(r), copy.deepcopy(r), pickle.loads(pickle.dumps(r)), r.at(0.1)):
+        assert again.arguments == r.arguments
+        assert torch.equal(again.fn(images(1, 1)), r.fn(images(1, 1)))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_regularizer_built_again_from_its_arguments_holds_the_same_tensors(name):
+    r = regularizers(1)[name]
+    again = type(r)(**r.arguments)
+    again.load_state_dict(r.state_dict())
+    again = again.at(r.noise_level)
+    assert torch.equal(again.fn(images(1, 1)), r.fn(images(1, 1)))

@@ -28,7 +28,7 @@ def test_the_composed_bank_is_the_chain_of_circular_convolutions(channels):
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_a_composed_bank_starts_with_filters_that_differ_also_when_shifted(channels):
-    bank = FieldOfExperts(channels, 60, 5, CHARBONNIER, hidden=(4, 8)).functional().filters
+    bank = FieldOfExperts(channels, 60, 5, CHARBONNIER, hidden_channels=(4, 8)).functional().filters
     assert bank.shape == (60, channels, 13, 13)
     correlations = F.conv2d(F.pad(bank, (12,) * 4), bank).abs().amax((2, 3)) - torch.eye(60)
     assert correlations.max() < 0.8
@@ -67,7 +67,10 @@ def test_a_learned_potential_starts_near_charbonnier_and_near_mcp():
 @pytest.mark.parametrize("boundary", ["valid", "circular", "reflect"])
 def test_weak_splines_spend_no_more_than_their_budget(boundary):
     for seed in range(3):
-        r = FieldOfExperts(1, 6, 3, WEAK_SPLINE, boundary, 0.7, 0.5, 0.1, (2,), shared_potential=seed != 1)
+        r = FieldOfExperts(
+            1, 6, 3, WEAK_SPLINE, boundary=boundary, weak_convexity=0.7, weight=0.5, smoothing=0.1,
+            hidden_channels=(2,), shared_potential=seed != 1,
+        )  # fmt: skip
         assert 0.6 < perturbed(r, seed, 2).frozen().curvature()[0] <= 0.7 * (1 + 1e-12)
 
 

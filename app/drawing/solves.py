@@ -69,7 +69,7 @@ def draw_convergence(
 
 def _minimiser(model: str, measured: Measured, settings: list[str], data_root: Path, accuracy: float) -> Tensor:
     regularizer, config = assemble.load(model, [*settings, "run.precision=float64"])
-    if regularizer.regularizer.guiding():
+    if regularizer.regularizer.guide_at_level():
         raise ConfigError(f"{model} has a guide, which finds another energy in float64: no reference for this figure")
     exact = replace(assemble.reconstructor(config, regularizer, data_root), accuracy=accuracy)
     solution = exact(measured.y.double(), measured.index)

@@ -13,9 +13,9 @@ def completed(
     regularizer: Regularizer, energy: Callable[[Functional], Energy], solve: Solver
 ) -> tuple[Regularizer, LowerSolution | None]:
     """The regularizer given z = argmin of the energy with its guide, and how z was found; itself without a guide."""
-    guide = regularizer.guiding()
+    guide = regularizer.guide_at_level()
     if guide is None:
         return regularizer, None
     first = energy(guide.frozen())
     found = solve(first, first.start, ACCURACY * first.start[0].numel() ** 0.5)
-    return regularizer.given(found.x), found
+    return regularizer.conditioned_on(found.x), found

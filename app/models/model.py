@@ -16,7 +16,6 @@ from app.problem.blur_kernel import BlurKernel
 from app.settings.options import Config, ConfigError, RegularizerOptions
 from app.settings.toml import parse
 from regularizers import (
-    POTENTIALS,
     Adaptive,
     FieldOfExperts,
     InputConvexNetwork,
@@ -88,9 +87,17 @@ def build_regularizer(options: RegularizerOptions, color: bool) -> Regularizer:
 def _build_base(options: RegularizerOptions, channels: int) -> Regularizer:
     try:
         if options.name == "tv":
-            return TotalVariation(channels, options.isotropic, options.weight, options.smoothing, options.noise_nodes)
+            return TotalVariation(
+                channels,
+                options.isotropic,
+                weight=options.weight,
+                smoothing=options.smoothing,
+                noise_nodes=options.noise_nodes,
+            )
         if options.name == "icnn":
-            return InputConvexNetwork(channels, options.filters, options.filter_size, options.weight, options.smoothing)
+            return InputConvexNetwork(
+                channels, options.filters, options.filter_size, weight=options.weight, smoothing=options.smoothing
+            )
         size, potential, hidden = options.filter_size, options.potential, ()
         if options.name != "foe":
             size, hidden = options.layer_size, options.hidden_channels
@@ -99,15 +106,15 @@ def _build_base(options: RegularizerOptions, channels: int) -> Regularizer:
             channels,
             options.filters,
             size,
-            POTENTIALS[potential],
-            options.boundary,
-            options.weak_convexity,
-            options.weight,
-            options.smoothing,
-            hidden,
-            options.shared_potential,
-            options.noise_nodes,
-            options.least_smoothing,
+            potential,
+            boundary=options.boundary,
+            weak_convexity=options.weak_convexity,
+            weight=options.weight,
+            smoothing=options.smoothing,
+            hidden_channels=hidden,
+            shared_potential=options.shared_potential,
+            noise_nodes=options.noise_nodes,
+            least_smoothing=options.least_smoothing,
         )
     except ValueError as error:
         raise ConfigError(f"[regularizer] {error}") from None

@@ -1,8 +1,8 @@
-"""A field of experts that knows where in the image it is: what counts as an edge differs from pixel to pixel.
+"""An adaptive field of experts: what counts as an edge differs from pixel to pixel.
 
     R(x; z) = scale sum_k sum_i phi(g_ki(z) (c_k * x)_i; w_k, s_k) / g_ki(z)^2,
 
-with z the reconstruction by a guide, a field of experts that is trained before and does not change, and g > 0 the
+with z the reconstruction by a guide, a field of experts that was trained before and does not change, and g > 0 the
 output of a small convolutional network. With t = g u the derivatives by a response u are phi'(t) / g and phi''(t):
 the contrast g stretches the potential (thresholds are divided by g) and leaves the range of its curvature as it is, so
 -rho <= d2R/dx2 <= L with the bounds for g = 1, whatever the network says. z is found first and does not change while x
@@ -28,18 +28,18 @@ from regularizers.noise_levels import REFERENCE
 from regularizers.regularizer import Regularizer
 
 FIRST, SIZE = 7, 3  # sides of the filters of the network
-DILATIONS = (2, 4)  # of its hidden layers
+DILATIONS = (2, 4)  # of the hidden layers of the network
 REACH = FIRST // 2 + SIZE // 2 * sum(DILATIONS)  # g sees pixels so far away in each direction
 LARGEST = 4.0  # of g and of 1 / g
 STRIP = 4_000_000  # numbers in a layer at a time, where nothing is to be differentiated
 
 
 class ContrastNetwork(nn.Module):
-    """z (B, C, H, W) -> g (B, K, H, W):  |c_j * z| of `width` zero-mean filters, layers of dilated 3 x 3 filters with
-    ReLU, and a mixture of channels for each log g_k. All g are 1 at first.
+    """The map from z (B, C, H, W) to g (B, K, H, W), which is 1 at first.
 
-    Layers hold numbers of size one, which are scaled to keep the size of what passes through: the step size that suits
-    the parameters of a field of experts then suits them too.
+    Its layers are |c_j * z| of `width` zero-mean filters, dilated 3 x 3 filters with ReLU, and a mixture of channels
+    for each log g_k. They hold numbers of size one, which are scaled so that outputs are as large as inputs: the step
+    size that suits the parameters of a field of experts then suits them too.
     """
 
     def __init__(self, channels: int, width: int, filters: int) -> None:
@@ -55,8 +55,8 @@ class ContrastNetwork(nn.Module):
         self.biases = nn.ParameterList(torch.zeros(width) for _ in DILATIONS)
         self.last_bias = nn.Parameter(torch.zeros(filters))
 
-    def forward(self, z: Tensor) -> Tensor:
-        """Strip by strip of a large image, whose layers would take several times the memory of all else."""
+    def forward(self, z: Tensor) -> Tensor:  # (B, C, H, W) -> (B, K, H, W)
+        """Return g, strip by strip of a large image, whose layers would take several times the memory of all else."""
         if torch.is_grad_enabled():
             return self._contrasts(z)
         batch, _, height, width = z.shape
@@ -85,9 +85,10 @@ def _around(x: Tensor, margin: int) -> Tensor:
 
 
 class Adaptive(Regularizer):
-    """Learned are the base and the network; the guide starts as the base, and its tensors stay as they are.
+    """A base, which is a field of experts, and a network that are learned. The guide is a copy of the base as it comes,
+    and its tensors stay as they are.
 
-    base: trained, or to be loaded.  width: channels of the network.
+    base: trained already, or to be loaded.  width: channels of the network.
     """
 
     def __init__(self, base: FieldOfExperts, width: int) -> None:
@@ -95,33 +96,33 @@ class Adaptive(Regularizer):
         self.base, self.guide = base, deepcopy(base)
         channels, filters = base.functional().filters.shape[1::-1]
         self.network = ContrastNetwork(channels, width, filters)
-        self.seen: Tensor | None = None
+        self.condition: Tensor | None = None  # z
 
     def named_parameters(
         self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
     ) -> Iterator[tuple[str, nn.Parameter]]:
-        """Without those of the guide."""
+        """Yield those of the base and the network, without those of the guide."""
         guide = f"{prefix}{'.' if prefix else ''}guide."
         for name, p in super().named_parameters(prefix, recurse, remove_duplicate):
             if not name.startswith(guide):
                 yield name, p
 
-    def guiding(self) -> Regularizer:
+    def guide_at_level(self) -> Regularizer:
         return self.guide.at(self.noise_level)
 
-    def given(self, z: Tensor) -> Self:
-        """R(.; z): a view with the same parameters, where derivatives by them arrive."""
+    def conditioned_on(self, z: Tensor) -> Self:  # (B, C, H, W)
+        """Return R(.; z): a view with the same parameters, where derivatives by them arrive."""
         view = copy(self)
-        view.seen = z
+        view.condition = z
         return view
 
     def functional(self) -> FieldOfExpertsFunctional:
-        """R(.; z), or R for g = 1 before a z is given."""
+        """Return R(.; z), or R for g = 1 where there is no z yet."""
         functional = self.base.at(self.noise_level).functional()
-        if self.seen is None:
+        if self.condition is None:
             return functional
         # In units of the noise: one network for all levels then sees much the same at all of them.
-        contrasts = self.network(self.seen / (self.noise_level if self.noise_nodes else REFERENCE))
+        contrasts = self.network(self.condition / (self.noise_level if self.noise_nodes else REFERENCE))
         if self.base.boundary == "valid":
             r = functional.filters.shape[-1] // 2
             contrasts = contrasts[:, :, r : contrasts.shape[2] - r, r : contrasts.shape[3] - r]

@@ -1,4 +1,4 @@
-"""Filter banks: u_k = sum_c filters[k, c] * x_c, their adjoints, and bounds on their norm.
+"""Filter banks u_k = sum_c filters[k, c] * x_c, their adjoints, and bounds on their norm.
 
 Correlation convention: u[k, i, j] = sum_{c, p, q} filters[k, c, p, q] x[c, i + p, j + q] (no flip), as in
 `torch.nn.functional.conv2d`.
@@ -24,22 +24,22 @@ from torch import Tensor
 
 BOUNDARIES = ("valid", "circular", "reflect")
 
-# Responses held at a time: bounds the working set of a large image, and blocks of this size (8 MB in float32) stay in a
-# CPU's cache, where larger ones are read from memory once per elementwise pass.
+# So many responses are held at a time. This bounds the memory that a large image takes, and blocks of this size (8 MB
+# in float32) stay in a CPU's cache, while larger ones are read from memory by every elementwise pass.
 TILE = 2_000_000
 
 
 class ImageTooSmallError(ValueError):
-    """An image is smaller than the filters."""
+    """Says that an image is smaller than the filters."""
 
 
 def analysis(x: Tensor, filters: Tensor) -> Tensor:  # (B, C, H, W) -> (B, K, H - s + 1, W - s + 1)
-    """u, the responses of the bank."""
+    """Return u, the responses of the bank (K, C, s, s)."""
     return F.conv2d(_shifts(x, filters.shape[-1]), _as_columns(filters))
 
 
 def synthesis(u: Tensor, filters: Tensor) -> Tensor:  # (B, K, H - s + 1, W - s + 1) -> (B, C, H, W)
-    """Adjoint of `analysis` in its first argument."""
+    """Apply the adjoint of `analysis` in its first argument, with filters (K, C, s, s)."""
     channels, size = filters.shape[1], filters.shape[-1]
     columns = F.conv_transpose2d(_channels_last(u), _as_columns(filters))
     columns = columns.unflatten(1, (channels, size))
@@ -51,7 +51,7 @@ def synthesis(u: Tensor, filters: Tensor) -> Tensor:  # (B, K, H - s + 1, W - s 
 
 
 def filter_gradient(x: Tensor, z: Tensor, size: int) -> Tensor:
-    """d/d filters <z, analysis(x, filters)>: (B, C, H, W), (B, K, H', W') -> (K, C, s, s)."""
+    """Return d/d filters <z, analysis(x, filters)>: (B, C, H, W), (B, K, H', W') -> (K, C, s, s)."""
     shifted = _shifts(x, size)
     shape = (z.shape[1], shifted.shape[1], size, 1)
     columns = torch.nn.grad.conv2d_weight(shifted, shape, z)  # type: ignore[arg-type]
@@ -62,7 +62,7 @@ Tile = tuple[slice, slice, slice]  # images, channels or experts, rows
 
 
 def tiles(shape: torch.Size, filters: Tensor) -> Iterator[Tile]:
-    """Cut a batch (B, C, H, W) into (images, :, rows) whose responses partition those of the whole: no seams.
+    """Yield parts (images, :, rows) of a batch (B, C, H, W) whose responses partition those of the whole: no seams.
 
     Rows of neighbouring tiles overlap by s - 1, responses do not; a sum over tiles is the sum over the batch.
     """
@@ -76,11 +76,12 @@ def tiles(shape: torch.Size, filters: Tensor) -> Iterator[Tile]:
 
 
 def boundary_factor(boundary: str) -> float:
+    """Return the bound on ||P||^2 of a boundary rule."""
     return 4.0 if boundary == "reflect" else 1.0
 
 
-def spectral_bound(filters: Tensor, weights: Tensor, boundary: str) -> Tensor:
-    """Upper bound on the largest eigenvalue of sum_k weights_k C_k^T C_k, for every image size.
+def spectral_bound(filters: Tensor, weights: Tensor, boundary: str) -> Tensor:  # (K, C, s, s), (K,) -> []
+    """Bound the largest eigenvalue of sum_k weights_k C_k^T C_k from above, for every image size.
 
     With c^ the Fourier transform, the operator on the infinite grid has norm max over w of
     lambda_max(S(w)), S(w) = sum_k weights_k conj(c^_k(w)) c^_k(w)^T (C x C); `valid` filtering is a section of it and
@@ -101,7 +102,7 @@ def spectral_bound(filters: Tensor, weights: Tensor, boundary: str) -> Tensor:
 
 
 def autocorrelation(filters: Tensor) -> Tensor:  # (K, C, s, s) -> (K, C, C, 2 s - 1, 2 s - 1)
-    """a_k[c, d, l] = sum_j c_k[c, j] c_k[d, j + l], lag l = 0 in the middle: the stencil of C_k^T C_k."""
+    """Return a_k[c, d, l] = sum_j c_k[c, j] c_k[d, j + l], lag l = 0 in the middle: the stencil of C_k^T C_k."""
     experts, channels, size = filters.shape[:3]
     padded = F.pad(filters, (size - 1,) * 4).reshape(1, experts * channels, 3 * size - 2, 3 * size - 2)
     taps = filters.repeat_interleave(channels, 0)
@@ -120,12 +121,12 @@ def _as_columns(filters: Tensor) -> Tensor:  # (K, C, s, s) -> (K, C s, s, 1)
 
 
 def _channels_last(x: Tensor) -> Tensor:
-    """The fast layout of float32; torch's float64 convolution cannot differentiate through it."""
+    """Return x in the layout that is fast in float32; torch's float64 convolution cannot differentiate through it."""
     return x.contiguous(memory_format=torch.channels_last) if x.dtype == torch.float32 else x.contiguous()
 
 
 def pad(x: Tensor, size: int, boundary: str) -> Tensor:
-    """P x for filters of this size: (B, C, H, W) -> (B, C, H + s - 1, W + s - 1), or x itself for `valid`.
+    """Return P x for filters of this size: (B, C, H, W) -> (B, C, H + s - 1, W + s - 1), or x itself for `valid`.
 
     Raises ImageTooSmallError where a filter does not fit into the image.
     """
@@ -136,8 +137,8 @@ def pad(x: Tensor, size: int, boundary: str) -> Tensor:
     return F.pad(x, (size // 2,) * 4, mode=boundary)
 
 
-def pad_adjoint(x: Tensor, size: int, boundary: str) -> Tensor:
-    """P^T."""
+def pad_adjoint(x: Tensor, size: int, boundary: str) -> Tensor:  # (B, C, H + s - 1, W + s - 1) -> (B, C, H, W)
+    """Return P^T x."""
     if boundary == "valid":
         return x
     r = size // 2

@@ -1,4 +1,8 @@
-"""Field of experts: R(x) = scale sum_k sum_i phi((c_k * x)_i; w_k, s_k)  (Roth and Black, IJCV 2009)."""
+"""Field of experts: R(x) = scale sum_k sum_i phi((c_k * x)_i; w_k, s_k)  (Roth and Black, IJCV 2009).
+
+Where nothing is to be differentiated, compiled kernels compute it (`regularizers.foe.compiled`). Torch alone computes
+tile by tile.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -7,7 +11,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from regularizers.foe.compiled.choice import Kernel, fastest
+from regularizers.foe.compiled.choice import CompiledKernel, fastest
 from regularizers.foe.filter_bank import (
     Tile,
     analysis,
@@ -24,12 +28,12 @@ from regularizers.foe.potential import Potential
 
 @dataclass(frozen=True)
 class FieldOfExpertsFunctional:
-    """R for given filters (K, C, s, s), weights (K, 1, 1), smoothings (K, 1, 1) and, where the potential has one, its
+    """R for fixed filters (K, C, s, s), weights (K, 1, 1), smoothings (K, 1, 1) and, where the potential has one, its
     shape (K, J). With u = C x, D = diag(phi''(u)):  dR/dx = C^T phi'(u),  d2R/dx2 = C^T D C,
     d<dR/dx, q>/dc = x (x) (phi''(u) Cq) + q (x) phi'(u), (x) the correlation of `filter_gradient`.
 
-    Contrasts g > 0 of single images (`regularizers.foe.adaptive`), (B, K, H', W') like their responses, put
-    phi(g u; w, s) / g^2 in the place of phi(u; w, s): the derivatives are then phi'(g u) / g and phi''(g u).
+    With contrasts g > 0 (`regularizers.foe.adaptive`), (B, K, H', W') as the responses of a batch, phi(g u; w, s) / g^2
+    stands in the place of phi(u; w, s), and the derivatives by u are phi'(g u) / g and phi''(g u).
     """
 
     filters: Tensor
@@ -42,6 +46,7 @@ class FieldOfExpertsFunctional:
 
     @property
     def parameters(self) -> tuple[Tensor, ...]:
+        """Filters, weights, smoothings and, where the potential has one, its shape."""
         shape = () if self.potential.shape is None else (self.potential.shape,)
         return self.filters, self.weights, self.smoothings, *shape
 
@@ -56,30 +61,30 @@ class FieldOfExpertsFunctional:
         padded, w, s = self._pad(x), self.weights, self.smoothings
         sums = torch.zeros_like(x[:, 0, 0, 0])
         for tile in tiles(padded.shape, self.filters):
-            values = self._reduced(self.potential.value(self._seen(padded, tile), w, s), tile, 2)
+            values = self._reduced(self.potential.value(self._stretched(padded, tile), w, s), tile, 2)
             sums = sums.index_add(0, torch.arange(len(x), device=x.device)[tile[0]], values.sum((1, 2, 3)))
         return self.scale * sums
 
     def gradient(self, x: Tensor) -> Tensor:  # (B, C, H, W) -> (B, C, H, W)
         padded = self._pad(x)
-        kernel = self._kernel(padded)
-        if kernel:
-            return self._pad_adjoint(kernel.gradient(self, padded))
+        compiled = self._compiled(padded)
+        if compiled:
+            return self._pad_adjoint(compiled.gradient(self, padded))
         g, scaled = torch.zeros_like(padded), (self.scale * self.weights.unsqueeze(-1)) * self.filters
         for tile in tiles(padded.shape, scaled):
-            z = self.potential.influence(self._seen(padded, tile), self.weights, self.smoothings)
+            z = self.potential.influence(self._stretched(padded, tile), self.weights, self.smoothings)
             g[tile] += synthesis(self._reduced(z, tile), scaled)
         return self._pad_adjoint(g)
 
-    def hessian(self, x: Tensor) -> Callable[[Tensor], Tensor]:
+    def hessian(self, x: Tensor) -> Callable[[Tensor], Tensor]:  # (B, C, H, W)
         padded = self._pad(x)
-        kernel = self._kernel(padded)
-        if kernel:
-            fused = kernel.hessian(self, padded)
+        compiled = self._compiled(padded)
+        if compiled:
+            fused = compiled.hessian(self, padded)
             return lambda v: self._pad_adjoint(fused(self._pad(v)))
         scaled = self.scale * self.filters
         parts = [
-            (tile, self.potential.curvature(self._seen(padded, tile), self.weights, self.smoothings))
+            (tile, self.potential.curvature(self._stretched(padded, tile), self.weights, self.smoothings))
             for tile in tiles(padded.shape, self.filters)
         ]
 
@@ -92,16 +97,17 @@ class FieldOfExpertsFunctional:
 
         return product
 
-    def curvature_model(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """With d_k = |phi''(C_k x)|: the stencil of sum_k mean(d_k) C_k^T C_k, the diagonal of sum_k C_k^T d_k C_k."""
+    def curvature_model(self, x: Tensor) -> tuple[Tensor, Tensor]:  # (B, C, H, W)
+        """Return the stencil of sum_k mean(d_k) C_k^T C_k and the diagonal of sum_k C_k^T d_k C_k, with
+        d_k = |phi''(C_k x)|."""
         padded, size = self._pad(x), self.filters.shape[-1]
-        kernel = self._kernel(padded)
-        if kernel:
-            sums, diagonal = kernel.summary(self, padded)
+        compiled = self._compiled(padded)
+        if compiled:
+            sums, diagonal = compiled.summary(self, padded)
         else:
             diagonal, sums = torch.zeros_like(padded), x.new_zeros(len(x), len(self.filters))
             for tile in tiles(padded.shape, self.filters):
-                d = self.potential.curvature(self._seen(padded, tile), self.weights, self.smoothings).abs()
+                d = self.potential.curvature(self._stretched(padded, tile), self.weights, self.smoothings).abs()
                 diagonal[tile] += synthesis(d, self.scale * self.filters.square())
                 sums[tile[0]] += d.sum((2, 3))
         means = self.scale * sums / ((padded.shape[2] - size + 1) * (padded.shape[3] - size + 1))
@@ -112,16 +118,16 @@ class FieldOfExpertsFunctional:
     def _autocorrelation(self) -> Tensor:
         return autocorrelation(self.filters)
 
-    def mixed(self, x: Tensor, q: Tensor) -> tuple[Tensor, ...]:
+    def mixed(self, x: Tensor, q: Tensor) -> tuple[Tensor, ...]:  # 2 x (B, C, H, W)
         size, w, s = self.filters.shape[-1], self.weights, self.smoothings
         x, q = self._pad(x), self._pad(q)
-        kernel = self._kernel(x)
-        if kernel:
-            return (*kernel.mixed(self, x, q), *self._mixed_by_contrasts(x, q))
+        compiled = self._compiled(x)
+        if compiled:
+            return (*compiled.mixed(self, x, q), *self._mixed_by_contrasts(x, q))
         derivatives = self.potential.derivatives_by_parameters
         by_filters, by_parameters = torch.zeros_like(self.filters), w.new_zeros(len(w), len(derivatives))
         for tile in tiles(x.shape, self.filters):
-            t, v = self._seen(x, tile), analysis(q[tile], self.filters)
+            t, v = self._stretched(x, tile), analysis(q[tile], self.filters)
             influence = self._reduced(self.potential.influence(t, w, s), tile)
             by_filters.add_(filter_gradient(x[tile], self.potential.curvature(t, w, s).mul_(v), size))
             by_filters.add_(w.unsqueeze(-1) * filter_gradient(q[tile], influence, size))
@@ -130,45 +136,46 @@ class FieldOfExpertsFunctional:
                 by_parameters[:, i] += (derivative(t, w, s) * v).sum((0, 2, 3))
         return (*self._in_natural(by_filters, by_parameters), *self._mixed_by_contrasts(x, q))
 
-    def slopes(self, x: Tensor) -> tuple[Tensor, ...]:
-        """With u = C x:  dR/dc = x (x) phi'(u), and the sums of d phi / dw, d phi / ds, ..."""
+    def slopes(self, x: Tensor) -> tuple[Tensor, ...]:  # (B, C, H, W)
+        """Return, with u = C x, dR/dc = x (x) phi'(u) and the sums of d phi / dw, d phi / ds, ..."""
         size, w, s = self.filters.shape[-1], self.weights, self.smoothings
         x = self._pad(x)
         slopes = self.potential.slopes_by_parameters
         by_filters, by_parameters = torch.zeros_like(self.filters), w.new_zeros(len(w), len(slopes))
         for tile in tiles(x.shape, self.filters):
-            t = self._seen(x, tile)
+            t = self._stretched(x, tile)
             influence = self._reduced(self.potential.influence(t, w, s), tile)
             by_filters.add_(w.unsqueeze(-1) * filter_gradient(x[tile], influence, size))
             for i, slope in enumerate(slopes):
                 by_parameters[:, i] += self._reduced(slope(t, w, s), tile, 2).sum((0, 2, 3))
 
         def derivative(tile: Tile) -> Tensor:
-            t = self._seen(x, tile)
+            t = self._stretched(x, tile)
             slope = t * w * self.potential.influence(t, w, s) - 2 * self.potential.value(t, w, s)
             return self._reduced(slope, tile, 3)
 
         return (*self._in_natural(by_filters, by_parameters), *self._by_contrasts(x, derivative))
 
     def _in_natural(self, by_filters: Tensor, by_parameters: Tensor) -> tuple[Tensor, ...]:
-        """Derivatives (K, 2 + J) by all parameters of the potential, times the scale, as `parameters` has them."""
+        """Return derivatives by filters (K, C, s, s) and by parameters of the potential (K, 2 + J), times the scale, in
+        the shapes of `parameters`."""
         by_weights, by_smoothings, by_shape = by_parameters.tensor_split((1, 2), 1)
         every = by_filters, by_weights.unsqueeze(-1), by_smoothings.unsqueeze(-1), by_shape
         return tuple(self.scale * gradient for gradient in every[: len(self.parameters)])
 
     def _mixed_by_contrasts(self, x: Tensor, q: Tensor) -> tuple[Tensor, ...]:
-        """d/dg (phi'(g u) / g) = (t phi''(t) - phi'(t)) / g^2,  t = g u."""
+        """Return the derivatives by g:  d/dg (phi'(g u) / g) = (t phi''(t) - phi'(t)) / g^2,  t = g u."""
         w, s = self.weights, self.smoothings
 
         def derivative(tile: Tile) -> Tensor:
-            t, v = self._seen(x, tile), analysis(q[tile], self.filters)
+            t, v = self._stretched(x, tile), analysis(q[tile], self.filters)
             bend = t * self.potential.curvature(t, w, s) - w * self.potential.influence(t, w, s)
             return self._reduced(bend * v, tile, 2)
 
         return self._by_contrasts(x, derivative)
 
     def _by_contrasts(self, padded: Tensor, derivative: Callable[[Tile], Tensor]) -> tuple[Tensor, ...]:
-        """The derivatives by the contrasts, tile by tile; nothing where there are none."""
+        """Return the derivatives by the contrasts, tile by tile; nothing where there are none."""
         if self.contrasts is None:
             return ()
         found = torch.empty_like(self.contrasts)
@@ -176,22 +183,22 @@ class FieldOfExpertsFunctional:
             found[self._responses(tile)] = self.scale * derivative(tile)
         return (found,)
 
-    def _seen(self, padded: Tensor, tile: Tile) -> Tensor:
-        """What the potential is applied to, g u."""
+    def _stretched(self, padded: Tensor, tile: Tile) -> Tensor:
+        """Return what the potential is applied to, g u."""
         u = analysis(padded[tile], self.filters)
         return u if self.contrasts is None else u * self.contrasts[self._responses(tile)]
 
     def _reduced(self, values: Tensor, tile: Tile, power: int = 1) -> Tensor:
-        """values / g^power."""
+        """Return values / g^power."""
         return values if self.contrasts is None else values / self.contrasts[self._responses(tile)] ** power
 
     def _responses(self, tile: Tile) -> Tile:
-        """Where the responses of a tile are among those of the batch."""
+        """Return where the responses of a tile are among those of the batch."""
         images, every, rows = tile
         return images, every, slice(rows.start, rows.stop - self.filters.shape[-1] + 1)
 
-    def _kernel(self, x: Tensor) -> Kernel | None:
-        """What computes faster than torch here, where nothing is to be differentiated."""
+    def _compiled(self, x: Tensor) -> CompiledKernel | None:
+        """Return what computes faster than torch here, where nothing is to be differentiated; None without it."""
         if torch.is_grad_enabled() and any(t.requires_grad for t in (x, *self.natural)):
             return None
         return fastest(x, self.filters.shape[-1], self.potential.name)
@@ -203,7 +210,7 @@ class FieldOfExpertsFunctional:
         return pad_adjoint(x, self.filters.shape[-1], self.boundary)
 
     def curvature(self) -> tuple[float, float]:
-        """rho = scale ||sum_k max -phi''_k C_k^T C_k||,  L = scale ||sum_k max phi''_k C_k^T C_k||."""
+        """Return rho = scale ||sum_k max -phi''_k C_k^T C_k||,  L = scale ||sum_k max phi''_k C_k^T C_k||."""
         largest = self.potential.largest_curvature(self.weights, self.smoothings).flatten()
         bound = self.scale * float(spectral_bound(self.filters, largest, self.boundary))
         weak = self.potential.weak_convexity(self.weights, self.smoothings).flatten()

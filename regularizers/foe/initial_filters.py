@@ -1,24 +1,26 @@
-"""Where the learning of a filter bank starts: the discrete cosine atoms of a patch, without the constant one."""
+"""The filter bank that learning starts from: the discrete cosine atoms of a patch, without the constant one."""
 
 import math
 
 import torch
 from torch import Tensor
 
+from regularizers.functional import RegularizerError
+
 # Orthonormal luminance-chrominance axes of RGB: grey, red-blue, green-magenta.
 OPPONENT_AXES = ((1, 1, 1), (1, 0, -1), (1, -2, 1))
 
 
 def dct_filters(channels: int, filters: int, size: int) -> Tensor:  # -> (K, C, s, s), unit norm, zero mean
-    """The first K atoms of the orthonormal DCT-II of a C x s x s patch, lowest frequencies first.
+    """Return the first K atoms of the orthonormal DCT-II of a C x s x s patch, lowest frequencies first.
 
     Past the C (s^2 - 1) atoms that are not constant, filter k is the normalized sum of two of them, so that all filters
-    differ and gradient descent can tell them apart.
+    differ and gradient descent can tell them apart. Raises RegularizerError where there are not so many.
     """
     atoms = _atoms(channels, size)
     count = len(atoms)
     if filters > count * (count // 2):
-        raise ValueError(f"at most {count * (count // 2)} filters of {size} x {size} x {channels}, not {filters}")
+        raise RegularizerError(f"at most {count * (count // 2)} filters of {size} x {size} x {channels}, not {filters}")
     bank = []
     for k in range(filters):
         turn, i = divmod(k, count)

@@ -1,68 +1,84 @@
-"""Field of experts as a module: what is learned, and how it becomes the functional of functional.py."""
+"""A field of experts as a module: what is learned, and how it becomes the functional of functional.py.
+
+R(x) = scale sum_k sum_i phi((c_k * x)_i; w_k, s_k),    c_k = filters, w_k = exp(log_weights) > 0, s_k > 0.
+"""
 
 from __future__ import annotations
+
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from regularizers.foe.composition import ComposedFilters
-from regularizers.foe.filter_bank import spectral_bound
+from regularizers.foe.filter_bank import BOUNDARIES, spectral_bound
 from regularizers.foe.functional import FieldOfExpertsFunctional
 from regularizers.foe.initial_filters import dct_filters
 from regularizers.foe.potential import Potential
+from regularizers.foe.potentials import POTENTIALS
 from regularizers.foe.sensitivity import sensitivity
 from regularizers.foe.spline import LearnedPotential
-from regularizers.functional import Sensitivity
-from regularizers.noise_levels import spread
+from regularizers.functional import RegularizerError, Sensitivity
+from regularizers.noise_levels import initial_at_nodes
 from regularizers.regularizer import Regularizer
 
 
 class FieldOfExperts(Regularizer):
-    """Learned filters (zero mean per channel), weights, smoothings and, for a `LearnedPotential`, its shape.
+    """Field of experts with learned filters (zero mean per channel), weights, smoothings and, of a `LearnedPotential`,
+    its shape.
 
-    Every filter has unit norm and scale = 1, but for `budgeted` potentials: there the whole bank is divided by the root
-    of its `spectral_bound`, so that sum_k C_k^T C_k <= 1, and scale = `weak_convexity` = rho < 1; R is then rho-weakly
-    convex for every value of the parameters (the scheme of arXiv 2308.10542).
+    Every filter has unit norm and scale = 1, except with `budgeted` potentials: there the whole bank is divided by the
+    root of its `spectral_bound`, so that sum_k C_k^T C_k <= 1, and scale = `weak_convexity` = rho < 1; R is then
+    rho-weakly convex for every value of the parameters (the scheme of arXiv 2308.10542).
 
-    channels: 1 or 3.  filters: K.  filter_size: s, odd.  boundary: one of `filter_bank.BOUNDARIES`.
-    weight, smoothing: common initial w and s (in units of the filter responses); of `noise_nodes` > 0, those at
-    25/255, both proportional to the noise level.
-    hidden: (n_1, ...) composes the filters of layers with so many channels between them, each of filter_size.
+    The arguments, and what raises RegularizerError:
+    channels: 1 or 3.  filters: K.  filter_size: s in pixels, odd.
+    potential: a name of `potentials.POTENTIALS` or a record of one's own.  boundary: one of `filter_bank.BOUNDARIES`.
+    weak_convexity: rho, for `budgeted` potentials only.
+    weight, smoothing: common initial w and s, in units of the filter responses; with `noise_nodes` > 0 those at the
+    noise level 25/255, and both are proportional to the level.
+    hidden_channels: (n_1, ...) composes the filters of layers with so many channels between them, each of filter_size.
     shared_potential: whether a learned shape is one for all filters.
-    least_smoothing: below which s never falls, so that L does not outgrow what the solver pays for; not for `budgeted`
+    least_smoothing: s never falls below it, so that L does not outgrow what the solver pays for; not for `budgeted`
     potentials, whose L is bounded otherwise.
     """
 
+    has_sensitivity: ClassVar[bool] = True
+
     def __init__(
         self,
-        channels: int,
-        filters: int,
-        filter_size: int,
-        potential: Potential | LearnedPotential,
+        channels: int = 1,
+        filters: int = 32,
+        filter_size: int = 7,
+        potential: str | Potential | LearnedPotential = "charbonnier",
+        *,
         boundary: str = "circular",
         weak_convexity: float = 0.95,
         weight: float = 0.01,
         smoothing: float = 0.01,
-        hidden: tuple[int, ...] = (),
+        hidden_channels: tuple[int, ...] = (),
         shared_potential: bool = True,
         noise_nodes: int = 0,
         least_smoothing: float = 0.0,
     ) -> None:
         super().__init__(noise_nodes)
         if filter_size % 2 == 0 or filter_size < 3:
-            raise ValueError(f"filter_size must be odd and at least 3, not {filter_size}")
+            raise RegularizerError(f"filter_size must be odd and at least 3, not {filter_size}")
+        if boundary not in BOUNDARIES:
+            raise RegularizerError(f"boundary must be one of {', '.join(BOUNDARIES)}, not {boundary}")
+        potential = _named(potential) if isinstance(potential, str) else potential
         self.potential, self.boundary = potential, boundary
         self.scale = weak_convexity if potential.budgeted else 1.0
         self.least_smoothing = 0.0 if potential.budgeted else least_smoothing
-        self.composition = ComposedFilters(channels, hidden, filters, filter_size) if hidden else None
+        self.composition = ComposedFilters(channels, hidden_channels, filters, filter_size) if hidden_channels else None
         if self.composition is None:
             self.raw_filters = nn.Parameter(dct_filters(channels, filters, filter_size))
-        self.log_weights = nn.Parameter(spread(torch.full((filters, 1, 1), weight).log(), noise_nodes))
+        self.log_weights = nn.Parameter(initial_at_nodes(torch.full((filters, 1, 1), weight).log(), noise_nodes))
         learned = isinstance(potential, LearnedPotential)
         if not (learned and potential.budgeted):
             raw = torch.tensor(weight / smoothing - 1 if potential.budgeted else smoothing - least_smoothing).log()
             exponent = 0 if potential.budgeted else 1
-            self.raw_smoothings = nn.Parameter(spread(raw.repeat(filters, 1, 1), noise_nodes, exponent))
+            self.raw_smoothings = nn.Parameter(initial_at_nodes(raw.repeat(filters, 1, 1), noise_nodes, exponent))
         if learned:
             rows = 1 if shared_potential else filters
             self.raw_shape = nn.Parameter(potential.initial(weight, smoothing).repeat(rows, 1))
@@ -81,18 +97,29 @@ class FieldOfExperts(Regularizer):
         smoothings = potential.smoothing(weights, raw) + self.least_smoothing
         return FieldOfExpertsFunctional(filters, weights, smoothings, potential, self.boundary, self.scale)
 
-    def centred_filters(self) -> Tensor:
+    def centred_filters(self) -> Tensor:  # -> (K, C, s, s)
+        """Return the filters with their mean taken away, before they are normalized."""
         filters = self.raw_filters if self.composition is None else self.composition()
         return filters - filters.mean((2, 3), keepdim=True)
 
     @torch.no_grad()
-    def sensitivity(self, x: Tensor, q: Tensor, radius: Tensor) -> Sensitivity:
+    def sensitivity(self, x: Tensor, q: Tensor, radius: Tensor) -> Sensitivity:  # 2 x (B, C, H, W), (B,)
         return sensitivity(self.functional(), x, q, radius, _scales(self))
 
 
+def _named(potential: str) -> Potential | LearnedPotential:
+    """Return a potential by its name. Raises RegularizerError for an unknown one."""
+    if potential not in POTENTIALS:
+        raise RegularizerError(f"potential must be one of {', '.join(POTENTIALS)}, not {potential}")
+    return POTENTIALS[potential]
+
+
 def _scales(field: FieldOfExperts) -> tuple[Tensor, ...]:
-    """Per expert (K,), for derivatives y by filters, weights, smoothings and each column of the shape: numbers with
-    which the derivative by theta is at most (sum_k (f_k ||y_c,k||)^2 + (g_k y_w,k)^2 + ...)^(1/2) long."""
+    """Return how much longer derivatives by theta can be than those by the natural parameters, per expert (K,).
+
+    There is one tensor for the filters, the weights, the smoothings and each column of the shape: for derivatives y by
+    these, the derivative by theta is at most (sum_k (f_k ||y_c,k||)^2 + (g_k y_w,k)^2 + ...)^(1/2) long.
+    """
     functional = field.functional()
     w, s = functional.weights.flatten(), functional.smoothings.flatten()
     if field.potential.budgeted:  # w and s both move with log w, hence the roots
@@ -100,7 +127,8 @@ def _scales(field: FieldOfExperts) -> tuple[Tensor, ...]:
     return _of_filters(field, functional.filters), w, s, *_of_shape(field, functional.potential.shape)
 
 
-def _of_filters(field: FieldOfExperts, filters: Tensor) -> Tensor:
+def _of_filters(field: FieldOfExperts, filters: Tensor) -> Tensor:  # (K, C, s, s) -> (K,)
+    """Return f_k: the norm of the derivative of filter k by what it is made of."""
     centred = field.centred_filters().detach()
     composition = 1.0 if field.composition is None else field.composition.derivative_norm()
     if not field.potential.budgeted:
@@ -113,8 +141,8 @@ def _of_filters(field: FieldOfExperts, filters: Tensor) -> Tensor:
     return (composition * (1 + filters.norm() * slope.norm()) / nu).detach().expand(len(f))
 
 
-def _of_shape(field: FieldOfExperts, shape: Tensor | None) -> tuple[Tensor, ...]:
-    """da = (a - lowest) d raw, and a shared row moves all experts at once."""
+def _of_shape(field: FieldOfExperts, shape: Tensor | None) -> tuple[Tensor, ...]:  # (K, J) -> J x (K,)
+    """Return the factors of the shape: da = (a - lowest) d raw, and a shared row moves all experts at once."""
     if shape is None or not isinstance(field.potential, LearnedPotential):
         return ()
     shared = (len(shape) / len(field.raw_shape)) ** 0.5

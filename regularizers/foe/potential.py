@@ -14,8 +14,8 @@ Elementwise = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Kink:
-    """Where derivatives of phi jump: at |t| = place, by jumps = (phi'', d phi' / dw, d phi' / ds), in size. Those by
-    the shape do not jump."""
+    """A place where derivatives of phi jump: at |t| = place, by the sizes jumps = (phi'', d phi' / dw, d phi' / ds).
+    Derivatives by the shape do not jump."""
 
     place: Tensor
     jumps: tuple[Tensor | float, Tensor | float, Tensor | float]
@@ -23,8 +23,8 @@ class Kink:
 
 @dataclass(frozen=True)
 class Variation:
-    """How phi'' and the derivatives of phi' by the parameters vary while |t| stays in [low, high]: Lipschitz constants
-    between kinks, and sup |phi''|."""
+    """Bounds for |t| in [low, high]: sup |phi''|, and Lipschitz constants between kinks of phi'' and of the derivatives
+    of phi' by the parameters."""
 
     lipschitz: tuple[Tensor, ...]
     curvature: Tensor
@@ -32,7 +32,7 @@ class Variation:
 
 @dataclass(frozen=True)
 class Potential:
-    """phi and what the bilevel problem needs of it; every function takes (t, w, s)."""
+    """A potential phi and what the bilevel problem needs of it; every function takes (t, w, s)."""
 
     name: str
     value: Elementwise

@@ -6,7 +6,7 @@ Each is one frozen record of pure, elementwise functions. Responses are (B, K, H
     huber         w H_s(t)                           convex,  0 <= phi'' <= w / s
     mcp           w (H_s(t) - H_w(t)),  s < w        weakly convex, -1 <= phi'' <= w / s - 1
     log           w s / 2 log(1 + t^2 / s^2)         weakly convex, -w / (8 s) <= phi'' <= w / s
-    spline, weak_spline: learned, in regularizers/spline.py
+    spline, weak_spline: learned, in regularizers/foe/spline.py
 
 with H_a(t) = t^2 / (2 a) for |t| <= a and |t| - a / 2 beyond. `mcp` is the smoothed minimax concave penalty (Zhang,
 Annals of Statistics 2010): quadratic for |t| <= s, curvature exactly -1 up to |t| = w, constant beyond. In the

@@ -1,4 +1,4 @@
-"""How much the second derivatives of a field of experts can change around x.
+"""Bounds on how much the second derivatives of a field of experts can change around x.
 
 With u = C x, every x' with ||x' - x|| <= r has responses u' with
 
@@ -16,6 +16,7 @@ if ||u' - u|| <= B (weak duality). Any lambda gives a bound; a few are tried.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -31,57 +32,85 @@ MULTIPLIERS = 4.0 ** torch.arange(0, 9)  # of the smallest useful lambda
 def sensitivity(
     functional: FieldOfExpertsFunctional, x: Tensor, q: Tensor, radius: Tensor, scales: tuple[Tensor, ...]
 ) -> Sensitivity:
-    """Bounds for theta with ||(dc/dtheta)^T y|| <= (sum_k sum_groups ||scales y||^2)^(1/2), y derivatives by filters,
-    weights, smoothings and columns of the shape (scales (K,) each), of filters that stay zero-mean. Radius (B,)."""
-    return _Sums(functional, x, q, radius).bounds(scales)
+    """Bound the changes for x, q (B, C, H, W) and radius (B,).
+
+    theta is such that ||(dc/dtheta)^T y|| <= (sum_k sum_groups ||scales y||^2)^(1/2), with y derivatives by filters,
+    weights, smoothings and columns of the shape (scales (K,) each), and filters stay zero-mean.
+    """
+    norms = _Norms.of(functional)
+    sums = _Sums.zeros(norms, functional, x, radius)
+    for largest_gains in (True, False):  # the multipliers of the jumps need the largest gains
+        for tile in _tiles(functional, x, q):
+            sums.add(largest_gains, *tile)
+    return sums.bounds(scales)
 
 
+@dataclass(frozen=True)
+class _Norms:
+    """How far responses move with x, and patches with it."""
+
+    pixel: Tensor  # (K,) n_k
+    expert: Tensor  # (K,) a_k
+    bank: Tensor  # [] a
+    patches: float  # the change of all patches of an image is at most so many times that of the image
+
+    @classmethod
+    def of(cls, f: FieldOfExpertsFunctional) -> _Norms:
+        factor, ones = boundary_factor(f.boundary), torch.ones_like(f.weights.flatten())
+        return cls(
+            (factor * f.filters.square().sum((1, 2, 3))).sqrt(),
+            torch.stack([spectral_bound(c[None], ones[:1], f.boundary) for c in f.filters]).sqrt(),
+            spectral_bound(f.filters, ones, f.boundary).sqrt(),
+            f.filters.shape[-1] * factor**0.5,
+        )
+
+
+@dataclass(kw_only=True)
 class _Sums:
-    """One pass over the responses; (B, K) where an expert matters, (B,) where all are taken together."""
+    """Sums and suprema over all responses of an image: (B, K) where an expert matters, (B,) where all are together.
 
-    def __init__(self, f: FieldOfExpertsFunctional, x: Tensor, q: Tensor, radius: Tensor) -> None:
-        self.f, self.radius = f, radius
-        self.size = f.filters.shape[-1]
-        factor = boundary_factor(f.boundary)
-        ones = torch.ones_like(f.weights.flatten())
-        self.row = (factor * f.filters.square().sum((1, 2, 3))).sqrt()  # n_k
-        self.norm = torch.stack([spectral_bound(c[None], ones[:1], f.boundary) for c in f.filters]).sqrt()  # a_k
-        self.all = spectral_bound(f.filters, ones, f.boundary).sqrt()  # a
-        self.padding = factor**0.5
-        batch, experts = len(x), len(f.filters)
+    sup is over the ball; lip is the Lipschitz constant of phi''; v = C q, and patch the pixels that a filter sees, of x
+    or of q. Lists have an entry for each parameter of the potential: w, s, a_1, ..., a_J.
+    """
 
-        def zeros(*shape: int) -> Tensor:
-            return x.new_zeros(batch, *shape)
+    f: FieldOfExpertsFunctional
+    norms: _Norms
+    radius: Tensor  # (B,)
+    curvature: Tensor  # (B, K) sup phi''
+    trace: Tensor  # (B, K) sum_i sup phi''_i ||patch_i||^2
+    influence: Tensor  # (B, K) ||phi'(u)||^2
+    product: Tensor  # (B, K) ||phi''(u) v||^2
+    moved_by_x: Tensor  # (B, K) sum_i (lip v)^2 ||patch||^2
+    moved_by_q: Tensor  # (B, K) sum_i (phi'' ||q patch||)^2
+    steepest: Tensor  # (B,) max_i lip |v|
+    spread: Tensor  # (B,) sum_i (lip v r)^2
+    parameters: list[Tensor]  # (B, K) sup ||d phi' / dw||^2, sup ||d phi' / ds||^2, ...
+    moved_parameters: list[Tensor]  # (B, K) sum_i (lip v)^2, lip that of d phi' / dw, d phi' / ds, ...
+    jumps: list[
+        _Jumps
+    ]  # of (phi'' v)^2 for all experts together, and of phi'' v ||patch||, d phi' / dw v, d phi' / ds v
 
-        self.curvature = zeros(experts)  # sup phi''
-        self.trace = zeros(experts)  # sum_i sup phi''_i ||patch_i||^2
-        self.influence = zeros(experts)  # ||phi'(u)||^2
-        parameters = range(len(f.potential.derivatives_by_parameters))  # w, s, a_1, ..., a_J
-        self.shape = [zeros(experts) for _ in parameters]  # sup ||d phi' / dw||^2, sup ||d phi' / ds||^2, ...
-        self.product = zeros(experts)  # ||phi''(u) v||^2
-        self.steepest, self.spread = zeros(), zeros()  # max lip |v|, sum (lip v r)^2
-        self.by_x, self.by_q = (
-            zeros(experts),
-            zeros(experts),
-        )  # sum_i (lip v)^2 ||patch||^2, sum_i (phi'' ||q patch||)^2
-        self.by_shape = [zeros(experts) for _ in parameters]  # sum_i (lip v)^2
-        self.jumps = [_Jumps(zeros(), zeros(), self.all * radius)] + [
-            _Jumps(zeros(experts), zeros(experts), self.norm * radius[:, None]) for _ in range(3)
-        ]
-        for first in (True, False):  # the multipliers of the jumps need the largest gains
-            for tile in self._tiles(x, q):
-                self._add(first, *tile)
+    @classmethod
+    def zeros(cls, norms: _Norms, f: FieldOfExpertsFunctional, x: Tensor, radius: Tensor) -> _Sums:
+        def images() -> Tensor:
+            return x.new_zeros(len(x))
 
-    def _tiles(self, x: Tensor, q: Tensor) -> Iterator[tuple]:
-        f = self.f
-        x, q = (pad(t, self.size, f.boundary) for t in (x, q))
-        for tile in tiles(x.shape, f.filters):
-            u, v = analysis(x[tile], f.filters), analysis(q[tile], f.filters)
-            yield tile[0], u, v, _patch_energy(x[tile], self.size), _patch_energy(q[tile], self.size)
+        def experts() -> Tensor:
+            return x.new_zeros(len(x), len(f.filters))
 
-    def _add(self, first: bool, b: slice, u: Tensor, v: Tensor, x_energy: Tensor, q_energy: Tensor) -> None:
+        budget, count = norms.expert * radius[:, None], len(f.potential.derivatives_by_parameters)
+        return cls(
+            f=f, norms=norms, radius=radius, curvature=experts(), trace=experts(), influence=experts(),
+            product=experts(), moved_by_x=experts(), moved_by_q=experts(), steepest=images(), spread=images(),
+            parameters=[experts() for _ in range(count)], moved_parameters=[experts() for _ in range(count)],
+            jumps=[_Jumps(images(), images(), norms.bank * radius)]
+            + [_Jumps(experts(), experts(), budget) for _ in range(3)],
+        )  # fmt: skip
+
+    def add(self, largest_gains: bool, b: slice, u: Tensor, v: Tensor, x_energy: Tensor, q_energy: Tensor) -> None:
+        """Take in the responses of a tile of the images b, or, at first, only their largest gains at the jumps."""
         potential, w, s = self.f.potential, self.f.weights, self.f.smoothings
-        r = self.row[:, None, None] * self.radius[b, None, None, None]
+        r = self.norms.pixel[:, None, None] * self.radius[b, None, None, None]
         t, v = u.abs(), v.abs()
         reached = [(kink, (t - kink.place).abs()) for kink in potential.kinks(w, s)]
         for kink, distance in reached:
@@ -93,8 +122,8 @@ class _Sums:
                 kink.jumps[2] * v,
             )
             for jumps, gain in zip(self.jumps, gains, strict=True):
-                jumps.note(b, gain * near) if first else jumps.add(b, gain, distance, near, len(reached))
-        if first:
+                jumps.note(b, gain * near) if largest_gains else jumps.add(b, gain, distance, near, len(reached))
+        if largest_gains:
             return
         bounds = potential.variation((t - r).clamp(min=0), t + r, w, s)
         lipschitz = [constant * v for constant in bounds.lipschitz]
@@ -104,46 +133,64 @@ class _Sums:
         self.product[b] += (potential.curvature(u, w, s) * v).square().sum((2, 3))
         self.steepest[b] = torch.maximum(self.steepest[b], lipschitz[0].amax((1, 2, 3)))
         self.spread[b] += (lipschitz[0] * r).square().sum((1, 2, 3))
-        self.by_x[b] += (lipschitz[0].square() * x_energy).sum((2, 3))
-        self.by_q[b] += (bounds.curvature.square() * q_energy).sum((2, 3))
+        self.moved_by_x[b] += (lipschitz[0].square() * x_energy).sum((2, 3))
+        self.moved_by_q[b] += (bounds.curvature.square() * q_energy).sum((2, 3))
         for i, derivative in enumerate(potential.derivatives_by_parameters, 1):
             largest = derivative(u, w, s).abs() + bounds.lipschitz[i] * r
-            for kink, distance in reached if i <= 2 else ():  # those by the shape do not jump
+            for kink, distance in reached if i <= 2 else ():  # derivatives by the shape do not jump
                 largest = largest + kink.jumps[i] * (distance <= r)
-            self.shape[i - 1][b] += largest.square().sum((2, 3))
-            self.by_shape[i - 1][b] += lipschitz[i].square().sum((2, 3))
+            self.parameters[i - 1][b] += largest.square().sum((2, 3))
+            self.moved_parameters[i - 1][b] += lipschitz[i].square().sum((2, 3))
 
     def bounds(self, scales: tuple[Tensor, ...]) -> Sensitivity:
         f, r = self.f, self.radius
-        moved = self.size * self.padding * r[:, None]  # >= norm of the change of all patches
-        change = torch.minimum(self.steepest * self.all * r, self.spread.sqrt()) + self.jumps[0].total().sqrt()
+        patches, step = self.norms.patches * r[:, None], self.norms.expert * r[:, None]  # changes of patches, of u_k
+        change = torch.minimum(self.steepest * self.norms.bank * r, self.spread.sqrt()) + self.jumps[0].total().sqrt()
         by_filters, *by_parameters = scales
+        jacobian = self._jacobian(by_filters, by_parameters, patches)
 
-        # J(x')^T q by filters: patches' phi'' C q + q's patches phi'. The first is at most the root of
-        # <q, sum_k (scale trace)_k C_k^T phi'' C_k q>.
-        patches = by_filters * (self.trace.sqrt() + moved * self.curvature.sqrt())
-        stiffness = patches.square() * self.curvature
-        first = torch.stack([spectral_bound(f.filters, row, f.boundary) for row in stiffness]).sqrt()
-        influence = self.influence.sqrt() + self.curvature * self.norm * r[:, None]
-        second = self.size * self.padding * (by_filters * influence).norm(dim=1)
-        shapes = [
-            (scale * self.norm * total.sqrt()).norm(dim=1)
-            for scale, total in zip(by_parameters, self.shape, strict=True)
-        ]
-        jacobian = torch.stack([first + second, *shapes]).norm(dim=0)
-
-        step = self.norm * r[:, None]
-        filters = moved * self.product.sqrt() + (self.by_x.sqrt() + self.by_q.sqrt()) * step + self.jumps[1].total()
-        parts = [by_filters * filters, by_filters.max() * moved * change[:, None]]
-        jumps = [j.total() for j in self.jumps[2:]] + [0.0] * (len(by_parameters) - 2)  # those by the shape do not
-        for scale, total, jump in zip(by_parameters, self.by_shape, jumps, strict=True):
+        filters = patches * self.product.sqrt() + (self.moved_by_x.sqrt() + self.moved_by_q.sqrt()) * step
+        filters = filters + self.jumps[1].total()
+        parts = [by_filters * filters, by_filters.max() * patches * change[:, None]]
+        jumps = [j.total() for j in self.jumps[2:]] + [0.0] * (len(by_parameters) - 2)  # none of those by the shape
+        for scale, total, jump in zip(by_parameters, self.moved_parameters, jumps, strict=True):
             parts.append(scale * (total.sqrt() * step + jump))
         jacobian_product = torch.stack([part.norm(dim=1) for part in parts]).norm(dim=0)
-        return Sensitivity(f.scale * jacobian, f.scale * self.all * change, f.scale * jacobian_product)
+        return Sensitivity(f.scale * jacobian, f.scale * self.norms.bank * change, f.scale * jacobian_product)
+
+    def _jacobian(self, by_filters: Tensor, by_parameters: list[Tensor], patches: Tensor) -> Tensor:  # -> (B,)
+        """Bound ||J(x')|| over the ball.
+
+        J(x')^T q by filters is the patches' phi'' C q + q's patches phi'. The first is at most the root of
+        <q, sum_k (scale trace)_k C_k^T phi'' C_k q>.
+        """
+        f, norms = self.f, self.norms
+        traces = by_filters * (self.trace.sqrt() + patches * self.curvature.sqrt())
+        stiffness = traces.square() * self.curvature
+        first = torch.stack([spectral_bound(f.filters, row, f.boundary) for row in stiffness]).sqrt()
+        influence = self.influence.sqrt() + self.curvature * norms.expert * self.radius[:, None]
+        second = norms.patches * (by_filters * influence).norm(dim=1)
+        others = [
+            (scale * norms.expert * total.sqrt()).norm(dim=1)
+            for scale, total in zip(by_parameters, self.parameters, strict=True)
+        ]
+        return torch.stack([first + second, *others]).norm(dim=0)
+
+
+def _tiles(f: FieldOfExpertsFunctional, x: Tensor, q: Tensor) -> Iterator[tuple]:
+    """Yield tile by tile the images, their responses u and v, and the energies of the patches of x and q."""
+    size = f.filters.shape[-1]
+    x, q = (pad(t, size, f.boundary) for t in (x, q))
+    for tile in tiles(x.shape, f.filters):
+        u, v = analysis(x[tile], f.filters), analysis(q[tile], f.filters)
+        yield tile[0], u, v, _patch_energy(x[tile], size), _patch_energy(q[tile], size)
 
 
 class _Jumps:
-    """min over lambda of lambda B^2 + sum_i max(0, g_i - lambda d_i^2), summed tile by tile; shapes (B,) or (B, K)."""
+    """The bound min over lambda of lambda B^2 + sum_i max(0, g_i - lambda d_i^2), summed tile by tile.
+
+    largest, total, budget: max_i g_i and the sum to begin with, both 0, and B; of shape (B,) or (B, K).
+    """
 
     def __init__(self, largest: Tensor, total: Tensor, budget: Tensor) -> None:
         self.largest, self.budget = largest, budget
@@ -155,10 +202,14 @@ class _Jumps:
         return smallest.unsqueeze(-1) * MULTIPLIERS.to(smallest)
 
     def note(self, b: slice, gain: Tensor) -> None:
+        """Take in how large the gains (B, K, H', W') of the images b are."""
         self.largest[b] = torch.maximum(self.largest[b], gain.amax((2, 3) if self.largest.ndim == 2 else (1, 2, 3)))
 
     def add(self, b: slice, gain: Tensor, distance: Tensor, near: Tensor, kinks: int) -> None:
-        """One response may pass several kinks, but its way is counted once: each gets its share of lambda."""
+        """Add the gains of the responses near a kink to the sums.
+
+        One response may pass several kinks, but its way is counted once: each kink gets its share of lambda.
+        """
         image, expert, row, column = near.nonzero(as_tuple=True)
         gain, squared = gain[image, expert, row, column], distance[image, expert, row, column].square() / kinks
         place = image * near.shape[1] + expert if self.largest.ndim == 2 else image
@@ -167,11 +218,12 @@ class _Jumps:
         self.sums[b] = sums.index_add(0, place, left).view_as(self.sums[b])
 
     def total(self) -> Tensor:
+        """Return the least of the bounds."""
         return (self.lambdas * self.budget.square().unsqueeze(-1) + self.sums).amin(-1)
 
 
 def _patch_energy(x: Tensor, size: int) -> Tensor:  # (B, C, H, W) -> (B, 1, H - s + 1, W - s + 1)
-    """sum_c ||patch - mean of the patch||^2, all a zero-mean filter sees."""
+    """Return sum_c ||patch - mean of the patch||^2, which is all that a zero-mean filter sees."""
     box = torch.ones(x.shape[1], 1, size, size, dtype=torch.float64, device=x.device)
     sums, squares = (F.conv2d(t, box, groups=x.shape[1]) for t in (x.double(), x.double().square()))
     return (squares - sums.square() / size**2).sum(1, keepdim=True).clamp(min=0).to(x.dtype)

@@ -1,5 +1,5 @@
-"""A learned potential: phi(t) = w s psi(t / s), psi even and psi' a piecewise linear function with knots tau_1 < ... <
-tau_J  (the learned activations of arXiv 2211.12461 and 2308.10542, here a mixture of Hubers).
+"""A learned potential: phi(t) = w s psi(t / s), psi even and psi' piecewise linear with knots tau_1 < ... < tau_J
+(the learned activations of arXiv 2211.12461 and 2308.10542, here a mixture of Hubers).
 
     psi''(z) = a_j  for tau_{j-1} <= |z| < tau_j  (tau_0 = 0),  0 beyond tau_J
     psi'(z) = sum_j b_j clip(z, -tau_j, tau_j),  b_j = a_j - a_{j+1}  (a_{J+1} = 0)
@@ -19,12 +19,12 @@ from torch import Tensor
 from regularizers.foe.potential import Elementwise, Kink, Potential, Variation
 
 KNOTS = tuple(0.02 * 100 ** (j / 11) for j in range(12))  # tau_1 ... tau_J, from 1/50 to 2
-LEAST = 0.02  # the exponential starts no lower, where it would hardly move
+LEAST = 0.02  # a_j starts at least so far above its bound: below, the exponential would hardly move
 
 
 @dataclass(frozen=True)
 class LearnedPotential:
-    """A family of potentials, one for each shape."""
+    """A family of potentials, with one member for each shape."""
 
     name: str
     budgeted: bool
@@ -32,21 +32,22 @@ class LearnedPotential:
 
     @property
     def lowest(self) -> float:
-        """What every a_j is above."""
+        """The lower bound of every a_j."""
         return -1.0 if self.budgeted else 0.0
 
     def initial(self, weight: float, smoothing: float) -> Tensor:  # -> (J,)
-        """Unconstrained: a_j is the mean of psi'' between its knots."""
+        """Return the unconstrained shape to start from: a_j is the mean of psi'' between its knots."""
         knots = torch.tensor((0.0, *KNOTS), dtype=torch.float64)
         means = self.initial_slope(knots, weight, smoothing).diff() / knots.diff()
         return (means - self.lowest).clamp(min=LEAST).log().to(torch.get_default_dtype())
 
-    def at(self, raw: Tensor) -> Potential:  # (K, J), unconstrained
+    def at(self, raw: Tensor) -> Potential:  # (K, J)
+        """Return the potential of an unconstrained shape."""
         return spline(self.lowest + raw.exp(), self.budgeted)
 
 
 def spline(shape: Tensor, budgeted: bool) -> Potential:
-    """phi for curvatures a = shape (K, J)."""
+    """Return phi for curvatures a = shape (K, J). Most of the lines are the record of its functions."""
     a = tuple(shape.unsqueeze(-1).unsqueeze(-1).unbind(1))  # J of (K, 1, 1)
     b = tuple(here - after for here, after in zip(a, (*a[1:], torch.zeros_like(a[0])), strict=True))
     zero = torch.zeros_like(a[0])
@@ -107,7 +108,7 @@ def _huber(z: Tensor, knot: float) -> Tensor:  # its integral
 
 
 def _difference(f: Callable[[Tensor, float], Tensor], before: float, knot: float, power: int) -> Elementwise:
-    """Derivative of w s^power sum_j b_j f(t / s, tau_j) by a_j: b_j and b_{j-1} = a_{j-1} - a_j hold it."""
+    """Return the derivative of w s^power sum_j b_j f(t / s, tau_j) by a_j: b_j and b_{j-1} = a_{j-1} - a_j hold it."""
     return lambda t, w, s: w * s**power * (f(t / s, knot) - f(t / s, before))
 
 

@@ -21,6 +21,7 @@ ACCURACY = 0.1  # certified ||x - argmin h|| of training and evaluation
 
 
 def main() -> int:
+    """Print the tables that are asked for."""
     parser = argparse.ArgumentParser(prog="scripts/benchmark", description=__doc__)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--json", type=Path, help="write the tables there too")

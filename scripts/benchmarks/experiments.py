@@ -29,15 +29,15 @@ from scripts.benchmarks.hypergradient_methods import vector
 from scripts.benchmarks.lower_methods import Arrived, Late, Observed, Observer
 from scripts.benchmarks.measure import copy_rate, matrix_product_rate, peak_memory, seconds, synchronize
 from scripts.benchmarks.problems import denoising_problem, in_double
-from scripts.benchmarks.reference import AutogradField
+from scripts.benchmarks.reference import plain
 from scripts.benchmarks.tape import Tape, Taped
 
 Rows = Iterator[dict[str, Any]]
 
 
 @contextmanager
-def kernels_off() -> Iterator[None]:
-    """Torch alone: shifts and convolutions, without the compiled kernels."""
+def compiled_kernels_off() -> Iterator[None]:
+    """Compute with torch alone, by shifts and convolutions, without the compiled kernels."""
     fastest, foe.fastest = foe.fastest, lambda *_: None
     try:
         yield
@@ -45,22 +45,22 @@ def kernels_off() -> Iterator[None]:
         foe.fastest = fastest
 
 
-def operations(regularizer: FieldOfExperts, x: Tensor) -> Rows:
-    """Derivatives of R against autograd, and against the floor: flops by this machine's matrix-product rate (on a GPU,
-    if larger, bytes by its copy rate)."""
+def operations(regularizer: FieldOfExperts, x: Tensor) -> Rows:  # (B, C, H, W)
+    """Time derivatives of R against autograd, and against the floor: flops by this machine's matrix-product rate (on a
+    GPU, if larger, bytes by its copy rate)."""
     with torch.no_grad():
         frozen = regularizer.functional()
-    plain, v = AutogradField(frozen), torch.randn_like(x)
-    hessian = frozen.hessian(x)
+    reference, v = plain(frozen), torch.randn_like(x)
+    hessian, reference_hessian = frozen.hessian(x), reference.hessian(x)
     filters = frozen.filters
     padded = pad(x, filters.shape[-1], frozen.boundary)
     responses = len(x) * math.prod(n - filters.shape[-1] + 1 for n in padded.shape[2:])
     one_filtering = 2 * responses * filters.numel() / matrix_product_rate(x.device)
     one_copy = x.numel() * x.element_size() / copy_rate(x.device)
     table: dict[str, tuple[int, Callable, Callable]] = {
-        "gradient": (2, lambda: frozen.gradient(x), lambda: plain.gradient(x)),
-        "Hessian-vector product": (2, lambda: hessian(v), lambda: plain.hessian_product(x, v)),
-        "mixed derivative": (4, lambda: frozen.mixed(x, v), lambda: plain.mixed(x, v)),
+        "gradient": (2, lambda: frozen.gradient(x), lambda: reference.gradient(x)),
+        "Hessian-vector product": (2, lambda: hessian(v), lambda: reference_hessian(v)),
+        "mixed derivative": (4, lambda: frozen.mixed(x, v), lambda: reference.mixed(x, v)),
     }
     for name, (filterings, fast, slow) in table.items():
         ours, theirs = seconds(x.device, fast, slow)
@@ -88,8 +88,11 @@ LOWER_METHODS: dict[str, Callable[[Any, Tensor], object]] = {
 def lower_solves(
     regularizer: FieldOfExperts, clean: Tensor, accuracies: tuple[float, ...], limit: float = 30.0
 ) -> Rows:
-    """Gradients and time until the true error of every image is below eps; a preconditioner counts as a gradient. Those
-    of torch run image by image, as they have one step for all variables. `limit`: seconds, per image for those."""
+    """Count gradients and time until the true error of every image (B, C, H, W) is below eps; a preconditioner counts
+    as a gradient. Methods of torch run image by image, as they have one step for all variables.
+
+    limit: seconds per batch, or per image where they run image by image.
+    """
     energy = denoising_problem(regularizer, clean)
     _, exact, _ = in_double(regularizer, energy, clean)
     minimiser = lbfgs.solve(exact, exact.y, 1e-6).x.to(energy.y)
@@ -115,7 +118,7 @@ def lower_solves(
 
 
 def hypergradients(regularizer: FieldOfExperts, clean: Tensor, targets: tuple[float, ...], limit: float = 45.0) -> Rows:
-    """Time of one hypergradient at equal measured accuracy, and our proven bound on its error.
+    """Time one hypergradient of a batch (B, C, H, W) at equal measured accuracy, and our proven bound on its error.
 
     Each method runs at the loosest accuracy that meets the target, found beforehand against float64; `limit` is what
     one run may take, in seconds. Where float32 does not have the digits, everything runs in float64. Unrolling and deep
@@ -163,7 +166,7 @@ OTHERS: list[tuple[str, Callable[..., Tensor]]] = [
 def _loosest(
     method: Callable[..., Tensor], numbers: list[float], problem: tuple, exact: Tensor, target: float, limit: float
 ) -> dict[str, Any]:
-    """The first of the numbers whose result is within the target, or the last one that time and 8 GB allow."""
+    """Return the first of the numbers whose result is within the target, or the last one that time and 8 GB allow."""
     device, found = problem[1].y.device, {}
     for number in numbers:
         with peak_memory(device) as memory, suppress(Late):
@@ -192,22 +195,22 @@ def _bound(problem: tuple, accuracy: float, exact: Tensor) -> dict[str, Any]:
 
 
 def shapes(device: torch.device) -> Rows:
-    """The gradient of R against two plain convolutions around the same potential, over channels, filters and sizes."""
+    """Time the gradient of R against two plain convolutions around the same potential, for many shapes of both."""
     cases = [(1, 48, size, 8, 128) for size in (3, 5, 7, 9, 11)]
     cases += [(3, 48, size, 8, 128) for size in (5, 7)]
     cases += [(1, 24, 7, 8, 128), (1, 96, 7, 8, 128)]
     cases += [(1, 48, 7, 1, 128), (1, 48, 7, 32, 128), (1, 48, 7, 8, 64), (1, 48, 7, 1, 512), (1, 48, 7, 1, 1024)]
     for channels, filters, size, batch, side in cases:
         filters = min(filters, channels * (size**2 - 1))
-        f = FieldOfExperts(channels, filters, size, CHARBONNIER, "valid").to(device).frozen()
+        f = FieldOfExperts(channels, filters, size, CHARBONNIER, boundary="valid").to(device).frozen()
         x = torch.rand(batch, channels, side, side, device=device)
 
-        def plain(f=f, x=x) -> Tensor:
+        def convolutions(f=f, x=x) -> Tensor:
             u = F.conv2d(x, f.filters)  # type: ignore[attr-defined]
             z = f.weights * f.potential.influence(u, f.weights, f.smoothings)  # type: ignore[attr-defined]
             return F.conv_transpose2d(z, f.filters)  # type: ignore[attr-defined]
 
-        ours, theirs = seconds(device, lambda f=f, x=x: f.gradient(x), plain, repetitions=7)
+        ours, theirs = seconds(device, lambda f=f, x=x: f.gradient(x), convolutions, repetitions=7)
         flops = 4 * batch * (side - size + 1) ** 2 * filters * channels * size**2
         yield {
             "channels": channels, "filters": filters, "size": size, "batch": batch, "side": side,
@@ -217,8 +220,9 @@ def shapes(device: torch.device) -> Rows:
 
 
 def memory(regularizer: FieldOfExperts, photograph: Callable[[int], Tensor]) -> Rows:
-    """Bytes per pixel at the peak, beyond the image itself."""
-    plain = AutogradField(regularizer.frozen())  # type: ignore[arg-type]
+    """Measure bytes per pixel at the peak, beyond the image (1, C, side, side) itself."""
+    with torch.no_grad():
+        reference = plain(regularizer.functional())
     for side in (512, 1024):
         clean = photograph(side)
         energy = denoising_problem(regularizer, clean)
@@ -227,8 +231,8 @@ def memory(regularizer: FieldOfExperts, photograph: Callable[[int], Tensor]) -> 
             "gradient": lambda e=energy, x=x: e.functional.gradient(x),
             "Hessian-vector product": lambda e=energy, x=x: e.functional.hessian(x)(x),
             "lower-level solve to 0.1": lambda e=energy, x=x: lbfgs.solve(e, x, 0.1),
-            "gradient by autograd": lambda x=x: plain.gradient(x),
-            "Hessian-vector product by autograd": lambda x=x: plain.hessian_product(x, x),
+            "gradient by autograd": lambda x=x: reference.gradient(x),
+            "Hessian-vector product by autograd": lambda x=x: reference.hessian(x)(x),
         }
         for name, run in table.items():
             with peak_memory(x.device) as found:
@@ -237,7 +241,8 @@ def memory(regularizer: FieldOfExperts, photograph: Callable[[int], Tensor]) -> 
 
 
 def whole_images(regularizer: FieldOfExperts, photograph: Callable[[int, int], Tensor]) -> Rows:
-    """Reconstructions of whole images; `changed`: the largest change of an 8-bit pixel in a solve 30 times tighter."""
+    """Reconstruct whole images (1, C, H, W). `changed` is the largest change of an 8-bit pixel in a solve 30 times
+    tighter."""
     for height, width, accuracy in ((512, 768, 0.1), (512, 768, 0.03), (4096, 4096, 0.1)):
         clean = photograph(height, width)
         energy = denoising_problem(regularizer, clean)
@@ -266,8 +271,8 @@ Step = Callable[[Energy, Callable[[Tensor, Tensor], Any]], tuple[LowerSolution, 
 
 
 def training_step(regularizer: FieldOfExperts, clean: Tensor, accuracy: float) -> Rows:
-    """One hypergradient in torch alone, with the compiled kernel, and with the preconditioned solvers too; and the
-    factor that its parts predict, timed in turns with all steps.
+    """Time one hypergradient of a batch (B, C, H, W) in torch alone, with the compiled kernel, and with the
+    preconditioned solvers too, and tell the factor that its parts predict, timed in turns with all steps.
 
     The parts are the passes over the filters (gradients, products, what a Hessian and a preconditioner compute of x,
     the mixed derivative), each timed by itself on all images and counted image by image, and the solvers: the same step
@@ -275,7 +280,7 @@ def training_step(regularizer: FieldOfExperts, clean: Tensor, accuracy: float) -
     that meet cold caches, take longer."""
     energy, loss = denoising_problem(regularizer, clean), SquaredError(clean)
 
-    def plain(energy: Energy, mixed: Callable[[Tensor, Tensor], Any]) -> tuple[LowerSolution, LinearSolution]:
+    def accelerated(energy: Energy, mixed: Callable[[Tensor, Tensor], Any]) -> tuple[LowerSolution, LinearSolution]:
         lower = agd.solve(energy, energy.y, accuracy)
         b = loss.gradient(lower.x)
         linear = conjugate_gradient(energy.hessian(lower.x), b, b.new_full((len(b),), accuracy))
@@ -287,10 +292,10 @@ def training_step(regularizer: FieldOfExperts, clean: Tensor, accuracy: float) -
         z = hypergradient(learned, energy, loss, lbfgs.solve, energy.y, None, accuracy)
         return z.lower, z.linear
 
-    with kernels_off():
-        counts, passes, functions = _taken_apart(plain, regularizer, energy)
-    table = [(counts, passes, [kernels_off()(f) for f in functions])]
-    table += [_taken_apart(step, regularizer, energy) for step in (plain, preconditioned)]
+    with compiled_kernels_off():
+        counts, passes, functions = _taken_apart(accelerated, regularizer, energy)
+    table = [(counts, passes, [compiled_kernels_off()(f) for f in functions])]
+    table += [_taken_apart(step, regularizer, energy) for step in (accelerated, preconditioned)]
     times = iter(seconds(clean.device, *(f for *_, functions in table for f in functions)))
     names = ("torch, accelerated gradient, CG", "compiled kernel", "preconditioned L-BFGS and CG")
     first = None
@@ -307,8 +312,8 @@ def training_step(regularizer: FieldOfExperts, clean: Tensor, accuracy: float) -
 def _taken_apart(
     step: Step, regularizer: FieldOfExperts, energy: Energy
 ) -> tuple[str, list[float], list[Callable[[], object]]]:
-    """Gradients and products per image as text; how often each pass meets all images; and what to time: the step, the
-    step played back, and one of each pass."""
+    """Return gradients and products per image as text; how often each pass meets all images; and what to time: the step,
+    the step played back, and one of each pass."""
     tape, functional = Tape(), energy.functional
     taped = replace(energy, functional=Taped(functional, tape))
     mixed = partial(tape.run, "mixed derivative", regularizer.mixed)

@@ -1,7 +1,7 @@
 """One hypergradient, by this program and as it is written elsewhere.
 
-Each returns the derivative of the mean loss by the parameters as one vector, and takes the number that decides its
-accuracy.
+Each rival returns the derivative of the mean loss by the parameters as one vector, and takes the number that decides
+its accuracy.
 """
 
 import time
@@ -19,30 +19,32 @@ from app.problem.losses import SquaredError
 from app.upper.hypergradient import Hypergradient, hypergradient
 from regularizers import FieldOfExperts
 from scripts.benchmarks.lower_methods import Late
-from scripts.benchmarks.reference import AutogradField
+from scripts.benchmarks.reference import plain
 
 
-def vector(gradients: tuple[Tensor, ...]) -> Tensor:
+def vector(gradients: tuple[Tensor, ...]) -> Tensor:  # n x (...) -> (N,)
+    """Join gradients into one vector, in float64."""
     return torch.cat([g.flatten() for g in gradients]).double()
 
 
 def ours(regularizer: FieldOfExperts, energy: Energy, loss: SquaredError, accuracy: float) -> Hypergradient:
+    """Compute a hypergradient with this program."""
     return hypergradient(regularizer, energy, loss, lbfgs.solve, energy.backprojection, None, accuracy)
 
 
 def written_today(
     regularizer: FieldOfExperts, energy: Energy, loss: SquaredError, accuracy: float, deadline: float
-) -> Tensor:
-    """FISTA at an L estimated by power iteration, until ||grad h|| / mu <= accuracy on every image; deepinv's conjugate
-    gradients to the same residual; every derivative by autograd."""
-    functional = regularizer.functional()
-    field, y = AutogradField(functional), energy.y
-    mu, _ = energy.bounds
+) -> Tensor:  # (N,)
+    """Solve by FISTA at an L estimated by power iteration, until ||grad h|| / mu <= accuracy on every image, and by
+    deepinv's conjugate gradients to the same residual; autograd finds every derivative. Raises Late at the deadline."""
+    functional, y, (mu, _) = regularizer.functional(), energy.y, energy.bounds
+    with torch.no_grad():
+        field = plain(regularizer.functional())
 
-    v = torch.randn_like(y)
+    v, hessian = torch.randn_like(y), field.hessian(torch.zeros_like(y))
     for _ in range(20):
         v = v / per_image(norm(v))
-        v = v + field.hessian_product(torch.zeros_like(y), v)  # flat images are where the curvature is largest
+        v = v + hessian(v)  # flat images are where the curvature is largest
     step = 1 / float(norm(v).max())
 
     x = z = y
@@ -60,42 +62,36 @@ def written_today(
 
     b = loss.gradient(x)
     tolerance = accuracy / float(norm(b).min())
-    q = deepinv_conjugate_gradient(
-        lambda p: p + field.hessian_product(x, p), b, max_iter=2000, tol=tolerance, parallel_dim=0
-    )
+    hessian = field.hessian(x)
+    q = deepinv_conjugate_gradient(lambda p: p + hessian(p), b, max_iter=2000, tol=tolerance, parallel_dim=0)
     cotangents = field.mixed(x, q.detach())
     gradients = torch.autograd.grad(functional.natural, tuple(regularizer.parameters()), cotangents)
     return vector(tuple(-g / len(y) for g in gradients))
 
 
 class PlainPrior(Prior):
-    """The regularizer for deepinv, every derivative by autograd."""
+    """The regularizer as a prior of deepinv, with every derivative by autograd."""
 
     def __init__(self, regularizer: FieldOfExperts) -> None:
         super().__init__()
         self.explicit_prior, self.regularizer = True, regularizer
 
     def fn(self, x: Tensor, *args, **kwargs) -> Tensor:
-        return AutogradField(self.regularizer.functional()).value(x)
+        return plain(self.regularizer.functional()).value(x)
 
     def grad(self, x: Tensor, *args, **kwargs) -> Tensor:
-        if torch.is_grad_enabled():
-            return AutogradField(self.regularizer.functional()).gradient(
-                x if x.requires_grad else x.requires_grad_(), keep_graph=True
-            )
-        return AutogradField(self.regularizer.frozen()).gradient(x)  # type: ignore[arg-type]
+        return plain(self.regularizer.functional()).gradient(x)
 
 
 def unrolled(
     regularizer: FieldOfExperts, energy: Energy, loss: SquaredError, iterations: float, deadline: float
-) -> Tensor:
-    """Back-propagation through that many steps of accelerated gradient descent at the proven L and mu."""
-    functional = regularizer.functional()
-    field, (mu, largest) = AutogradField(functional), energy.bounds
+) -> Tensor:  # (N,)
+    """Differentiate by reverse mode through that many steps of accelerated gradient descent at the proven L and mu."""
+    field, (mu, largest) = plain(regularizer.functional()), energy.bounds
     root = (mu / largest) ** 0.5
     x = z = energy.y.clone().requires_grad_()
     for _ in range(int(iterations)):
-        x_next = z - (z - energy.y + field.gradient(z, keep_graph=True)) / largest
+        x_next = z - (z - energy.y + field.gradient(z)) / largest
         z, x = x_next + (1 - root) / (1 + root) * (x_next - x), x_next
     mean = loss.value(x).mean()
     return vector(torch.autograd.grad(mean, tuple(regularizer.parameters())))
@@ -103,8 +99,8 @@ def unrolled(
 
 def deep_equilibrium(
     regularizer: FieldOfExperts, energy: Energy, loss: SquaredError, iterations: float, deadline: float
-) -> Tensor:
-    """deepinv's deep-equilibrium gradient descent, with that many steps forward and backward."""
+) -> Tensor:  # (N,)
+    """Run deepinv's deep-equilibrium gradient descent, with that many steps forward and backward."""
     mu, largest = energy.bounds
     solver = deepinv.optim.GD(
         data_fidelity=L2(),

@@ -17,11 +17,11 @@ from app.lower.solution import dot, norm, per_image
 
 
 class Arrived(Exception):
-    """Every image is within the accuracy."""
+    """Says that every image is within the accuracy."""
 
 
 class Late(Exception):
-    """Time is up."""
+    """Says that the time is up."""
 
 
 @dataclass
@@ -77,21 +77,22 @@ class Observed:
 
 
 def largest_eigenvalue(energy: Energy, x: Tensor, iterations: int = 20) -> float:
-    """Power iteration on the Hessian at x: an estimate from below."""
+    """Estimate the largest eigenvalue of the Hessian at x (B, C, H, W) from below, by power iteration."""
     hessian, v = energy.hessian(x), torch.randn_like(x)
     for _ in range(iterations):
         v = hessian(v / per_image(norm(v)))
     return float(norm(v).max())
 
 
-def gradient_descent(energy: Observer, x: Tensor) -> None:
+def gradient_descent(energy: Observer, x: Tensor) -> None:  # (B, C, H, W)
+    """Step along the gradient by the step size that is best for the proven mu and L."""
     mu, largest = energy.bounds
     while True:
         x = x - 2 / (mu + largest) * energy.gradient(x)
 
 
-def fista(energy: Observer, x: Tensor, largest: float | None = None) -> None:
-    """Beck and Teboulle's momentum, at the proven L or a given one."""
+def fista(energy: Observer, x: Tensor, largest: float | None = None) -> None:  # (B, C, H, W)
+    """Step with Beck and Teboulle's momentum, at the proven L or a given one."""
     step = 1 / (largest or energy.bounds[1])
     z, t = x, 1.0
     while True:
@@ -100,12 +101,13 @@ def fista(energy: Observer, x: Tensor, largest: float | None = None) -> None:
         z, x, t = x_next + (t - 1) / t_next * (x_next - x), x_next, t_next
 
 
-def fista_estimated(energy: Observer, x: Tensor) -> None:
+def fista_estimated(energy: Observer, x: Tensor) -> None:  # (B, C, H, W)
+    """Run FISTA at an estimated L."""
     fista(energy, x, largest_eigenvalue(energy.energy, torch.zeros_like(x)))  # flat: where curvature is largest
 
 
-def plain_lbfgs(energy: Observer, x: Tensor) -> None:
-    """torch.optim.LBFGS with its strong-Wolfe line search, on one image."""
+def plain_lbfgs(energy: Observer, x: Tensor) -> None:  # (1, C, H, W)
+    """Run torch.optim.LBFGS with its strong-Wolfe line search, on one image."""
     x = x.clone().requires_grad_()
     optimizer = torch.optim.LBFGS([x], max_iter=1000, history_size=10, line_search_fn="strong_wolfe",
                                   tolerance_grad=0, tolerance_change=0)  # fmt: skip
@@ -119,7 +121,8 @@ def plain_lbfgs(energy: Observer, x: Tensor) -> None:
         optimizer.step(closure)
 
 
-def barzilai_borwein(energy: Observer, x: Tensor) -> None:
+def barzilai_borwein(energy: Observer, x: Tensor) -> None:  # (B, C, H, W)
+    """Step along the gradient by the step size of Barzilai and Borwein, one per image."""
     g, step = energy.gradient(x), 1 / energy.bounds[1]
     steps = torch.full((len(x),), step, device=x.device, dtype=x.dtype)
     while True:
@@ -145,8 +148,8 @@ class ObservedPrior(Prior):
         return self.observer.energy.functional.gradient(x)
 
 
-def deepinv_gradient_descent(energy: Observer, x: Tensor) -> None:
-    """deepinv.optim.GD with its backtracking (A = identity)."""
+def deepinv_gradient_descent(energy: Observer, x: Tensor) -> None:  # (B, C, H, W)
+    """Run deepinv.optim.GD with its backtracking (A = identity)."""
     solver = deepinv.optim.GD(data_fidelity=L2(), prior=ObservedPrior(energy), stepsize=1.0, backtracking=True,
                               max_iter=100_000, custom_init=lambda y, physics: {"est": (x, x)})  # fmt: skip
     solver(energy.energy.y, energy.energy.operator.physics)  # type: ignore[attr-defined]

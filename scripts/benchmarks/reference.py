@@ -1,42 +1,31 @@
 """The obvious way to a field of experts: plain convolutions and automatic differentiation. Slow, easy to believe."""
 
-from dataclasses import dataclass, replace
-
-import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
+from regularizers import AutogradFunctional, Regularizer
 from regularizers.foe.filter_bank import pad
 from regularizers.foe.functional import FieldOfExpertsFunctional
 
 
-@dataclass(frozen=True)
-class AutogradField:
-    """R of the same filters, weights and smoothings; every derivative through torch.autograd."""
+class PlainField(Regularizer):
+    """R of the filters, weights and smoothings of another field of experts, which are its parameters."""
 
-    functional: FieldOfExpertsFunctional
+    def __init__(self, field: FieldOfExpertsFunctional) -> None:
+        super().__init__()
+        self.field = field
+        self.filters, self.weights, self.smoothings = (nn.Parameter(t.detach()) for t in field.natural)
 
     def value(self, x: Tensor) -> Tensor:  # (B, C, H, W) -> (B,)
-        f = self.functional
-        u = F.conv2d(pad(x, f.filters.shape[-1], f.boundary), f.filters)
-        return f.scale * f.potential.value(u, f.weights, f.smoothings).sum((1, 2, 3))
+        u = F.conv2d(pad(x, self.filters.shape[-1], self.field.boundary), self.filters)
+        return self.field.scale * self.field.potential.value(u, self.weights, self.smoothings).sum((1, 2, 3))
 
-    def gradient(self, x: Tensor, keep_graph: bool = False) -> Tensor:
-        """With keep_graph, for a given x that requires a gradient, itself differentiable."""
-        with torch.enable_grad():
-            x = x if keep_graph else x.detach().requires_grad_()
-            return torch.autograd.grad(self.value(x).sum(), x, create_graph=keep_graph)[0]
+    def curvature(self) -> tuple[float, float]:
+        return self.field.curvature()
 
-    def hessian_product(self, x: Tensor, v: Tensor) -> Tensor:
-        with torch.enable_grad():
-            x = x.detach().requires_grad_()
-            return torch.autograd.grad(self.gradient(x, keep_graph=True), x, v)[0]
 
-    def mixed(self, x: Tensor, q: Tensor) -> tuple[Tensor, ...]:
-        """d/d(filters, weights, smoothings) of sum_b <dR/dx(x_b), q_b>."""
-        with torch.enable_grad():
-            x = x.detach().requires_grad_()
-            filters, weights, smoothings = (t.detach().requires_grad_() for t in self.functional.natural)
-            leaves = replace(self.functional, filters=filters, weights=weights, smoothings=smoothings)
-            g = AutogradField(leaves).gradient(x, keep_graph=True)
-            return torch.autograd.grad((g * q).sum(), leaves.natural)
+def plain(field: FieldOfExpertsFunctional) -> AutogradFunctional:
+    """Return R of the same filters, weights and smoothings, every derivative through torch.autograd."""
+    return AutogradFunctional(
+        PlainField(field), dict(zip(("filters", "weights", "smoothings"), field.natural, strict=True))
+    )

@@ -27,7 +27,7 @@ class Tape:
         self.played = 0
 
     def run(self, name: str, f: Callable[..., Any], x: Tensor, *rest: Tensor) -> Any:
-        """f(x, *rest), or what it was."""
+        """Return f(x, *rest), or, played back, what it was."""
         if self.played is None:
             self.images[name] += len(x)
             self.results.append(f(x, *rest))
@@ -37,7 +37,7 @@ class Tape:
 
 
 def _copy(result: Any) -> Any:
-    """Callers may work in place."""
+    """Return a copy, since callers may work in place."""
     if isinstance(result, tuple):
         return tuple(map(_copy, result))
     return result.clone() if isinstance(result, Tensor) else result
@@ -60,7 +60,7 @@ class Taped:
         product = self.tape.run("Hessian", self.functional.hessian, x)
         return lambda v: self.tape.run("product", product, v)
 
-    def curvature_model(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def curvature_model(self, x: Tensor) -> tuple[Tensor, Tensor] | None:
         return self.tape.run("curvature model", self.functional.curvature_model, x)
 
     def curvature(self) -> tuple[float, float]:

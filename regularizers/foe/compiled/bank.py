@@ -1,4 +1,4 @@
-"""What a kernel needs to know of a field of experts."""
+"""What a compiled kernel needs to know of a field of experts."""
 
 from typing import Protocol
 
@@ -6,6 +6,8 @@ from torch import Tensor
 
 
 class Bank(Protocol):
+    """Declares the tensors of a field of experts; `regularizers.foe.functional` has them."""
+
     @property
     def filters(self) -> Tensor:  # (K, C, s, s)
         ...

@@ -1,4 +1,4 @@
-"""Which kernel computes a field of experts on which device."""
+"""The choice of the compiled kernel that computes a field of experts, by device and type of number."""
 
 from collections.abc import Callable
 from typing import Protocol
@@ -10,24 +10,35 @@ from regularizers.foe.compiled import cpu, cuda
 from regularizers.foe.compiled.bank import Bank
 
 
-class Kernel(Protocol):
-    """Images (B, C, H, W) come with their padding; the formulas are those of `regularizers.foe.functional`."""
+class CompiledKernel(Protocol):
+    """Computes a field of experts in one pass over images (B, C, H, W) that have their padding.
 
-    def gradient(self, bank: Bank, x: Tensor) -> Tensor: ...
+    The formulas are those of `regularizers.foe.functional`, with contrasts g, or g = 1.
+    """
 
-    def hessian(self, bank: Bank, x: Tensor) -> Callable[[Tensor], Tensor]: ...
+    def gradient(self, bank: Bank, x: Tensor) -> Tensor:  # (B, C, H, W) -> (B, C, H, W)
+        """Return scale C^T phi'(g C x) / g."""
+        ...
 
-    def summary(self, bank: Bank, x: Tensor) -> tuple[Tensor, Tensor]: ...
+    def hessian(self, bank: Bank, x: Tensor) -> Callable[[Tensor], Tensor]:  # (B, C, H, W)
+        """Return v -> scale C^T phi''(g C x) C v."""
+        ...
 
-    def mixed(self, bank: Bank, x: Tensor, q: Tensor) -> tuple[Tensor, ...]: ...
+    def summary(self, bank: Bank, x: Tensor) -> tuple[Tensor, Tensor]:  # (B, C, H, W) -> (B, K), (B, C, H, W)
+        """Return sum_i |phi''(g C x)| and scale (C o C)^T |phi''(g C x)|, C o C the entries squared."""
+        ...
+
+    def mixed(self, bank: Bank, x: Tensor, q: Tensor) -> tuple[Tensor, ...]:  # 2 x (B, C, H, W)
+        """Return d/d parameters of <scale C^T phi'(g C x) / g, q>, summed over the batch."""
+        ...
 
 
-def fastest(x: Tensor, filter_size: int, potential: str) -> Kernel | None:
-    """For images like x; None where torch alone must do."""
+def fastest(x: Tensor, filter_size: int, potential: str) -> CompiledKernel | None:  # (B, C, H, W)
+    """Return the compiled kernel for images of the device and type of x; None where torch alone must compute."""
     if x.dtype not in (torch.float32, torch.float64):
         return None
     if x.device.type == "cpu":
-        return cpu.kernel(x.dtype, filter_size, potential)
+        return cpu.compiled_kernel(x.dtype, filter_size, potential)
     if x.device.type == "cuda" and torch.version.cuda:  # ROCm calls itself cuda
-        return cuda.kernel(potential)
+        return cuda.compiled_kernel(potential)
     return None

@@ -1,4 +1,5 @@
-"""foe.cpp, compiled at first use for this machine, one filter size, scalar type and potential, and kept in a cache.
+"""The compiled kernel of a CPU: foe.cpp, compiled at first use for this machine and for one filter size, type of number
+and potential, and kept in a cache.
 
 Only a C++ compiler is needed ($CXX, or c++). Without one there is a warning, and the caller computes with torch alone.
 """
@@ -27,7 +28,8 @@ FLAGS = ("-O3", "-march=native", "-std=c++17", "-shared", "-fPIC", "-fopenmp")
 REALS = {torch.float32: "float", torch.float64: "double"}
 GRADIENT, REMEMBER, SUMMARY, PRODUCT, PRODUCT_AT_X = range(5)  # foe.cpp's modes
 
-# Curvatures that a Hessian may keep for its products; beyond, each product computes them again (1.3 times slower).
+# Curvatures that a Hessian may keep for its products. Where they are more, each product computes them again (1.3 times
+# slower).
 REMEMBERED_BYTES = 1 << 30
 
 
@@ -37,18 +39,18 @@ class _Shape(ctypes.Structure):
 
 @dataclass(frozen=True)
 class CpuKernel:
-    """The compiled functions, for images (B, C, H, W) that have their padding."""
+    """Calls the compiled functions, for images (B, C, H, W) that have their padding."""
 
     library: ctypes.CDLL
 
-    def gradient(self, bank: Bank, x: Tensor) -> Tensor:
-        """scale C^T phi'(g C x) / g, g the contrasts."""
+    def gradient(self, bank: Bank, x: Tensor) -> Tensor:  # (B, C, H, W) -> (B, C, H, W)
+        """Return scale C^T phi'(g C x) / g, g the contrasts."""
         g = torch.zeros_like(x, memory_format=torch.contiguous_format)
         self._apply(GRADIENT, bank, x.contiguous(), None, g, None)
         return g
 
-    def hessian(self, bank: Bank, x: Tensor) -> Callable[[Tensor], Tensor]:
-        """v -> scale C^T phi''(g C x) C v."""
+    def hessian(self, bank: Bank, x: Tensor) -> Callable[[Tensor], Tensor]:  # (B, C, H, W)
+        """Return v -> scale C^T phi''(g C x) C v."""
         x = x.contiguous()
         length = self.library.foe_memory(ctypes.byref(_Shape(*x.shape)), len(bank.filters))
         mode, curvature = PRODUCT_AT_X, None
@@ -63,8 +65,8 @@ class CpuKernel:
 
         return product
 
-    def summary(self, bank: Bank, x: Tensor) -> tuple[Tensor, Tensor]:
-        """sum_i |phi''(g C x)| (B, K), and scale (C o C)^T |phi''(g C x)| (B, C, H, W), C o C the entries squared."""
+    def summary(self, bank: Bank, x: Tensor) -> tuple[Tensor, Tensor]:  # (B, C, H, W) -> (B, K), (B, C, H, W)
+        """Return sum_i |phi''(g C x)| and scale (C o C)^T |phi''(g C x)|, C o C the entries squared."""
         x, experts = x.contiguous(), len(bank.filters)
         diagonal = torch.zeros_like(x)
         bands = self.library.foe_bands(ctypes.byref(_Shape(*x.shape)))
@@ -72,8 +74,8 @@ class CpuKernel:
         self._apply(SUMMARY, bank, x, None, diagonal, sums)
         return sums.sum(1)[:, :experts], diagonal
 
-    def mixed(self, bank: Bank, x: Tensor, q: Tensor) -> tuple[Tensor, ...]:
-        """d/d parameters of <scale C^T phi'(g C x) / g, q>, summed over the batch."""
+    def mixed(self, bank: Bank, x: Tensor, q: Tensor) -> tuple[Tensor, ...]:  # 2 x (B, C, H, W)
+        """Return d/d parameters of <scale C^T phi'(g C x) / g, q>, summed over the batch."""
         x, q = x.contiguous(), q.contiguous()
         sizes = [t.numel() for t in bank.parameters]
         sums = x.new_zeros(sum(sizes), dtype=torch.float64)
@@ -103,8 +105,8 @@ def _address(t: Tensor | None) -> ctypes.c_void_p:
 
 
 @cache
-def kernel(dtype: torch.dtype, filter_size: int, potential: str) -> CpuKernel | None:
-    """The kernel, compiled if it is not in the cache; None, after a warning, where it cannot be compiled."""
+def compiled_kernel(dtype: torch.dtype, filter_size: int, potential: str) -> CpuKernel | None:
+    """Return the kernel, compiled if it is not in the cache; None, after a warning, where it cannot be compiled."""
     compiler = os.environ.get("CXX") or "c++"
     knots = ",".join(map(repr, KNOTS)) if potential == "spline" else ""
     defines = (
@@ -130,7 +132,10 @@ def kernel(dtype: torch.dtype, filter_size: int, potential: str) -> CpuKernel | 
 
 
 def _compiled(compiler: str, defines: tuple[str, ...]) -> Path:
-    """Path of the shared library. Its name holds all it depends on, the processor included (-march=native)."""
+    """Return the path of the shared library. Its name holds all it depends on, the processor included (-march=native).
+
+    Raises OSError where there is no compiler.
+    """
     key = "\n".join((SOURCE.read_text(), compiler, *FLAGS, *defines, _processor()))
     path = _cache_folder() / f"foe-{hashlib.sha256(key.encode()).hexdigest()[:16]}.so"
     if not path.exists():
@@ -153,7 +158,7 @@ def _processor() -> str:
 
 
 def _cache_folder() -> Path:
-    """A folder nobody else writes to: what lies there is run."""
+    """Return a folder that nobody else writes to: what lies there is run. Raises OSError where there is none."""
     user = getattr(os, "getuid", int)()
     base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     for folder in (base / "bilevel-regularizers", Path(tempfile.gettempdir()) / f"bilevel-regularizers-{user}"):

@@ -1,6 +1,6 @@
-"""Field of experts R(x) = scale sum_k sum_i phi((c_k * x)_i; w_k, s_k) on CUDA, in Triton: gradient, Hessian-vector
-product and parameter derivatives, also with contrasts; see regularizers/foe.py for the formulas. Nothing of size
-K x H x W is written.
+"""The compiled kernel of a GPU: a field of experts R(x) = scale sum_k sum_i phi((c_k * x)_i; w_k, s_k) in Triton. It
+computes the gradient, Hessian-vector products and derivatives by the parameters, also with contrasts; the formulas are
+those of regularizers/foe/functional.py. Nothing of size K x H x W is written.
 
 A program of one warp takes a tile of ROWS x COLUMNS responses of a block of experts at a time into its registers, a
 column per thread: an image row, once loaded, serves all filter rows and experts, a vector of taps all rows of the tile.
@@ -63,13 +63,13 @@ def _clip(t):
 
 @jit
 def _of_knot(table, j, VECTOR: tl.constexpr):
-    """Entry j of a (3 J, experts of a block) table, a, b and tau, for a vector of experts."""
+    """Return entry j of a (3 J, experts of a block) table, a, b and tau, for a vector of experts."""
     return tl.load(table + j * (VECTORS * VECTOR) + tl.arange(0, VECTOR))[:, None]
 
 
 @jit
 def _influence(t, w, s, shape, POTENTIAL: tl.constexpr):
-    """shape: a, b and tau of a spline's vector of experts."""
+    """Return phi'(t) of a vector of experts. shape: a, b and tau of a spline, for this vector."""
     if POTENTIAL == "charbonnier":
         z = w * t * tl.rsqrt(t * t + s * s)
     elif POTENTIAL == "huber":
@@ -132,7 +132,7 @@ def _by_smoothing(t, w, s, POTENTIAL: tl.constexpr):
 
 @jit
 def _place(tile, height, width, CHANNELS: tl.constexpr, SIZE: tl.constexpr):
-    """Offset of the tile's first pixel in the batch, its row and its columns in the image."""
+    """Return the offset of the tile's first pixel in the batch, its row and its columns in the image."""
     down, across = tl.cdiv(height - SIZE + 1, ROWS), tl.cdiv(width - SIZE + 1, COLUMNS)
     row, column = tile // across % down * ROWS, tile % across * COLUMNS
     first = ((tile // (across * down)).to(tl.int64) * CHANNELS * height + row) * width + column
@@ -146,7 +146,7 @@ def _inside(row, columns, height, width):
 
 @jit
 def _vectors(values, place, VECTOR: tl.constexpr):
-    """Values for each of a block's experts."""
+    """Return values for each of a block's experts."""
     vectors = ()
     for e in tl.static_range(VECTORS):
         vectors += (tl.load(values + (place * VECTORS + e) * VECTOR + tl.arange(0, VECTOR))[:, None],)
@@ -155,7 +155,10 @@ def _vectors(values, place, VECTOR: tl.constexpr):
 
 @jit
 def _contrast(contrasts, tile, k, i, columns, experts, height, width):
-    """Those of experts k in row i of the tile's image, (vector, COLUMNS); height and width of the responses."""
+    """Return the contrasts of experts k in row i of the tile's image, (vector, COLUMNS).
+
+    The parameters height and width are those of the responses.
+    """
     down, across = tl.cdiv(height, ROWS), tl.cdiv(width, COLUMNS)
     plane = (tile // (across * down)).to(tl.int64) * experts + k
     known = (k < experts)[:, None] & _inside(i, columns, height, width)[None, :]
@@ -164,7 +167,7 @@ def _contrast(contrasts, tile, k, i, columns, experts, height, width):
 
 @jit
 def _rows(image, row, columns, height, width, N: tl.constexpr):
-    """N image rows, zero beyond the border."""
+    """Return N image rows, zero beyond the border."""
     rows = ()
     for n in tl.static_range(N):
         at = image + n * width + tl.arange(0, COLUMNS)
@@ -182,7 +185,7 @@ def _zeros(N: tl.constexpr, VECTOR: tl.constexpr, dtype: tl.constexpr):
 
 @jit
 def _responses(image, taps, row, columns, height, width, CHANNELS: tl.constexpr, SIZE: tl.constexpr):
-    """u = C x on the tile: (vector, row) -> u[vector * ROWS + row]."""
+    """Return u = C x on the tile: (vector, row) -> u[vector * ROWS + row]. Triton takes sizes as parameters."""
     dtype: tl.constexpr = image.dtype.element_ty
     VECTOR: tl.constexpr = 128 // dtype.primitive_bitwidth
     u = _zeros(VECTORS * ROWS, VECTOR, dtype)
@@ -207,7 +210,7 @@ def _add(to, values):
 
 @jit
 def _add_adjoint(z, taps, part, CHANNELS: tl.constexpr, SIZE: tl.constexpr, SQUARED: tl.constexpr):
-    """part += C^T z, or (C o C)^T z."""
+    """Add C^T z, or (C o C)^T z, to the part."""
     VECTOR: tl.constexpr = z[0].shape[0]
     N: tl.constexpr = ROWS + SIZE - 1
     for c in range(CHANNELS):
@@ -251,7 +254,10 @@ def _parts(
     CHANNELS: tl.constexpr,
     SIZE: tl.constexpr,
 ):
-    """What a tile adds to scale^-1 dR/dx, to a product with v, or to the summary, whose sums are (tile, k)."""
+    """Compute what a tile adds to scale^-1 dR/dx, to a product with v, or to the summary, whose sums are (tile, k).
+
+    A Triton kernel takes its tensors one by one and all sizes as parameters; one launch is one function of many lines.
+    """
     tile, group = tl.program_id(0), tl.program_id(1)
     VECTOR: tl.constexpr = 128 // x.dtype.element_ty.primitive_bitwidth
     first, row, columns = _place(tile, height, width, CHANNELS, SIZE)
@@ -296,7 +302,7 @@ def _parts(
 def _sum_parts(
     parts, image, height, width, tiles, groups, SCALE: tl.constexpr, CHANNELS: tl.constexpr, SIZE: tl.constexpr
 ):
-    """Every pixel from the parts that reach it."""
+    """Compute every pixel from the parts that reach it. Triton takes all sizes as parameters."""
     programs = tl.cdiv(height * width, PIXELS)
     plane, pixel = tl.program_id(0) // programs, tl.program_id(0) % programs * PIXELS + tl.arange(0, PIXELS)
     down, across = tl.cdiv(height - SIZE + 1, ROWS), tl.cdiv(width - SIZE + 1, COLUMNS)
@@ -334,8 +340,8 @@ def _derivatives(
     CHANNELS: tl.constexpr,
     SIZE: tl.constexpr,
 ):
-    """Derivatives of scale^-1 <dR/dx, v> by a block's taps, weights, smoothings and b, over every
-    num_programs-th tile."""
+    """Compute derivatives of scale^-1 <dR/dx, v> by a block's taps, weights, smoothings and b, over every
+    num_programs-th tile. Its parameters and lines are many, as those of `_parts`."""
     block = tl.program_id(1)
     VECTOR: tl.constexpr = 128 // x.dtype.element_ty.primitive_bitwidth
     TAPS: tl.constexpr = CHANNELS * SIZE * SIZE
@@ -402,26 +408,26 @@ def _derivatives(
 
 @dataclass(frozen=True)
 class CudaKernel:
-    """The kernels of one potential, for images (B, C, H, W) that have their padding."""
+    """Calls the kernels of one potential, for images (B, C, H, W) that have their padding."""
 
     potential: str
 
-    def gradient(self, bank: Bank, x: Tensor) -> Tensor:
-        """scale C^T phi'(g C x) / g, g the contrasts."""
+    def gradient(self, bank: Bank, x: Tensor) -> Tensor:  # (B, C, H, W) -> (B, C, H, W)
+        """Return scale C^T phi'(g C x) / g, g the contrasts."""
         return self._apply("gradient", bank, _packed(bank), x)[0]
 
-    def hessian(self, bank: Bank, x: Tensor) -> Callable[[Tensor], Tensor]:
-        """v -> scale C^T phi''(g C x) C v; C x is computed anew by every product."""
+    def hessian(self, bank: Bank, x: Tensor) -> Callable[[Tensor], Tensor]:  # (B, C, H, W)
+        """Return v -> scale C^T phi''(g C x) C v; C x is computed anew by every product."""
         packed, x = _packed(bank), x.contiguous()
         return lambda v: self._apply("product", bank, packed, x, v)[0]
 
-    def summary(self, bank: Bank, x: Tensor) -> tuple[Tensor, Tensor]:
-        """sum_i |phi''(g C x)| (B, K), and scale (C o C)^T |phi''(g C x)| (B, C, H, W), filters squared by entry."""
+    def summary(self, bank: Bank, x: Tensor) -> tuple[Tensor, Tensor]:  # (B, C, H, W) -> (B, K), (B, C, H, W)
+        """Return sum_i |phi''(g C x)| and scale (C o C)^T |phi''(g C x)|, C o C the entries squared."""
         diagonal, sums = self._apply("summary", bank, _packed(bank), x)
         return sums.view(len(x), -1, sums.shape[-1]).sum(1)[:, : len(bank.filters)], diagonal
 
-    def mixed(self, bank: Bank, x: Tensor, q: Tensor) -> tuple[Tensor, ...]:
-        """d/d parameters of <scale C^T phi'(g C x) / g, q>, summed over the batch."""
+    def mixed(self, bank: Bank, x: Tensor, q: Tensor) -> tuple[Tensor, ...]:  # 2 x (B, C, H, W)
+        """Return d/d parameters of <scale C^T phi'(g C x) / g, q>, summed over the batch."""
         (channels, size), tiles = bank.filters.shape[1:3], _tiles(x, bank)
         x, packed = x.contiguous(), _packed(bank)
         blocks, experts = len(packed[0]), packed[1].numel()
@@ -469,8 +475,8 @@ def _tiles(x: Tensor, bank: Bank) -> int:
 
 
 def _packed(bank: Bank) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Filters as (block, c, q, p, expert), weights, smoothings, a, b and tau of a spline as (block, 3, j, expert); zero
-    filters fill the last block. And the contrasts as they are."""
+    """Return filters as (block, c, q, p, expert), weights, smoothings, a, b and tau of a spline as (block, 3, j,
+    expert), and the contrasts as they are. Zero filters fill the last block."""
     experts, together = len(bank.filters), VECTORS.value * 16 // bank.filters.element_size()
     blocks = triton.cdiv(experts, together)
     missing = (0, blocks * together - experts)
@@ -487,8 +493,8 @@ def _packed(bank: Bank) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
 
 
 @cache
-def kernel(potential: str) -> CudaKernel | None:
-    """None, after a warning, where there is no Triton, or an old one."""
+def compiled_kernel(potential: str) -> CudaKernel | None:
+    """Return the kernels of a potential; None, after a warning, where there is no Triton, or an old one."""
     if UNUSABLE is None:
         return CudaKernel(potential)
     warnings.warn(
