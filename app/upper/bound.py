@@ -23,8 +23,6 @@ from app.upper.hypergradient import Hypergradient, Learned
 from app.upper.linear import LinearSolution
 from app.upper.method import length
 
-MARGIN = 4.0  # over the accuracy at which floating point ended a solve
-
 
 @torch.no_grad()
 def error_bound(
@@ -58,6 +56,9 @@ def estimated_error(coarse: Hypergradient, fine: Hypergradient) -> float:
         return 0.0
     change = length(tuple(a - b for a, b in zip(coarse.gradient, fine.gradient, strict=True)))
     return change * r_s / (s - r_s) if r_s < s else float("inf")
+
+
+MARGIN = 4.0  # over the accuracy at which floating point ended a solve
 
 
 def inexactness(z: Hypergradient) -> Tensor:  # (B,)

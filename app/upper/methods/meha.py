@@ -31,7 +31,7 @@ from app.lower.energy import Energy, Solver
 from app.lower.preconditioner import preconditioner
 from app.upper.descent import Descent
 from app.upper.method import Batch, Computations, State, Step, Theta, energy_at, first_accuracy, require_finite
-from app.upper.methods.moreau import Linear, Sizes, Slopes, identity, iterate, lower_step, proven_sizes, proximal_step
+from app.upper.methods.moreau import Linear, Sizes, Slopes, iterate, lower_step, proven_sizes, proximal_step
 from app.upper.trial import tight_loss
 
 SETTLE = 10  # iterations of u, w and K alone at the first visit of an image
@@ -116,7 +116,7 @@ class Meha:
     def _measured(
         self, batch: Batch, energy: Energy, u: Tensor, c: float, count: int, state: State, cost: Computations
     ) -> Sizes:
-        inverse, product = preconditioner(energy, u) or identity, energy.hessian(u)
+        inverse, product = preconditioner(energy, u), energy.hessian(u)
         start = torch.randn(u.shape[1:], generator=torch.Generator().manual_seed(0)).to(u)
         v = state.recall("v", batch.images, start.expand_as(u))
         curvature, v = largest_curvature(lambda v: product(v) + batch.loss.smoothness / c * v, inverse, v, count)
