@@ -28,6 +28,7 @@ class MatrixOperator:
 
     matrix: Tensor  # (M, N)
     image_shape: tuple[int, int, int]
+    norm_proven = True
 
     @property
     def spectrum(self) -> Tensor:
@@ -62,6 +63,7 @@ class Identity:
     """A = I on images."""
 
     norm_squared = lambda_min = 1.0
+    norm_proven = True
 
     def forward(self, x: Tensor) -> Tensor:
         return x

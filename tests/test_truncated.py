@@ -254,7 +254,11 @@ def test_the_bias_of_truncated_solves_is_below_the_proven_bound(name):
         b, h = batch.loss.gradient(x), energy.hessian(x)
         q = neumann_series(h, b, tau, steps)
         reached = torch.ones(2, dtype=torch.bool)
-        lower, linear = LowerSolution(x, bound, reached, reached), LinearSolution(q, norm(h(q) - b), reached, reached)
+        lower = LowerSolution(x=x, error_bound=bound, converged=reached, iterations=reached)
+        residual = norm(h(q) - b)
+        linear = LinearSolution(
+            q=q, residual=residual, converged=reached, iterations=reached, least=residual, largest=residual
+        )
         omega = error_bound(batch.learned, energy, 1.0, lower, linear).mean()
         found = estimate("stocbio", batch, lower_steps=steps, series_terms=steps)
         assert 1e-12 < (found - z).norm() <= omega

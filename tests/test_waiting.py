@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.overrides import TorchFunctionMode
 
-from app.lower import agd, gd_polyak, lbfgs
+from app.lower import agd, gd_polyak, iterate, lbfgs
 from app.lower.energy import Energy
 from app.upper import linear
 from regularizers import CHARBONNIER, FieldOfExperts
@@ -31,9 +31,13 @@ class Waits(TorchFunctionMode):
 
 @pytest.fixture
 def looking_rarely(monkeypatch):
-    for module in (agd, gd_polyak, lbfgs, linear):
-        monkeypatch.setattr(module, "check_every", lambda device: EVERY)
-    monkeypatch.setattr(lbfgs, "_unanimous", lambda condition: False)
+    look_rarely(monkeypatch)
+
+
+def look_rarely(patch: pytest.MonkeyPatch) -> None:
+    for module in (iterate, linear):
+        patch.setattr(module, "check_every", lambda device: EVERY)
+    patch.setattr(iterate, "unanimous", lambda condition: False)
 
 
 def problem() -> tuple[Energy, torch.Tensor]:
@@ -76,8 +80,7 @@ def test_looking_rarely_changes_no_result(monkeypatch):
     y = y * torch.tensor([0.01, 0.3, 1.0, 4.0]).view(4, 1, 1, 1)
     often = lbfgs.solve(energy, y, 1e-4)
     with monkeypatch.context() as patch:
-        patch.setattr(lbfgs, "check_every", lambda device: EVERY)
-        patch.setattr(lbfgs, "_unanimous", lambda condition: False)
+        look_rarely(patch)
         rarely = lbfgs.solve(energy, y, 1e-4)
     assert len(set(often.iterations.tolist())) > 1
     assert rarely.converged.all()

@@ -1,4 +1,9 @@
-"""The lower-level energy h(x) = 1/2 ||A x - y||^2 + R(x) + ridge/2 ||x||^2 and its proven curvature bounds."""
+"""The lower-level energy and its curvature bounds:
+
+    h(x) = 1/2 ||A x - y||^2 + R(x) + ridge/2 ||x||^2,    mu <= d2h/dx2 <= L.
+
+Images x are (B, C, H, W). Measurements y have any shape (B, ...), real or complex: <u, v> is then the real part.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +13,17 @@ from functools import cached_property
 from math import isfinite
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
-from app.lower.solution import LowerSolution, NonFiniteError
+from app.lower.solution import CurvatureError, LowerSolution, NonFiniteError
+from regularizers.functional import Functional
+
+ROUNDINGS = 64  # units of eps L by which rounding may change <v, H v> / <v, v>
 
 
 class Operator(Protocol):
-    """A linear A on a batch of images, with lambda_min <= A^T A <= norm_squared (proven, not estimated)."""
+    """A linear A on a batch of images, with lambda_min <= A^T A <= norm_squared (bounds, not estimates)."""
 
     @property
     def norm_squared(self) -> float: ...
@@ -22,50 +31,35 @@ class Operator(Protocol):
     @property
     def lambda_min(self) -> float: ...
 
-    def forward(self, x: Tensor) -> Tensor: ...
+    @property
+    def norm_proven(self) -> bool:
+        """Whether norm_squared is proven. If it is not, a larger curvature that is seen contradicts nothing."""
+        ...
 
-    def adjoint(self, y: Tensor) -> Tensor: ...
+    def forward(self, x: Tensor) -> Tensor:  # (B, C, H, W) -> (B, ...)
+        ...
 
-    def normal(self, x: Tensor) -> Tensor:
-        """A^T A x."""
+    def adjoint(self, y: Tensor) -> Tensor:  # (B, ...) -> (B, C, H, W), real
+        ...
+
+    def normal(self, x: Tensor) -> Tensor:  # (B, C, H, W) -> (B, C, H, W)
+        """Return A^T A x."""
         ...
 
     @property
-    def normal_model(self) -> tuple[Tensor | float, Tensor | float]:
+    def normal_model(self) -> tuple[Tensor | float, Tensor | float] | None:
         """What preconditioners know of A^T A: the symbol >= 0 of a circulant that resembles it, on the frequencies of
-        rfft2 (broadcast to (B, 1, 1, H, W // 2 + 1)), and its diagonal (broadcast to (B, C, H, W))."""
+        rfft2 (broadcast to (B, 1, 1, H, W // 2 + 1)), and its diagonal (broadcast to (B, C, H, W)). None if nothing."""
         ...
 
     def take(self, images: Tensor) -> Operator:
-        """The operator of these images of the batch."""
-        ...
-
-
-class Functional(Protocol):
-    """What a solver needs of R: one value per image, and curvature() = (rho, L) with -rho <= d2R/dx2 <= L.
-
-    curvature_model(x) is what preconditioners know of d2R/dx2: a stencil (B, C, C, 2 r + 1, 2 r + 1) and the diagonal
-    (B, C, H, W), both >= 0.
-    """
-
-    def value(self, x: Tensor) -> Tensor: ...
-
-    def gradient(self, x: Tensor) -> Tensor: ...
-
-    def hessian(self, x: Tensor) -> Callable[[Tensor], Tensor]: ...
-
-    def curvature_model(self, x: Tensor) -> tuple[Tensor, Tensor]: ...
-
-    def curvature(self) -> tuple[float, float]: ...
-
-    def take(self, images: Tensor) -> Functional:
-        """R of these images of the batch, where it is not the same for all."""
+        """Return the operator of these images of the batch."""
         ...
 
 
 @dataclass(frozen=True)
 class Energy:
-    """h for a batch of measurements y; one value per image, and no image depends on its batch.
+    """The energy of a batch of measurements y; one value per image, and no image depends on its batch.
 
     guess: near the minimiser, where something is known of it.
     assumed: stands for mu in `bounds` where h is not provably strongly convex. A solver then knows that h may be
@@ -81,17 +75,17 @@ class Energy:
 
     @cached_property
     def backprojection(self) -> Tensor:
-        """A^T y (B, C, H, W), constant in the gradient."""
+        """A^T y (B, C, H, W), which is constant in the gradient."""
         return self.operator.adjoint(self.y)
 
     @property
     def start(self) -> Tensor:
-        """Where a solver starts that knows nothing else."""
+        """The point (B, C, H, W) where a solver starts that knows nothing else."""
         return self.backprojection if self.guess is None else self.guess
 
     @cached_property
     def bounds(self) -> tuple[float, float]:
-        """(mu, L): mu <= d2h/dx2 <= L for every x. Raises NonFiniteError where R has no such numbers."""
+        """(mu, L) with mu <= d2h/dx2 <= L for every x. Raises NonFiniteError where R has no such numbers."""
         rho, largest = self.functional.curvature()
         if not (isfinite(rho) and isfinite(largest)):
             raise NonFiniteError("the curvature of the energy is not finite")
@@ -99,7 +93,7 @@ class Energy:
         return mu, self.operator.norm_squared + self.ridge + largest
 
     def value(self, x: Tensor) -> Tensor:  # (B, C, H, W) -> (B,)
-        misfit = (self.operator.forward(x) - self.y).square().flatten(1).sum(1)
+        misfit = (self.operator.forward(x) - self.y).abs().square().flatten(1).sum(1)
         return 0.5 * misfit + self.functional.value(x) + 0.5 * self.ridge * x.square().sum((1, 2, 3))
 
     def gradient(self, x: Tensor) -> Tensor:  # (B, C, H, W) -> (B, C, H, W)
@@ -108,11 +102,25 @@ class Energy:
         return g.add_(x, alpha=self.ridge) if self.ridge else g
 
     def hessian(self, x: Tensor) -> Hessian:
-        """v -> A^T A v + d2R/dx2(x) v + ridge v."""
+        """Return v -> A^T A v + d2R/dx2(x) v + ridge v."""
         return Hessian(self, x, self.functional.hessian(x))
 
+    def check_curvature(self, least: Tensor, largest: Tensor | None = None) -> None:  # (B,), (B,)
+        """Compare quotients <v, H v> / <v, v> that were seen, at any x, with `bounds`.
+
+        Raises CurvatureError where they contradict them by more than rounding. A modulus that is assumed claims
+        nothing, nor does an L whose operator has no proven norm.
+        """
+        mu, claimed = self.bounds
+        slack = ROUNDINGS * torch.finfo(least.dtype).eps * claimed
+        low = float(least.min())
+        if self.assumed is None and low < mu - slack:
+            raise CurvatureError("mu", mu, low)
+        if largest is not None and self.operator.norm_proven and float(largest.max()) > claimed + slack:
+            raise CurvatureError("L", claimed, float(largest.max()))
+
     def take(self, images: Tensor) -> Energy:
-        """The energy of these images of the batch alone."""
+        """Return the energy of these images of the batch alone."""
         part = replace(
             self,
             operator=self.operator.take(images),
@@ -126,7 +134,7 @@ class Energy:
 
 @dataclass(frozen=True)
 class Hessian:
-    """d2h/dx2 at x; what depends on x alone was computed once."""
+    """The Hessian d2h/dx2 at x; what depends on x alone was computed once."""
 
     energy: Energy
     x: Tensor
@@ -137,6 +145,7 @@ class Hessian:
         return h.add_(v, alpha=self.energy.ridge) if self.energy.ridge else h
 
     def take(self, images: Tensor) -> Hessian:
+        """Return the Hessian of these images of the batch alone."""
         if len(images) == len(self.x):
             return self
         return self.energy.take(images).hessian(self.x[images])

@@ -21,17 +21,18 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from app.lower.solution import PerImage
+
 LITTLE, MUCH = 0.1, 0.76  # of the gap
 
 
 @dataclass(frozen=True)
-class Epoch:
+class Epoch(PerImage):
+    """How far the current epoch of steps has come, for each image."""
+
     gap: Tensor  # (B,) f(x) - f~
     fallen: Tensor  # (B,) by how much f fell since the last long step
     count: Tensor  # (B,) short steps since the last long step
-
-    def take(self, images: Tensor) -> "Epoch":
-        return Epoch(self.gap[images], self.fallen[images], self.count[images])
 
 
 def begin(gap: Tensor) -> Epoch:  # (B,)

@@ -14,13 +14,14 @@ import torch
 from torch import Tensor
 
 from app.lower.energy import Energy
+from app.lower.solution import PerImage
 
 ROUNDINGS = 4  # of the sum behind a symbol that may be lost in it
 
 
 @dataclass(frozen=True)
-class Preconditioner:
-    """v -> P^-1 v for a batch, one P per image."""
+class Preconditioner(PerImage):
+    """The map v -> P^-1 v for a batch, one P per image."""
 
     unscale: Tensor  # S^-1 (B, C, H, W)
     inverse: Tensor  # c^-1 (B, C, C, H, W // 2 + 1), hermitian in the channels; for C = 1 (B, 1, H, W // 2 + 1, 2)
@@ -33,19 +34,19 @@ class Preconditioner:
             spectrum = torch.einsum("bcdij,bdij->bcij", self.inverse, spectrum)
         return torch.fft.irfft2(spectrum, s=v.shape[2:]).mul_(self.unscale)
 
-    def take(self, images: Tensor) -> Preconditioner:
-        return Preconditioner(self.unscale[images], self.inverse[images])
-
     def put(self, images: Tensor, other: Preconditioner) -> Preconditioner:
-        """With P of these images replaced."""
+        """Return a copy with P of these images replaced."""
         return Preconditioner(
             self.unscale.index_copy(0, images, other.unscale), self.inverse.index_copy(0, images, other.inverse)
         )
 
 
-def preconditioner(energy: Energy, x: Tensor) -> Preconditioner:  # x (B, C, H, W)
-    """P at x, for about the cost of one gradient."""
-    stencil, diagonal = energy.functional.curvature_model(x)
+def preconditioner(energy: Energy, x: Tensor) -> Preconditioner | None:  # x (B, C, H, W)
+    """Return P at x, for about the cost of one gradient; None where nothing is known of R''."""
+    known = energy.functional.curvature_model(x)
+    if known is None:
+        return None
+    stencil, diagonal = known
     data_symbol, data_diagonal = energy.operator.normal_model
     least = energy.ridge if energy.assumed is None else max(energy.ridge, energy.assumed)  # keeps P definite
     diagonal = diagonal + data_diagonal + least
@@ -60,7 +61,7 @@ def preconditioner(energy: Energy, x: Tensor) -> Preconditioner:  # x (B, C, H, 
 
 
 def _symbol(stencil: Tensor, shape: torch.Size) -> Tensor:  # (B, C, C, 2 r + 1, 2 r + 1) -> (B, C, C, H, W // 2 + 1)
-    """c(w) = sum_l stencil[l] exp(i <w, l>) on the frequencies of rfft2."""
+    """Return c(w) = sum_l stencil[l] exp(i <w, l>) on the frequencies of rfft2."""
     radius = stencil.shape[-1] // 2
     lags = torch.arange(-radius, radius + 1, dtype=stencil.dtype, device=stencil.device)
     waves = []

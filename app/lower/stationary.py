@@ -12,8 +12,11 @@ SHARE = 1e-3  # of L: curvature below which a solver learns nothing from a pair,
 
 
 def certified_or_stationary(solve: Solver) -> Solver:
-    """`solve` where mu > 0. Elsewhere x with ||grad h(x)|| <= accuracy (lambda_min + ridge), or accuracy alone where
-    that sum is 0: the modulus h would have without R. The error bound is infinite, and no image has converged."""
+    """Return a solver that is `solve` where mu > 0.
+
+    Elsewhere it finds x with ||grad h(x)|| <= accuracy (lambda_min + ridge), the modulus h would have without R; or
+    <= accuracy, where that sum is 0. The error bound is infinite, and no image has converged.
+    """
 
     def either(energy: Energy, start: Tensor, accuracy: float) -> LowerSolution:
         assumed = with_modulus(energy).assumed
@@ -30,8 +33,8 @@ def certified_or_stationary(solve: Solver) -> Solver:
 
 
 def with_modulus(energy: Energy) -> Energy:
-    """`energy` itself where mu > 0, elsewhere with a modulus that is assumed, not proven: what solvers and
-    preconditioners can work with."""
+    """Return `energy` itself where mu > 0, elsewhere with a modulus that is assumed, not proven: solvers and
+    preconditioners can work with that."""
     mu, largest = energy.bounds
     return energy if mu > 0 else replace(energy, assumed=min(_modulus(energy), SHARE * largest))
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from app.lower.energy import Energy
-from app.lower.solution import LowerSolution
+from app.lower.solution import LowerSolution, NotProvableError
 from app.upper.hypergradient import Hypergradient, Learned
 from app.upper.linear import LinearSolution
 from app.upper.method import length
@@ -28,11 +28,17 @@ from app.upper.method import length
 def error_bound(
     learned: Learned, energy: Energy, smoothness: float, lower: LowerSolution, linear: LinearSolution
 ) -> Tensor:  # (B,)
-    """omega_b >= ||J_b^T q_b - J*_b^T q*_b|| for each image; their mean bounds the error of the batch's hypergradient.
+    """Return omega_b >= ||J_b^T q_b - J*_b^T q*_b|| for each image. Their mean bounds the error of the hypergradient.
 
-    smoothness: L_g, the Lipschitz constant of the gradient of the loss. Infinite where the lower level has no bound.
-    Exact arithmetic is assumed: rounding adds a relative 1e-6 in float32.
+    smoothness: L_g, the Lipschitz constant of the gradient of the loss. omega is infinite where the lower level has no
+    bound. Exact arithmetic is assumed: rounding adds a relative 1e-6 in float32. Raises NotProvableError where the
+    sensitivity of what is learned is not known.
     """
+    if not learned.has_sensitivity:
+        raise NotProvableError(
+            f"the error of a hypergradient is not provable for {type(learned).__name__}, whose sensitivity is not "
+            f"known: let the error be estimated"
+        )
     mu, _ = energy.bounds
     change = learned.sensitivity(lower.x, linear.q, lower.error_bound)
     adjoint = (linear.residual + change.product + smoothness * lower.error_bound) / mu
@@ -40,9 +46,11 @@ def error_bound(
 
 
 def estimated_error(coarse: Hypergradient, fine: Hypergradient) -> float:
-    """Of the finer of two: ||z(s) - z(r s)|| r / (1 - r), s and r s their mean inexactnesses, as if the error were
-    proportional to it. An estimate, not a bound: for what is trained omega is too far from sharp to steer by. Infinite
-    where the finer is not finer."""
+    """Estimate the error of the finer of two: ||z(s) - z(r s)|| r / (1 - r), where s and r s are their mean
+    inexactnesses, as if the error were proportional to the inexactness.
+
+    It is no bound: for what is trained, omega is too far from sharp to steer by. Infinite where `fine` is not finer.
+    """
     s, r_s = float(inexactness(coarse).mean()), float(inexactness(fine).mean())
     if r_s == 0:
         return 0.0
@@ -54,4 +62,5 @@ MARGIN = 4.0  # over the accuracy at which floating point ended a solve
 
 
 def inexactness(z: Hypergradient) -> Tensor:  # (B,)
+    """Return the larger of the error bound of x and the residual of q, for each image."""
     return torch.maximum(z.lower.error_bound, z.linear.residual)

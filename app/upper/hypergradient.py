@@ -7,7 +7,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, Self
 
 import torch
 from torch import Tensor
@@ -17,51 +17,56 @@ from app.lower.preconditioner import preconditioner
 from app.lower.solution import LowerSolution
 from app.lower.stationary import with_modulus
 from app.upper.linear import LinearSolution, conjugate_gradient
-
-
-class Sensitivity(Protocol):
-    """Bounds for every x' in a ball around x, one value per image: >= ||J(x')||, ||(H(x') - H(x)) q|| and
-    ||(J(x') - J(x))^T q||."""
-
-    @property
-    def jacobian(self) -> Tensor: ...
-
-    @property
-    def product(self) -> Tensor: ...
-
-    @property
-    def jacobian_product(self) -> Tensor: ...
+from regularizers.functional import Sensitivity
 
 
 class Learned(Protocol):
-    """What the upper level moves: parameters theta; J^T q and dh/dtheta, summed over the batch, in their order; and
-    bounds on J and the Hessian."""
+    """What the upper level moves: parameters theta, with the derivatives of h by them, in their order.
+
+    J = d2h/(dtheta dx); x and q are images (B, C, H, W).
+    """
+
+    @property
+    def has_sensitivity(self) -> bool:
+        """Whether `sensitivity` is known."""
+        ...
 
     def parameters(self) -> Iterator[torch.nn.Parameter]: ...
 
-    def mixed(self, x: Tensor, q: Tensor) -> tuple[Tensor, ...]: ...
+    def mixed(self, x: Tensor, q: Tensor) -> tuple[Tensor, ...]:
+        """Return J^T q, summed over the batch."""
+        ...
 
-    def slopes(self, x: Tensor) -> tuple[Tensor, ...]: ...
+    def slopes(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Return dh/dtheta, summed over the batch."""
+        ...
 
-    def sensitivity(self, x: Tensor, q: Tensor, radius: Tensor) -> Sensitivity: ...
+    def sensitivity(self, x: Tensor, q: Tensor, radius: Tensor) -> Sensitivity:
+        """Return bounds on J and on the changes of J^T q and H q within `radius` (B,) of x."""
+        ...
 
 
 class Loss(Protocol):
+    """A loss of each image of a batch."""
+
     @property
-    def smoothness(self) -> float:  # Lipschitz constant of the gradient
+    def smoothness(self) -> float:
+        """The Lipschitz constant L_g of the gradient."""
         ...
 
     def value(self, x: Tensor) -> Tensor: ...  # (B, C, H, W) -> (B,)
 
     def gradient(self, x: Tensor) -> Tensor: ...  # (B, C, H, W) -> (B, C, H, W)
 
-    def take(self, images: Tensor) -> "Loss":
-        """That of these images of the batch."""
+    def take(self, images: Tensor) -> Self:
+        """Return the loss of these images of the batch."""
         ...
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Hypergradient:
+    """An inexact hypergradient with the two solves that it is made of."""
+
     gradient: tuple[Tensor, ...]  # d/dtheta of the mean loss, one per parameter
     loss: Tensor  # (B,) at the inexact x
     lower: LowerSolution
@@ -76,21 +81,32 @@ def hypergradient(
     loss: Loss,
     solve: Solver,
     start: Tensor,
-    adjoint_start: Tensor | None,
-    accuracy: float,
-) -> Hypergradient:
+    adjoint_start: Tensor | None = None,
+    accuracy: float | None = None,
+) -> Hypergradient:  # starts (B, C, H, W)
     """Solve the lower level to ||x - x*|| <= accuracy and the linear system to ||H q - grad loss|| <= L_g accuracy.
 
     One accuracy serves both: an error eps in x already moves the right-hand side by L_g eps, and L_g = 1 for the
     squared error of weight 1. An image that cannot be certified to the accuracy is used with the error it reached;
     `lower.converged` and `linear.converged` say so. Where h is not strongly convex and `solve` copes with it, H can be
     indefinite: conjugate gradients then end where they notice.
+
+    Raises TypeError without an accuracy, and CurvatureError where conjugate gradients have met curvatures outside the
+    claimed [mu, L]. Seven parameters: three make the problem, two the starts, and two say how it is solved.
     """
+    if accuracy is None:
+        raise TypeError("hypergradient() needs an accuracy")
     lower = solve(energy, start, accuracy)
     b = loss.gradient(lower.x)
     tolerance = b.new_full((len(b),), loss.smoothness * accuracy)
     inverse = preconditioner(with_modulus(energy), lower.x)
     linear = conjugate_gradient(energy.hessian(lower.x), b, tolerance, adjoint_start, inverse)
+    energy.check_curvature(linear.least, linear.largest)
     gradient = tuple(-g / len(b) for g in learned.mixed(lower.x, linear.q))
-    computations = lower.iterations + linear.iterations + 1
-    return Hypergradient(gradient, loss.value(lower.x), lower, linear, computations)
+    return Hypergradient(
+        gradient=gradient,
+        loss=loss.value(lower.x),
+        lower=lower,
+        linear=linear,
+        computations=lower.iterations + linear.iterations + int(inverse is not None),
+    )

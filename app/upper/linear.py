@@ -9,37 +9,43 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from app.lower.solution import check_every, dot, norm, per_image
+from app.lower.solution import PerImage, check_every, dot, norm, per_image
 
 
-class Operator(Protocol):
+class SymmetricOperator(Protocol):
     """A symmetric positive definite H (or its inverse) on each image of a batch."""
 
     def __call__(self, v: Tensor) -> Tensor:  # (B, C, H, W) -> (B, C, H, W)
         ...
 
-    def take(self, images: Tensor) -> Operator:
-        """H of these images alone."""
+    def take(self, images: Tensor) -> SymmetricOperator:
+        """Return H of these images alone."""
         ...
 
 
-@dataclass(frozen=True)
-class LinearSolution:
-    """q with ||H_b q_b - b_b|| = residual_b."""
+@dataclass(frozen=True, kw_only=True)
+class LinearSolution(PerImage):
+    """An approximate solution q with ||H_b q_b - b_b|| = residual_b, for each image b of the batch.
+
+    The quotients <p, H p> / <p, p> of all directions p that were met lie in [least, largest], which is empty where
+    there was none: least = inf, largest = -inf.
+    """
 
     q: Tensor  # (B, C, H, W)
     residual: Tensor  # (B,), computed from q, not by recurrence
     converged: Tensor  # (B,) bool: residual <= tolerance
     iterations: Tensor  # (B,) products with H
+    least: Tensor  # (B,)
+    largest: Tensor  # (B,)
 
 
 @torch.no_grad()
 def conjugate_gradient(
-    hessian: Operator,
+    hessian: SymmetricOperator,
     b: Tensor,
     tolerance: Tensor,
     start: Tensor | None = None,
-    inverse: Operator | None = None,
+    inverse: SymmetricOperator | None = None,
     max_iterations: int = 2_000,
 ) -> LinearSolution:  # b (B, C, H, W), tolerance (B,) -> q (B, C, H, W)
     """Solve until ||H q - b|| <= tolerance per image. `inverse` approximates H^-1.
@@ -52,34 +58,43 @@ def conjugate_gradient(
     iterations = torch.full((len(b),), int(start is not None), device=b.device)
     r = b if start is None else b - hessian(q)
     residual = norm(r)
+    least, largest = torch.full_like(residual, torch.inf), torch.full_like(residual, -torch.inf)
     todo = (residual > tolerance).nonzero()[:, 0]
     r = r[todo]
     while len(todo):
         part, left = hessian.take(todo), max_iterations - int(iterations[todo].max())
         p = None if inverse is None else inverse.take(todo)
-        dq, products = _round(part, r, tolerance[todo], p, left)
+        dq, products, low, high = _round(part, r, tolerance[todo], p, left)
         q[todo] += dq
         iterations[todo] += products + 1
+        least[todo], largest[todo] = least[todo].minimum(low), largest[todo].maximum(high)
         r = b[todo] - part(q[todo])
         before, after = residual[todo], norm(r)
         residual[todo] = after
         again = (after > tolerance[todo]) & (after <= before / 2) & (iterations[todo] < max_iterations)
         todo, r = todo[again], r[again]
-    return LinearSolution(q, residual, residual <= tolerance, iterations)
+    return LinearSolution(
+        q=q, residual=residual, converged=residual <= tolerance, iterations=iterations, least=least, largest=largest
+    )
 
 
 def _round(
-    hessian: Operator, r: Tensor, tolerance: Tensor, inverse: Operator | None, max_iterations: int
-) -> tuple[Tensor, Tensor]:
-    """q with H q = r as far as the recurrence knows, and the products it took per image."""
+    hessian: SymmetricOperator, r: Tensor, tolerance: Tensor, inverse: SymmetricOperator | None, max_iterations: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return q with H q = r as far as the recurrence knows, and per image the products it took, and the smallest and
+    the largest quotient <p, H p> / <p, p>."""
     identity: Callable[[Tensor], Tensor] = lambda v: v  # noqa: E731
-    result, products = torch.zeros_like(r), torch.zeros(len(r), dtype=torch.long, device=r.device)
-    images, q, count = torch.arange(len(r), device=r.device), result, products
+    low = r.new_full((len(r),), torch.inf)
+    found = torch.zeros_like(r), torch.zeros(len(r), dtype=torch.long, device=r.device), low, -low
+    images = torch.arange(len(r), device=r.device)
+    q, count, low, high = found
     z = (inverse or identity)(r)
-    p, rz, active = z, dot(r, z), torch.ones_like(products, dtype=torch.bool)
+    p, rz, active = z, dot(r, z), torch.ones_like(count, dtype=torch.bool)
     for k in range(1, max_iterations + 1):
         hp = hessian(p)
         curvature = dot(p, hp)
+        quotient = _quotient(curvature, p)
+        low, high = torch.fmin(low, quotient), torch.fmax(high, quotient)
         count = count + active
         active = active & (curvature > 0)
         alpha = per_image((rz / curvature).masked_fill_(~active, 0))
@@ -94,10 +109,21 @@ def _round(
         if left == 0:
             break
         if 2 * left <= len(active):  # a new H for fewer images costs about half a product
-            result[images], products[images] = q, count
+            _put(found, images, (q, count, low, high))
             kept = active.nonzero()[:, 0]
             hessian, inverse = hessian.take(kept), inverse.take(kept) if inverse else None
             images, q, r, p, rz, count, active = (t[kept] for t in (images, q, r, p, rz, count, active))
-            tolerance = tolerance[kept]
-    result[images], products[images] = q, count
-    return result, products
+            tolerance, low, high = tolerance[kept], low[kept], high[kept]
+    _put(found, images, (q, count, low, high))
+    return found
+
+
+def _put(found: tuple[Tensor, ...], images: Tensor, part: tuple[Tensor, ...]) -> None:
+    for whole, tensor in zip(found, part, strict=True):
+        whole[images] = tensor
+
+
+def _quotient(curvature: Tensor, p: Tensor) -> Tensor:  # (B,), (B, C, H, W) -> (B,)
+    """Return <p, H p> / <p, p>, no number where <p, p> is so small that it has lost digits."""
+    squared, type_ = norm(p).square(), torch.finfo(p.dtype)
+    return (curvature / squared).masked_fill_(squared <= type_.tiny / type_.eps, torch.nan)

@@ -50,7 +50,8 @@ def evaluate(batch: Batch, solve: Solver, start: Tensor, accuracy: float, cost: 
         certifiable = energy.bounds[0] > 0
     except NonFiniteError:
         nothing = torch.full_like(start[:, 0, 0, 0], torch.inf)
-        lower = LowerSolution(start, nothing, nothing < 0, torch.zeros_like(nothing))
+        never = torch.zeros_like(nothing)
+        lower = LowerSolution(x=start, error_bound=nothing, converged=nothing < 0, iterations=never)
         return Evaluation(lower, torch.inf, torch.inf, torch.inf)
     lower = solve(energy, start, accuracy)
     cost.add(lower.iterations)
@@ -81,10 +82,7 @@ class Part:
         chosen = torch.zeros_like(q).index_copy(0, places, q[places])
         own = tuple(-g / len(places) for g in batch.learned.mixed(lower.x, chosen))
         few = replace(batch, energy=lambda: batch.energy().take(places), loss=batch.loss.take(places))
-        solved = LowerSolution(
-            lower.x[places], lower.error_bound[places], lower.converged[places], lower.iterations[places]
-        )
-        return Part(few, bounded(few.loss, solved), own)
+        return Part(few, bounded(few.loss, lower.take(places)), own)
 
     def rises(self, solve: Solver, accuracy: float, cost: Computations, slack: float = 0.0) -> bool:
         """Whether the mean loss of S at the present theta is certified to be more than `slack` above that at z."""
