@@ -2,6 +2,8 @@
 
 import copy
 import pickle
+import re
+from typing import Any
 
 import pytest
 import torch
@@ -11,6 +13,7 @@ from regularizers import AutogradFunctional, FieldOfExperts, Regularizer, Regula
 from regularizers.foe.potentials import CHARBONNIER, MCP, POTENTIALS
 from regularizers.foe.spline import KNOTS, LearnedPotential
 from regularizers.tv import differences, differences_adjoint
+from tests.conftest import ROOT
 from tests.problems import NAMES, dense, perturbed, regularizers, rescaled
 
 pytestmark = pytest.mark.usefixtures("double")
@@ -342,3 +345,18 @@ def test_a_regularizer_built_again_from_its_arguments_holds_the_same_tensors(nam
     again.load_state_dict(r.state_dict())
     again = again.at(r.noise_level)
     assert torch.equal(again.fn(images(1, 1)), r.fn(images(1, 1)))
+
+
+@pytest.mark.parametrize("scale", [0.0, 0.01, 1.0])
+def test_the_regularizer_of_the_readme_keeps_the_bounds_it_states(scale):
+    text = (ROOT / "regularizers" / "README.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", text, re.S)
+    names: dict[str, Any] = {}
+    exec(code, names)
+    f, x = names["SecondDifferences"](0.5).frozen(), scale * images(1, 1)
+    rho, largest = f.curvature()
+    eigenvalues = torch.linalg.eigvalsh(dense(lambda v: torch.cat([f.hessian(x)(e[None]) for e in v]), (1, 8, 8)))
+    assert eigenvalues[0] >= -rho - 1e-10
+    assert eigenvalues[-1] <= largest
+    assert scale > 0 or eigenvalues[-1] > largest / 2, "the bound is far from what it bounds"
+    torch.testing.assert_close(f.value(torch.ones_like(x)), torch.zeros(1))

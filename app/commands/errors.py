@@ -8,7 +8,7 @@ from datasets.blur_kernels import KernelError
 from datasets.fetch import FetchError
 from datasets.images import ImageError
 from figures.style import FigureError
-from regularizers import ImageTooSmallError, NoiseLevelError
+from regularizers import ImageTooSmallError, RegularizerError
 
 USER_ERRORS = (
     ConfigError,
@@ -18,8 +18,8 @@ USER_ERRORS = (
     ImageTooSmallError,
     KernelError,
     ModelError,
-    NoiseLevelError,
     NonFiniteError,
     NotStronglyConvexError,
+    RegularizerError,
     RunError,
 )

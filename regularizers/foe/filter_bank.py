@@ -117,7 +117,8 @@ def _shifts(x: Tensor, size: int) -> Tensor:  # (B, C, H, W) -> (B, C s, H, W - 
 
 def _as_columns(filters: Tensor) -> Tensor:  # (K, C, s, s) -> (K, C s, s, 1)
     columns = filters.transpose(2, 3).flatten(1, 2).unsqueeze(-1)
-    return _channels_last(columns)
+    # torch's convolutions of small images cannot differentiate by filters in the fast layout.
+    return columns.contiguous() if columns.requires_grad else _channels_last(columns)
 
 
 def _channels_last(x: Tensor) -> Tensor:

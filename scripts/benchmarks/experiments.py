@@ -312,7 +312,7 @@ def training_step(regularizer: FieldOfExperts, clean: Tensor, accuracy: float) -
 def _taken_apart(
     step: Step, regularizer: FieldOfExperts, energy: Energy
 ) -> tuple[str, list[float], list[Callable[[], object]]]:
-    """Return gradients and products per image as text; how often each pass meets all images; and what to time: the step,
+    """Return gradients and products per image as text; how often each pass meets all images; what to time: the step,
     the step played back, and one of each pass."""
     tape, functional = Tape(), energy.functional
     taped = replace(energy, functional=Taped(functional, tape))
