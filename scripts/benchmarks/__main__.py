@@ -1,4 +1,4 @@
-"""`scripts/benchmark`: what the numerical core costs, side by side with other ways to do the same, in one process."""
+"""`scripts/benchmark` measures the numerical core side by side with other ways to do the same, in one process."""
 
 import argparse
 import json
@@ -21,6 +21,7 @@ ACCURACY = 0.1  # certified ||x - argmin h|| of training and evaluation
 
 
 def main() -> int:
+    """Print the tables, and write them to a file where that is asked for. 2: a mistake of the user."""
     parser = argparse.ArgumentParser(prog="scripts/benchmark", description=__doc__)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--json", type=Path, help="write the tables there too")
@@ -109,7 +110,10 @@ def _images(root: Path, device: torch.device) -> Tables:
 
 
 def _enlarged(root: Path, height: int, width: int, device: torch.device) -> Tensor:
-    """Photographs side by side, mirrored where they end: detail at the scale of pixels at every size."""
+    """Return an image (1, 1, height, width) of one photograph, repeated and mirrored.
+
+    So it has detail at the scale of pixels at every size.
+    """
     tile = photographs(root, 1, 256, device)
     tile = torch.cat([tile, tile.flip(3)], 3)
     tile = torch.cat([tile, tile.flip(2)], 2)

@@ -1,4 +1,4 @@
-"""The tables of `scripts/benchmark`; each function yields rows."""
+"""The tables of `scripts/benchmark`: each function measures one and yields its rows."""
 
 import math
 import time
@@ -37,7 +37,7 @@ Rows = Iterator[dict[str, Any]]
 
 @contextmanager
 def kernels_off() -> Iterator[None]:
-    """Torch alone: shifts and convolutions, without the compiled kernels."""
+    """Run torch alone, with shifts and convolutions instead of the compiled kernels."""
     fastest, foe.fastest = foe.fastest, lambda *_: None
     try:
         yield
@@ -45,9 +45,11 @@ def kernels_off() -> Iterator[None]:
         foe.fastest = fastest
 
 
-def operations(regularizer: FieldOfExperts, x: Tensor) -> Rows:
-    """Derivatives of R against autograd, and against the floor: flops by this machine's matrix-product rate (on a GPU,
-    if larger, bytes by its copy rate)."""
+def operations(regularizer: FieldOfExperts, x: Tensor) -> Rows:  # (B, C, H, W)
+    """Compare the derivatives of R with autograd and with a floor.
+
+    The floor is flops by this machine's matrix-product rate (on a GPU, if larger, bytes by its copy rate).
+    """
     with torch.no_grad():
         frozen = regularizer.functional()
     plain, v = AutogradField(frozen), torch.randn_like(x)
@@ -88,8 +90,11 @@ LOWER_METHODS: dict[str, Callable[[Any, Tensor], object]] = {
 def lower_solves(
     regularizer: FieldOfExperts, clean: Tensor, accuracies: tuple[float, ...], limit: float = 30.0
 ) -> Rows:
-    """Gradients and time until the true error of every image is below eps; a preconditioner counts as a gradient. Those
-    of torch run image by image, as they have one step for all variables. `limit`: seconds, per image for those."""
+    """Count gradients and time until the true error of every image (B, C, H, W) is below eps.
+
+    A preconditioner counts as a gradient. Methods of torch run image by image, because they have one step size for all
+    variables. `limit`: seconds of a method, or of one image for those of torch.
+    """
     energy = denoising_problem(regularizer, clean)
     _, exact, _ = in_double(regularizer, energy, clean)
     minimiser = lbfgs.solve(exact, exact.y, 1e-6).x.to(energy.y)
@@ -115,11 +120,12 @@ def lower_solves(
 
 
 def hypergradients(regularizer: FieldOfExperts, clean: Tensor, targets: tuple[float, ...], limit: float = 45.0) -> Rows:
-    """Time of one hypergradient at equal measured accuracy, and our proven bound on its error.
+    """Time one hypergradient at equal measured accuracy, and compute our proven bound on its error.
 
-    Each method runs at the loosest accuracy that meets the target, found beforehand against float64; `limit` is what
-    one run may take, in seconds. Where float32 does not have the digits, everything runs in float64. Unrolling and deep
-    equilibrium see the first image alone, and so do we beside them."""
+    clean: (B, C, H, W). Each method runs at the loosest accuracy that meets the target, which is found beforehand
+    against float64. One run may take `limit` seconds. Where float32 does not have the digits, everything runs in
+    float64. Unrolling and deep equilibrium see the first image alone, and so do we beside them.
+    """
     for images, others in ((len(clean), OTHERS[:1]), (1, OTHERS[1:])):
         part = clean[:images]
         problem = regularizer, denoising_problem(regularizer, part), SquaredError(part)
@@ -163,7 +169,7 @@ OTHERS: list[tuple[str, Callable[..., Tensor]]] = [
 def _loosest(
     method: Callable[..., Tensor], numbers: list[float], problem: tuple, exact: Tensor, target: float, limit: float
 ) -> dict[str, Any]:
-    """The first of the numbers whose result is within the target, or the last one that time and 8 GB allow."""
+    """Measure the first of the numbers whose result is within the target, or the last that time and 8 GB allow."""
     device, found = problem[1].y.device, {}
     for number in numbers:
         with peak_memory(device) as memory, suppress(Late):
@@ -192,7 +198,7 @@ def _bound(problem: tuple, accuracy: float, exact: Tensor) -> dict[str, Any]:
 
 
 def shapes(device: torch.device) -> Rows:
-    """The gradient of R against two plain convolutions around the same potential, over channels, filters and sizes."""
+    """Compare the gradient of R with two plain convolutions around the same potential, for many shapes."""
     cases = [(1, 48, size, 8, 128) for size in (3, 5, 7, 9, 11)]
     cases += [(3, 48, size, 8, 128) for size in (5, 7)]
     cases += [(1, 24, 7, 8, 128), (1, 96, 7, 8, 128)]
@@ -217,7 +223,7 @@ def shapes(device: torch.device) -> Rows:
 
 
 def memory(regularizer: FieldOfExperts, photograph: Callable[[int], Tensor]) -> Rows:
-    """Bytes per pixel at the peak, beyond the image itself."""
+    """Measure the bytes per pixel at the peak, beyond the image itself; photograph: side -> (1, C, side, side)."""
     plain = AutogradField(regularizer.frozen())  # type: ignore[arg-type]
     for side in (512, 1024):
         clean = photograph(side)
@@ -237,7 +243,10 @@ def memory(regularizer: FieldOfExperts, photograph: Callable[[int], Tensor]) -> 
 
 
 def whole_images(regularizer: FieldOfExperts, photograph: Callable[[int, int], Tensor]) -> Rows:
-    """Reconstructions of whole images; `changed`: the largest change of an 8-bit pixel in a solve 30 times tighter."""
+    """Reconstruct whole images; photograph: (height, width) -> (1, C, height, width).
+
+    `changed` is the largest change of an 8-bit pixel in a solve that is 30 times tighter.
+    """
     for height, width, accuracy in ((512, 768, 0.1), (512, 768, 0.03), (4096, 4096, 0.1)):
         clean = photograph(height, width)
         energy = denoising_problem(regularizer, clean)
@@ -266,13 +275,14 @@ Step = Callable[[Energy, Callable[[Tensor, Tensor], Any]], tuple[LowerSolution, 
 
 
 def training_step(regularizer: FieldOfExperts, clean: Tensor, accuracy: float) -> Rows:
-    """One hypergradient in torch alone, with the compiled kernel, and with the preconditioned solvers too; and the
-    factor that its parts predict, timed in turns with all steps.
+    """Time one hypergradient in torch alone, with the compiled kernel, and with the preconditioned solvers too.
 
-    The parts are the passes over the filters (gradients, products, what a Hessian and a preconditioner compute of x,
-    the mixed derivative), each timed by itself on all images and counted image by image, and the solvers: the same step
-    with the results of these passes played back. What parts cannot predict is that passes over few images, and passes
-    that meet cold caches, take longer."""
+    clean: (B, C, H, W). The factor that the parts of a step predict is timed in turns with all steps. The parts are
+    the passes over the filters (gradients, products, what a Hessian and a preconditioner compute of x, the mixed
+    derivative), each timed by itself on all images and counted image by image, and the solvers: the same step with the
+    results of these passes played back. Parts cannot predict that passes over few images, and passes that meet cold
+    caches, take longer.
+    """
     energy, loss = denoising_problem(regularizer, clean), SquaredError(clean)
 
     def plain(energy: Energy, mixed: Callable[[Tensor, Tensor], Any]) -> tuple[LowerSolution, LinearSolution]:
@@ -307,8 +317,10 @@ def training_step(regularizer: FieldOfExperts, clean: Tensor, accuracy: float) -
 def _taken_apart(
     step: Step, regularizer: FieldOfExperts, energy: Energy
 ) -> tuple[str, list[float], list[Callable[[], object]]]:
-    """Gradients and products per image as text; how often each pass meets all images; and what to time: the step, the
-    step played back, and one of each pass."""
+    """Return gradients and products per image as text, how often each pass meets all images, and what is to be timed.
+
+    To be timed are the step, the step played back, and one of each pass.
+    """
     tape, functional = Tape(), energy.functional
     taped = replace(energy, functional=Taped(functional, tape))
     mixed = partial(tape.run, "mixed derivative", regularizer.mixed)

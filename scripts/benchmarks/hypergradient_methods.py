@@ -1,7 +1,7 @@
-"""One hypergradient, by this program and as it is written elsewhere.
+"""One hypergradient, as this program computes it and as it is written elsewhere.
 
-Each returns the derivative of the mean loss by the parameters as one vector, and takes the number that decides its
-accuracy.
+Each method takes the number that decides its accuracy and returns the derivative of the mean loss by the parameters, as
+one vector (P,). Where its time is over it raises Late.
 """
 
 import time
@@ -22,19 +22,24 @@ from scripts.benchmarks.lower_methods import Late
 from scripts.benchmarks.reference import AutogradField
 
 
-def vector(gradients: tuple[Tensor, ...]) -> Tensor:
+def vector(gradients: tuple[Tensor, ...]) -> Tensor:  # -> (P,)
+    """Join the gradients by all parameters in one vector."""
     return torch.cat([g.flatten() for g in gradients]).double()
 
 
 def ours(regularizer: FieldOfExperts, energy: Energy, loss: SquaredError, accuracy: float) -> Hypergradient:
+    """Compute it as this program does."""
     return hypergradient(regularizer, energy, loss, lbfgs.solve, energy.backprojection, None, accuracy)
 
 
 def written_today(
     regularizer: FieldOfExperts, energy: Energy, loss: SquaredError, accuracy: float, deadline: float
-) -> Tensor:
-    """FISTA at an L estimated by power iteration, until ||grad h|| / mu <= accuracy on every image; deepinv's conjugate
-    gradients to the same residual; every derivative by autograd."""
+) -> Tensor:  # -> (P,)
+    """Compute it as one writes it today, with every derivative by autograd.
+
+    FISTA at an L estimated by power iteration runs until ||grad h|| / mu <= accuracy on every image, deepinv's
+    conjugate gradients to the same residual. The function is long because it shows such a program as a whole.
+    """
     functional = regularizer.functional()
     field, y = AutogradField(functional), energy.y
     mu, _ = energy.bounds
@@ -69,7 +74,7 @@ def written_today(
 
 
 class PlainPrior(Prior):
-    """The regularizer for deepinv, every derivative by autograd."""
+    """The regularizer as a prior of deepinv, with every derivative by autograd."""
 
     def __init__(self, regularizer: FieldOfExperts) -> None:
         super().__init__()
@@ -88,8 +93,8 @@ class PlainPrior(Prior):
 
 def unrolled(
     regularizer: FieldOfExperts, energy: Energy, loss: SquaredError, iterations: float, deadline: float
-) -> Tensor:
-    """Back-propagation through that many steps of accelerated gradient descent at the proven L and mu."""
+) -> Tensor:  # -> (P,)
+    """Differentiate through that many steps of accelerated gradient descent at the proven L and mu."""
     functional = regularizer.functional()
     field, (mu, largest) = AutogradField(functional), energy.bounds
     root = (mu / largest) ** 0.5
@@ -103,8 +108,8 @@ def unrolled(
 
 def deep_equilibrium(
     regularizer: FieldOfExperts, energy: Energy, loss: SquaredError, iterations: float, deadline: float
-) -> Tensor:
-    """deepinv's deep-equilibrium gradient descent, with that many steps forward and backward."""
+) -> Tensor:  # -> (P,)
+    """Run deepinv's deep-equilibrium gradient descent, with that many steps forward and backward."""
     mu, largest = energy.bounds
     solver = deepinv.optim.GD(
         data_fidelity=L2(),

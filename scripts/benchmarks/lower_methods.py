@@ -1,7 +1,7 @@
-"""Other ways to the minimiser of h, as they are written elsewhere; all stopped when the true error is small enough.
+"""Other methods for argmin h, as they are written elsewhere; all are stopped when the true error is small enough.
 
-Each takes (energy, start) and evaluates `energy.gradient` (or, for a deepinv optimiser, its prior's) until the observer
-raises Arrived.
+Each takes an energy and a start (B, C, H, W), and computes `energy.gradient` (a deepinv optimiser that of its prior)
+until the observer raises Arrived.
 """
 
 import time
@@ -17,16 +17,16 @@ from app.lower.solution import dot, norm, per_image
 
 
 class Arrived(Exception):
-    """Every image is within the accuracy."""
+    """Every image is within the accuracy asked for."""
 
 
 class Late(Exception):
-    """Time is up."""
+    """The time for a method is over."""
 
 
 @dataclass
 class Observer:
-    """Stands in for an energy; counts gradients and knows the minimiser."""
+    """An energy that counts its gradients and knows its minimiser."""
 
     energy: Energy
     minimiser: Tensor
@@ -61,7 +61,7 @@ class Observer:
 
 @dataclass(frozen=True)
 class Observed:
-    """The energy itself to this program's solvers, every image kept to the end."""
+    """The observed energy for the solvers of this program; every image is kept to the end."""
 
     observer: Observer
 
@@ -76,22 +76,23 @@ class Observed:
         return self if whole else self.observer.energy.take(images)
 
 
-def largest_eigenvalue(energy: Energy, x: Tensor, iterations: int = 20) -> float:
-    """Power iteration on the Hessian at x: an estimate from below."""
+def largest_eigenvalue(energy: Energy, x: Tensor, iterations: int = 20) -> float:  # (B, C, H, W)
+    """Estimate the largest eigenvalue of the Hessian at x from below, by power iteration."""
     hessian, v = energy.hessian(x), torch.randn_like(x)
     for _ in range(iterations):
         v = hessian(v / per_image(norm(v)))
     return float(norm(v).max())
 
 
-def gradient_descent(energy: Observer, x: Tensor) -> None:
+def gradient_descent(energy: Observer, x: Tensor) -> None:  # (B, C, H, W)
+    """Run gradient descent with the step 2 / (mu + L)."""
     mu, largest = energy.bounds
     while True:
         x = x - 2 / (mu + largest) * energy.gradient(x)
 
 
-def fista(energy: Observer, x: Tensor, largest: float | None = None) -> None:
-    """Beck and Teboulle's momentum, at the proven L or a given one."""
+def fista(energy: Observer, x: Tensor, largest: float | None = None) -> None:  # (B, C, H, W)
+    """Run gradient descent with the momentum of Beck and Teboulle, at the proven L or a given one."""
     step = 1 / (largest or energy.bounds[1])
     z, t = x, 1.0
     while True:
@@ -100,12 +101,13 @@ def fista(energy: Observer, x: Tensor, largest: float | None = None) -> None:
         z, x, t = x_next + (t - 1) / t_next * (x_next - x), x_next, t_next
 
 
-def fista_estimated(energy: Observer, x: Tensor) -> None:
+def fista_estimated(energy: Observer, x: Tensor) -> None:  # (B, C, H, W)
+    """Run FISTA at an L that power iteration estimates."""
     fista(energy, x, largest_eigenvalue(energy.energy, torch.zeros_like(x)))  # flat: where curvature is largest
 
 
-def plain_lbfgs(energy: Observer, x: Tensor) -> None:
-    """torch.optim.LBFGS with its strong-Wolfe line search, on one image."""
+def plain_lbfgs(energy: Observer, x: Tensor) -> None:  # (1, C, H, W)
+    """Run torch.optim.LBFGS with its strong-Wolfe line search, on one image."""
     x = x.clone().requires_grad_()
     optimizer = torch.optim.LBFGS([x], max_iter=1000, history_size=10, line_search_fn="strong_wolfe",
                                   tolerance_grad=0, tolerance_change=0)  # fmt: skip
@@ -119,7 +121,8 @@ def plain_lbfgs(energy: Observer, x: Tensor) -> None:
         optimizer.step(closure)
 
 
-def barzilai_borwein(energy: Observer, x: Tensor) -> None:
+def barzilai_borwein(energy: Observer, x: Tensor) -> None:  # (B, C, H, W)
+    """Run gradient descent with the steps <s, y> / <y, y> of Barzilai and Borwein, one per image."""
     g, step = energy.gradient(x), 1 / energy.bounds[1]
     steps = torch.full((len(x),), step, device=x.device, dtype=x.dtype)
     while True:
@@ -131,7 +134,7 @@ def barzilai_borwein(energy: Observer, x: Tensor) -> None:
 
 
 class ObservedPrior(Prior):
-    """R of the energy for deepinv; its gradient is where the observer looks."""
+    """R of the energy as a prior of deepinv; the observer sees every point where its gradient is computed."""
 
     def __init__(self, observer: Observer) -> None:
         super().__init__()
@@ -145,8 +148,8 @@ class ObservedPrior(Prior):
         return self.observer.energy.functional.gradient(x)
 
 
-def deepinv_gradient_descent(energy: Observer, x: Tensor) -> None:
-    """deepinv.optim.GD with its backtracking (A = identity)."""
+def deepinv_gradient_descent(energy: Observer, x: Tensor) -> None:  # (B, C, H, W)
+    """Run deepinv.optim.GD with its backtracking (A = identity)."""
     solver = deepinv.optim.GD(data_fidelity=L2(), prior=ObservedPrior(energy), stepsize=1.0, backtracking=True,
                               max_iter=100_000, custom_init=lambda y, physics: {"est": (x, x)})  # fmt: skip
     solver(energy.energy.y, energy.energy.operator.physics)  # type: ignore[attr-defined]

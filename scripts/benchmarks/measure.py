@@ -1,4 +1,4 @@
-"""Time, memory and the speed of this machine."""
+"""Measurements of time, of memory and of the speed of this machine."""
 
 import ctypes
 import threading
@@ -15,12 +15,13 @@ from app.models.provenance import processor
 
 
 def synchronize(device: torch.device) -> None:
+    """Ensure that the work of a CUDA device is done."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def seconds(device: torch.device, *functions: Callable[[], object], repetitions: int = 15) -> list[float]:
-    """Median time of each, taken in turns so that a slow moment of the machine meets all of them."""
+    """Measure the median time of each in seconds, in turns, so that a slow moment of the machine meets all of them."""
     times: list[list[float]] = [[] for _ in functions]
     for repetition in range(repetitions + 1):  # the first is a warm-up
         for function, found in zip(functions, times, strict=True):
@@ -34,13 +35,13 @@ def seconds(device: torch.device, *functions: Callable[[], object], repetitions:
 
 
 def matrix_product_rate(device: torch.device) -> float:
-    """flop / s of a float32 product of 2048 x 2048 matrices."""
+    """Measure the flop / s of a float32 product of 2048 x 2048 matrices."""
     a, b = torch.randn(2, 2048, 2048, device=device)
     return 2 * 2048**3 / seconds(device, lambda: a @ b)[0]
 
 
 def copy_rate(device: torch.device) -> float:
-    """byte / s, read and written, of a copy of 256 MB."""
+    """Measure the byte / s, read and written, of a copy of 256 MB."""
     a = torch.empty(1 << 26, device=device)
     b = torch.empty_like(a)
     return 2 * 4 * a.numel() / seconds(device, lambda: b.copy_(a))[0]
@@ -48,7 +49,7 @@ def copy_rate(device: torch.device) -> float:
 
 @contextmanager
 def peak_memory(device: torch.device) -> Iterator[list[int]]:
-    """A list that afterwards holds the bytes allocated at the peak beyond those at the start."""
+    """Yield a list that afterwards holds the bytes allocated at the peak beyond those at the start."""
     found: list[int] = []
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
@@ -77,4 +78,5 @@ def peak_memory(device: torch.device) -> Iterator[list[int]]:
 
 
 def machine(device: torch.device) -> str:
+    """Name the processor and the versions of torch and deepinv."""
     return f"{processor(device)}; torch {torch.__version__}, deepinv {deepinv.__version__}"

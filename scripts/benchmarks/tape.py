@@ -1,4 +1,4 @@
-"""A step played back from a recording: what is left is the work of its solvers."""
+"""A recording of a training step: played back, it leaves only the work of the solvers."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from app.lower.energy import Functional
 
 @dataclass
 class Tape:
-    """Results of passes over the filters in the order of the calls, and how many images each kind of pass was for.
+    """Results of passes over the filters in the order of the calls, and the number of images of each kind of pass.
 
-    Played back, they are handed out as often as wanted, in this order, to whoever computes the same from them.
+    Played back, they are returned in this order, as often as wanted.
     """
 
     results: list[Any] = field(default_factory=list)
@@ -27,7 +27,7 @@ class Tape:
         self.played = 0
 
     def run(self, name: str, f: Callable[..., Any], x: Tensor, *rest: Tensor) -> Any:
-        """f(x, *rest), or what it was."""
+        """Compute and record f(x, *rest), or return the recorded result."""
         if self.played is None:
             self.images[name] += len(x)
             self.results.append(f(x, *rest))
@@ -37,7 +37,7 @@ class Tape:
 
 
 def _copy(result: Any) -> Any:
-    """Callers may work in place."""
+    """Copy a result, because callers may work in place."""
     if isinstance(result, tuple):
         return tuple(map(_copy, result))
     return result.clone() if isinstance(result, Tensor) else result
@@ -45,7 +45,7 @@ def _copy(result: Any) -> Any:
 
 @dataclass(frozen=True)
 class Taped:
-    """A functional whose passes over the filters go through the tape."""
+    """A functional whose passes over the filters are recorded on the tape or played back from it."""
 
     functional: Functional
     tape: Tape
