@@ -1,4 +1,4 @@
-"""Blur kernels (h, w) with sum 1."""
+"""Blur kernels (h, w) are nonnegative and have the sum 1."""
 
 import math
 from pathlib import Path
@@ -18,7 +18,7 @@ class KernelError(ValueError):
 
 
 def gaussian_kernel(size: int, width: float) -> Tensor:  # -> (size, size)
-    """exp(-(i^2 + j^2) / (2 width^2)), normalized; float64."""
+    """Return exp(-(i^2 + j^2) / (2 width^2)), normalized to the sum 1, in float64. width in pixels."""
     grid = torch.arange(size, dtype=torch.float64) - (size - 1) / 2
     profile = torch.exp(-grid.square() / (2 * width**2))
     kernel = torch.outer(profile, profile)
@@ -26,7 +26,7 @@ def gaussian_kernel(size: int, width: float) -> Tensor:  # -> (size, size)
 
 
 def antialias_kernel(factor: int, width: float) -> Tensor:  # -> (n, n)
-    """What blurs before every factor-th pixel is kept: a Gaussian of `width` coarse pixels, out to three of its widths.
+    """Return the blur before every factor-th pixel is kept: a Gaussian of `width` coarse pixels, out to three widths.
 
     n has the parity of the factor, so that the middle of an even kernel lies between pixels, as does that of a block of
     factor x factor pixels.
@@ -36,7 +36,10 @@ def antialias_kernel(factor: int, width: float) -> Tensor:  # -> (n, n)
 
 
 def levin_kernels(data_root: Path) -> Tensor:  # -> (8, h, w)
-    """All of `levin:1` ... `levin:8`, each in the middle of the largest one's support (their sides are odd)."""
+    """Read `levin:1` ... `levin:8`, each in the middle of the largest one's support (their sides are odd).
+
+    Raises KernelError.
+    """
     kernels = [read_kernel(f"levin:{n}", data_root) for n in range(1, LEVIN + 1)]
     side = max(max(k.shape) for k in kernels)
     around = [[(side - n) // 2 for n in k.shape] for k in kernels]
@@ -44,7 +47,10 @@ def levin_kernels(data_root: Path) -> Tensor:  # -> (8, h, w)
 
 
 def read_kernel(spec: str, data_root: Path) -> Tensor:  # -> (h, w)
-    """`levin:N` (data_root/kernels/Levin09.npz, key kN), `FILE.npz:KEY`, or an image file; float64, sum 1."""
+    """Read `levin:N` (data_root/kernels/Levin09.npz, key kN), `FILE.npz:KEY` or an image file, as float64 with sum 1.
+
+    Raises KernelError.
+    """
     if spec.startswith("levin:"):
         file, key = data_root / "kernels" / "Levin09.npz", "k" + spec.removeprefix("levin:")
     else:

@@ -1,4 +1,4 @@
-"""Download of BSDS500, verified image by image."""
+"""The download of BSDS500, which is verified image by image."""
 
 import hashlib
 import shutil
@@ -19,13 +19,13 @@ class FetchError(ValueError):
 
 
 def read_manifest(file: Path = MANIFEST) -> dict[str, str]:
-    """`split/name.jpg` -> SHA-256."""
+    """Read the SHA-256 of every image by its name `split/name.jpg`."""
     rows = (line.split() for line in file.read_text().splitlines())
     return {name: digest for digest, name in rows}
 
 
 def check_folder(folder: Path, manifest: dict[str, str] | None = None) -> list[str]:
-    """One line for each file that is missing or altered."""
+    """List the files that are missing or altered, one line each."""
     problems = []
     for name, digest in (manifest or read_manifest()).items():
         file = folder / name
@@ -39,7 +39,7 @@ def check_folder(folder: Path, manifest: dict[str, str] | None = None) -> list[s
 def fetch_bsds500(
     data_root: Path, url: str = URL, manifest: dict[str, str] | None = None, quiet: bool = False
 ) -> Path:  # -> data_root / BSDS500
-    """Download, verify, and only then move into place: an interrupted download leaves nothing.
+    """Download, verify, and only then move the images into place. An interrupted download leaves nothing.
 
     Raises FetchError if the download fails, an image is missing or altered, or the folder already exists.
     """
@@ -64,7 +64,7 @@ def fetch_bsds500(
 
 
 def _extract(archive: Path, folder: Path, manifest: dict[str, str]) -> None:
-    """The images the manifest names, wherever the archive keeps their split folders."""
+    """Extract the images of the manifest, wherever the archive keeps their split folders."""
     try:
         with zipfile.ZipFile(archive) as files:
             for member in files.namelist():

@@ -1,4 +1,4 @@
-"""Which files are images of BSD68, on which results are reported and from which nothing may be learned."""
+"""The guard of BSD68, on which results are reported and from which nothing may be learned."""
 
 import hashlib
 from collections.abc import Iterable
@@ -14,7 +14,7 @@ SIZES = ((481, 321), (321, 481))
 
 
 def images_to_learn_from(purpose: str, spec: str, data_root: Path, color: bool) -> ImageSet:
-    """The images to train, validate or tune on. Raises ImageError where one of them is of BSD68."""
+    """Find the images to train, validate or tune on. Raises ImageError where one of them is of BSD68."""
     found = find_images(spec, data_root, color)
     if reported := of_bsd68(found.paths):
         raise ImageError(
@@ -25,7 +25,10 @@ def images_to_learn_from(purpose: str, spec: str, data_root: Path, color: bool) 
 
 
 def of_bsd68(paths: Iterable[Path]) -> list[Path]:
-    """Those with the same bytes, whatever their name, or with the same id and size, as copies in other formats have."""
+    """List the paths that are images of BSD68.
+
+    They have the same bytes under any name, or the same name and size, as copies in other formats have.
+    """
     ids, manifest = set(bsd68_ids()), read_manifest()
     digests = {manifest[f"val/{name}.jpg"] for name in ids}
     return [p for p in paths if _digest(p) in digests or (p.stem in ids and _size(p) in SIZES)]

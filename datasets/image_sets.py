@@ -31,12 +31,14 @@ BSDS500_LAYOUTS = ("BSDS500", "BSDS500/data/images", "BSR/BSDS500/data/images", 
 
 @dataclass(frozen=True)
 class ImageSet:
+    """Image files and where they come from."""
+
     name: str  # as the user wrote it
     paths: tuple[Path, ...]
 
 
 def find_images(spec: str, data_root: Path, color: bool) -> ImageSet:
-    """`SET`, `SET:SPLIT`, `SET:SPLIT+SPLIT`, a folder or an image file -> its image files. Raises ImageError.
+    """Find the image files of `SET`, `SET:SPLIT`, `SET:SPLIT+SPLIT`, a folder or an image file. Raises ImageError.
 
     `SET` alone is every image of the set. `builtin` in colour leaves out its grey photographs.
     """
@@ -55,8 +57,10 @@ def find_images(spec: str, data_root: Path, color: bool) -> ImageSet:
 
 
 def subset(image_set: ImageSet, count: int) -> ImageSet:
-    """`count` of the images, chosen at random but always the same ones, each choice within every larger one; 0: all.
-    Raises ImageError if there are fewer."""
+    """Choose `count` of the images at random, but always the same ones; 0 means all.
+
+    Each choice is within every larger one. Raises ImageError if there are fewer.
+    """
     if count > len(image_set.paths):
         raise ImageError(f"data.count = {count}, but {image_set.name} has {len(image_set.paths)} images")
     if count == 0:
@@ -66,11 +70,12 @@ def subset(image_set: ImageSet, count: int) -> ImageSet:
 
 
 def bsd68_ids() -> tuple[str, ...]:
+    """Read the names of the images of BSD68."""
     return tuple((Path(__file__).parent / "bsd68.txt").read_text().split())
 
 
 def bsds500_folder(data_root: Path) -> Path:
-    """The folder that holds train/, test/ and val/."""
+    """Find the folder that holds train/, test/ and val/ of BSDS500. Raises ImageError."""
     for layout in BSDS500_LAYOUTS:
         if all((data_root / layout / split).is_dir() for split in ("train", "test", "val")):
             return data_root / layout

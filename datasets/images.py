@@ -1,4 +1,4 @@
-"""Image files <-> float tensors (C, H, W) in [0, 1]."""
+"""Image files are read to and written from float tensors (C, H, W) in [0, 1]."""
 
 import io
 from pathlib import Path
@@ -19,9 +19,10 @@ class ImageError(ValueError):
 
 
 def read_image(path: Path, color: bool) -> Tensor:  # -> (3 or 1, H, W)
-    """8- or 16-bit PNG, JPEG, TIFF or BMP; grey, RGB, or either with alpha (blended over white).
+    """Read an 8- or 16-bit PNG, JPEG, TIFF or BMP; grey, RGB, or either with alpha (blended over white).
 
-    A colour image read as grey is rounded to its own bit depth. A grey image is refused where colour is asked for.
+    A colour image that is read as grey is rounded to its own bit depth. Raises ImageError for a file that cannot be
+    read, and for a grey image where colour is asked for.
     """
     pixels = _decode(path)
     if pixels.dtype not in (np.uint8, np.uint16):
@@ -43,13 +44,13 @@ def read_image(path: Path, color: bool) -> Tensor:  # -> (3 or 1, H, W)
 
 
 def write_image(path: Path, image: Tensor) -> None:  # (1 or 3, H, W)
-    """8-bit image of the values clipped to [0, 1]; the suffix chooses the format."""
+    """Write an 8-bit image of the values clipped to [0, 1]; the suffix chooses the format."""
     pixels = (image.detach().cpu().clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
     Image.fromarray(pixels.squeeze(-1) if pixels.shape[2] == 1 else pixels).save(path)
 
 
 def list_images(folder: Path) -> list[Path]:
-    """Image files of a folder, sorted by name. Raises ImageError if there are none."""
+    """List the image files of a folder, sorted by name. Raises ImageError if there are none."""
     if not folder.is_dir():
         raise ImageError(f"there is no image folder {folder}")
     paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file())
@@ -89,7 +90,7 @@ def _decode_tiff(data: bytes) -> np.ndarray:
 
 
 def _decode_deep_png(data: bytes) -> np.ndarray:
-    """16-bit PNG: Pillow would reduce RGB ones to 8 bit."""
+    """Decode a 16-bit PNG; Pillow would reduce RGB ones to 8 bit."""
     from torchvision.io import ImageReadMode, decode_png
 
     raw = torch.frombuffer(bytearray(data), dtype=torch.uint8)

@@ -1,1 +1,1 @@
-"""Figures as functions: tensors or columns of numbers in, a matplotlib Figure out."""
+"""Draw figures: every module takes tensors or columns of numbers and returns a matplotlib Figure."""

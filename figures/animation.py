@@ -1,4 +1,4 @@
-"""Moving figures for talks: a figure, and a function that turns it into its next frame."""
+"""Moving figures for talks. An animation is a figure and a function that changes it into any of its frames."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -20,6 +20,8 @@ from figures.style import PALETTE, PAPER, Look, style
 
 @dataclass(frozen=True)
 class Animation:
+    """A figure with many frames."""
+
     figure: Figure
     update: Callable[[int], None]  # frame -> the figure shows it
     frames: int
@@ -28,7 +30,7 @@ class Animation:
 
 @dataclass(frozen=True)
 class Iterate:
-    """Where a solver was at one of its gradients."""
+    """The point where a solver computed one of its gradients."""
 
     image: Tensor  # (C, H, W)
     gradients: int
@@ -37,7 +39,7 @@ class Iterate:
 
 
 def reconstruction(degraded: Tensor, iterates: list[Iterate], look: Look = PAPER) -> Animation:
-    """The measurement (C, H, W) beside the iterates, above the bound that certifies them."""
+    """Draw the iterates beside the measurement (C, H, W), with the bound that certifies them below."""
     h, w = degraded.shape[1:]
     with style(look):
         image = (look.width - 3 * look.gap) / 2 * h / w
@@ -65,8 +67,10 @@ def reconstruction(degraded: Tensor, iterates: list[Iterate], look: Look = PAPER
 
 
 def filters(steps: Tensor, bank: Tensor, weights: Tensor, smoothings: Tensor, look: Look = PAPER) -> Animation:
-    """steps (T,), bank (T, K, C, s, s), weights and smoothings (T, K, 1, 1): the filters while they were learned, in
-    the order of the last step, each in its own symmetric range."""
+    """Draw the filters while they were learned, in the order of the last step, each in its own symmetric range.
+
+    steps (T,), bank (T, K, C, s, s), weights and smoothings (T, K, 1, 1).
+    """
     places = order(bank[-1], weights[-1]).tolist()
     figure = draw_filters(bank[-1], weights[-1], smoothings[-1], look)
     panels = list(figure.axes)
@@ -86,7 +90,7 @@ def filters(steps: Tensor, bank: Tensor, weights: Tensor, smoothings: Tensor, lo
 
 
 def _heading(figure: Figure, height: float) -> Text:
-    """Room for a line of text above what is drawn."""
+    """Make room for a line of text above what is drawn."""
     before = figure.get_figheight()
     figure.set_figheight(before + height)
     share = before / (before + height)
@@ -97,7 +101,7 @@ def _heading(figure: Figure, height: float) -> Text:
 
 
 def images(animation: Animation, dpi: int) -> Iterator[Image.Image]:
-    """The frames; the layout is that of the last, so that nothing jumps."""
+    """Yield the frames. All have the layout of the last one, so that nothing jumps."""
     figure = animation.figure
     with style(animation.look):
         figure.set_dpi(dpi)
@@ -112,7 +116,7 @@ def images(animation: Animation, dpi: int) -> Iterator[Image.Image]:
 
 
 def save(animation: Animation, path: Path, fps: float = 8, dpi: int | None = None) -> None:
-    """An endless GIF, or an animated PNG; the last frame stays for two seconds."""
+    """Save an endless GIF or an animated PNG. The last frame stays for two seconds."""
     frames = list(images(animation, dpi or animation.look.dpi))
     durations = [round(1000 / fps)] * (len(frames) - 1) + [2000]
     if path.suffix == ".gif":
@@ -125,7 +129,7 @@ def save(animation: Animation, path: Path, fps: float = 8, dpi: int | None = Non
 
 
 def _palette(frames: list[Image.Image]) -> Image.Image:
-    """256 colours for all frames: no flicker, and equal pixels stay equal."""
+    """Choose 256 colours for all frames, so that nothing flickers and equal pixels stay equal."""
     some = [frames[0], frames[len(frames) // 2], frames[-1]]
     together = Image.new("RGB", (some[0].width, sum(frame.height for frame in some)))
     for i, frame in enumerate(some):

@@ -1,4 +1,4 @@
-"""Charts: their ticks, names and legends, the same in every figure."""
+"""Axes of charts: ticks, names and legends are the same in every figure."""
 
 import math
 from typing import Any
@@ -13,7 +13,7 @@ from figures.style import CM, Look, text_width
 
 
 def new_figure(look: Look, height: float) -> Figure:
-    """A figure outside pyplot's registry: nothing to close, no display needed. height in inches."""
+    """Return a figure of this height in inches, outside pyplot: nothing is to be closed, and no display is needed."""
     figure = Figure(figsize=(look.width, height), layout="constrained")
     engine = figure.get_layout_engine()
     engine.set(w_pad=look.gap / 2, h_pad=look.gap / 2, wspace=0.03, hspace=0.03)  # type: ignore[union-attr, call-arg]
@@ -21,7 +21,7 @@ def new_figure(look: Look, height: float) -> Figure:
 
 
 def panels(count: int, look: Look, most: int = 3) -> tuple[Figure, list[Axes]]:
-    """Axes side by side, no narrower than 4 cm in print and at most `most` in a row."""
+    """Return a figure with `count` axes, none narrower than 4 cm in print, at most `most` in a row."""
     columns = min(count, most, max(1, int(look.width / (0.5 * look.text * CM))))
     rows = math.ceil(count / columns)
     height = min(0.7 * look.width / columns, 15 * look.text / 72)
@@ -30,17 +30,18 @@ def panels(count: int, look: Look, most: int = 3) -> tuple[Figure, list[Axes]]:
 
 
 def tidy(axes: Axes) -> None:
-    """Only the lines that carry numbers."""
+    """Keep only the lines that carry numbers."""
     axes.grid(True, alpha=0.5)
     axes.spines[["top", "right"]].set_visible(False)
 
 
 def line_width() -> float:
+    """Return the width of lines in the present style, in points."""
     return matplotlib.rcParams["lines.linewidth"]
 
 
 def log_y(axes: Axes) -> None:
-    """A logarithmic y-axis with legible ticks. Needs the data first."""
+    """Make the y-axis logarithmic, with legible ticks. The data must be drawn before."""
     axes.set_yscale("log")
     low, high = axes.get_ylim()
     if high < 2 * low:
@@ -60,8 +61,11 @@ def _log_x_ticks(axes: Axes) -> None:
 
 
 def log_ticks(low: float, high: float, mantissas: tuple[int, ...] = (1, 2, 5)) -> list[float]:
-    """Between low and high: mantissas times powers of ten within two decades, else at most five powers of ten; in a
-    very short range, round numbers."""
+    """Return ticks between low and high.
+
+    They are mantissas times powers of ten within two decades, at most five powers of ten in a larger range, and round
+    numbers in a very short one.
+    """
     exponents = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     if high / low >= 100:
         exponents, mantissas = exponents[:: math.ceil(len(exponents) / 6)], (1,)
@@ -71,7 +75,7 @@ def log_ticks(low: float, high: float, mantissas: tuple[int, ...] = (1, 2, 5)) -
 
 
 def decimal(value: float) -> str:
-    """0.05, 2000, but powers of ten where those have many zeros."""
+    """Write a number as a decimal (0.05, 2000), or with a power of ten where that has many zeros."""
     if value == 0 or 1e-3 <= abs(value) < 1e4:
         return f"{value:.4g}"
     exponent = math.floor(math.log10(abs(value)) + 1e-9)
@@ -80,8 +84,10 @@ def decimal(value: float) -> str:
 
 
 def share_x(shown: list[Axes], name: str, log: bool = False) -> None:
-    """One range of x for all panels; its ticks, and `name`, below the lowest of each column. Large numbers are in units
-    of a power of ten that stands in the name."""
+    """Give all panels one range of x; its ticks and `name` stand below the lowest panel of each column.
+
+    Large numbers are in units of a power of ten, which stands in the name.
+    """
     for axes in shown:
         axes.set_xscale("log" if log else "linear")
     limits = [axes.get_xlim() for axes in shown]
@@ -110,7 +116,7 @@ def _is_lowest(axes: Axes, shown: list[Axes]) -> bool:
 
 
 def legend(figure: Figure, lines: dict[str, dict[str, Any]], look: Look) -> None:
-    """Names and what their lines look like, above the axes, as many side by side as fit; the figure grows by that."""
+    """Add names and their lines above the axes, as many side by side as fit. The figure grows by that height."""
     em = look.text / 72
     widths = [text_width(name, look) + 4.8 * em for name in lines]
     fitting = len(lines) if sum(widths) < look.width else int(look.width / max(widths))
@@ -122,7 +128,7 @@ def legend(figure: Figure, lines: dict[str, dict[str, Any]], look: Look) -> None
 
 
 def log_bar(bar: Colorbar, low: float, high: float) -> None:
-    """Ticks of a logarithmic colour bar."""
+    """Give a logarithmic colour bar its ticks."""
     ticks = log_ticks(low, high, (1, 2, 3, 5))
     bar.set_ticks(ticks, labels=[decimal(v) for v in ticks])
     bar.minorticks_off()
@@ -130,4 +136,5 @@ def log_bar(bar: Colorbar, low: float, high: float) -> None:
 
 
 def thin(bar: Colorbar) -> None:
+    """Draw the outline of a colour bar with a thin line."""
     bar.outline.set_linewidth(0.4 * line_width())  # type: ignore[operator]

@@ -24,6 +24,8 @@ Place = Callable[[int, float, float, float], Axes]  # (column, left within it, t
 
 @dataclass(frozen=True)
 class Panel:
+    """An image and its quality, None where it has none to show."""
+
     image: Tensor  # (1 or 3, H, W), shown on the scale [0, 1]
     psnr: float | None = None
     ssim: float | None = None
@@ -34,7 +36,7 @@ Row = dict[str, Panel]  # by method, in order; the first is the clean image
 
 @dataclass(frozen=True)
 class Grid:
-    """Where things go, in inches. More methods than fit side by side continue on further lines."""
+    """Lengths of the layout in inches. More methods than fit side by side continue on further lines."""
 
     look: Look
     names: list[str]
@@ -44,12 +46,12 @@ class Grid:
 
     @property
     def width(self) -> float:
-        """Of a panel."""
+        """Width of a panel."""
         return (self.look.width - self.edge + self.look.gap) / self.per_line - self.look.gap
 
     @property
     def edge(self) -> float:
-        """Both halves of a frame's line that stick out of the outer panels."""
+        """Width of both halves of a frame's line that stick out of the outer panels."""
         return self.look.line / 72
 
     def left(self, column: int) -> float:
@@ -70,7 +72,7 @@ class Grid:
         return self.look.row * max(wrap(name, self.width, self.look).count("\n") + 1 for name in names)
 
     def block(self, row: Row) -> float:
-        """Height of the images of one line of a row, without titles."""
+        """Return the height of the images of one line of a row, without titles."""
         h, w = next(iter(row.values())).image.shape[1:]
         whole, gap = self.width * h / w, self.look.gap
         label = self.look.row * (1 if self.one_line else 2)
@@ -78,10 +80,10 @@ class Grid:
 
 
 def draw(rows: list[Row], regions: list[list[Region]], errors: bool = False, look: Look = PAPER) -> Figure:
-    """rows[i][method], regions[i] -> figure. Below each image its magnified regions, with `errors` a map of
-    |image - clean| on one colour scale for the whole figure, and PSNR and SSIM, the best in bold.
+    """Draw rows[i][method] with the magnified regions[i] below each image, and PSNR and SSIM, the best in bold.
 
-    Grey values are never rescaled: 0 is black, 1 is white. Raises FigureError where a method lacks an image.
+    With `errors` there are maps of |image - clean| on one colour scale for the whole figure. Grey values are never
+    rescaled: 0 is black, 1 is white. Raises FigureError where a method lacks an image.
     """
     names = list(rows[0])
     for number, row in enumerate(rows, 1):
@@ -106,7 +108,7 @@ def draw(rows: list[Row], regions: list[list[Region]], errors: bool = False, loo
 
 
 def _title(grid: Grid, row: int, line: list[str]) -> float:
-    """Height of the titles: once above a column, and above every line where a row has several."""
+    """Return the height of the titles: once above a column, and above every line where a row has several."""
     return grid.title(line) if row == 0 or len(grid.lines()) > 1 else 0.0
 
 
@@ -125,7 +127,7 @@ def _size(image: Tensor) -> str:
 
 
 def _peak(rows: list[Row]) -> float:
-    """End of the colour range: what all but a few pixels of the reconstructions reach."""
+    """Return the end of the colour range, which all but a few pixels of the reconstructions stay below."""
     ends = []
     for row in rows:
         clean, *others = row.values()
@@ -136,7 +138,7 @@ def _peak(rows: list[Row]) -> float:
 
 @dataclass(frozen=True)
 class _Block:
-    """The panels of one line of a row, below `top`."""
+    """The panels of one line of a row, `top` inches below the upper edge of the figure."""
 
     figure: Figure
     grid: Grid
@@ -176,7 +178,7 @@ class _Block:
         self._label(column, top, row, name)
 
     def _color_bar(self, column: int, top: float, height: float, peak: float) -> None:
-        """In the place of the clean image's error, which is zero."""
+        """Draw the colour bar in the place of the clean image's error, which is zero."""
         look, inset = self.grid.look, 0.6 * self.grid.look.text / 72
         thick = 0.8 * look.text / 72
         axes = self.place(column, self.grid.width - thick, top + inset, (thick, height - 2 * inset))

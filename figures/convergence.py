@@ -12,14 +12,14 @@ from figures.style import PALETTE, PAPER, Look, plain, style
 
 @dataclass(frozen=True)
 class Descent:
-    """What a solver saw at its n-th gradient, n = 1, 2, ..."""
+    """Bound and error where a solver computed its n-th gradient, n = 1, 2, ..."""
 
     bound: Tensor  # (N,), ||grad h(x)|| / mu
     error: Tensor  # (N,), ||x - argmin h||
 
 
 def draw(descents: dict[str, Descent], accuracy: float, look: Look = PAPER) -> Figure:
-    """descents by solver -> figure; `accuracy` is marked."""
+    """Draw bounds and errors (N,) by the name of the solver, and mark the accuracy asked for."""
     with style(look):
         figure = new_figure(look, min(0.55 * look.width, 20 * look.text / 72))
         axes = figure.add_subplot()

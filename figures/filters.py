@@ -17,7 +17,7 @@ COLORS = "RdBu_r"
 
 
 def order(filters: Tensor, weights: Tensor) -> Tensor:  # (K, C, s, s), (K, 1, 1) -> (K,)
-    """Experts by what they contribute, w_k ||c_k||, the largest first."""
+    """Return the experts by their contribution w_k ||c_k||, the largest first."""
     return (weights.flatten() * filters.flatten(1).norm(dim=1)).argsort(descending=True)
 
 
@@ -29,11 +29,10 @@ def draw(
     frequency: bool = False,
     common_range: bool = False,
 ) -> Figure:
-    """filters (K, C, s, s), weights and smoothings (K, 1, 1) -> figure; below each filter its w and s, with `frequency`
-    also its frequency response.
+    """Draw filters (K, C, s, s) with their weights and smoothings (K, 1, 1), and their frequency responses on demand.
 
-    The colour range is symmetric, so zero is white: each filter's own, or with `common_range` one for all, with a
-    colour bar. Colour filters are shown around mid-grey.
+    The colour range is symmetric, so zero is white. Every filter has its own range, or with `common_range` all have one
+    and a colour bar. Colour filters are shown around mid-grey.
     """
     bank, w, s = (t.detach().cpu() for t in (filters, weights.flatten(), smoothings.flatten()))
     peaks = bank.abs().amax((1, 2, 3)).clamp(min=1e-30)
@@ -65,27 +64,29 @@ def draw(
     return figure
 
 
-def pixels(kernel: Tensor, limit: float) -> np.ndarray:  # (C, s, s) -> (s, s) as it is, or (s, s, 3) around mid-grey
+def pixels(kernel: Tensor, limit: float) -> np.ndarray:  # (C, s, s) -> (s, s) or (s, s, 3)
+    """Return a grey filter as it is, or a colour filter around mid-grey with `limit` as the end of the range."""
     return kernel[0].numpy() if len(kernel) == 1 else (0.5 + 0.5 * kernel / limit).permute(1, 2, 0).numpy()
 
 
-def parameters(weight: Tensor, smoothing: Tensor) -> str:
+def parameters(weight: Tensor, smoothing: Tensor) -> str:  # scalar, scalar
+    """Write the weight and the smoothing of an expert in two lines."""
     return f"$w$ {_short(weight)}\n$s$ {_short(smoothing)}"
 
 
 def response(kernel: Tensor, size: int = 63) -> Tensor:  # (C, s, s) -> (size, size)
-    """(sum_c |c^(w)|^2)^(1/2) on [-pi, pi]^2, zero frequency in the middle."""
+    """Return (sum_c |c^(w)|^2)^(1/2) for w in [-pi, pi]^2, zero frequency in the middle."""
     return torch.fft.fftshift(torch.fft.fft2(kernel, s=(size, size)), dim=(1, 2)).abs().square().sum(0).sqrt()
 
 
 def _short(value: Tensor) -> str:
-    """Two digits, without the exponent's padding: 0.012, 3.4e-5."""
+    """Write two digits, without the exponent's padding: 0.012, 3.4e-5."""
     mantissa, e, exponent = f"{float(value):#.2g}".partition("e")
     return f"{mantissa}{e}{int(exponent)}" if e else mantissa
 
 
 class _Grid:
-    """Where the filters go, in inches, and the rectangles of their axes."""
+    """Places of the filters in inches, and the rectangles of their axes."""
 
     def __init__(self, look: Look, count: int, frequency: bool, bar: bool) -> None:
         narrowest = text_width("w 0.0012", look)

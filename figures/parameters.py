@@ -13,7 +13,7 @@ FEW = 4  # experts with a colour of the palette each; more are coloured by their
 
 
 def draw(steps: Tensor, weights: Tensor, smoothings: Tensor, log_x: bool = False, look: Look = PAPER) -> Figure:
-    """steps (T,), weights and smoothings (T, K) -> figure, one line per expert. Raises FigureError for one snapshot."""
+    """Draw weights and smoothings (T, K) against steps (T,), a line per expert. Raises FigureError for one snapshot."""
     if len(steps) < 2:
         raise FigureError("the history holds a single snapshot: there is nothing to draw yet")
     last = weights[-1]

@@ -15,8 +15,10 @@ FEW = 4  # curves that a legend names
 
 
 def draw(t: Tensor, potentials: Tensor, influences: Tensor, weights: Tensor, look: Look = PAPER) -> Figure:
-    """Responses t (T,), phi_k(t) and phi_k'(t) (K, T), weights (K,) -> figure; a colour bar (or, for few curves, a
-    legend) says which curve has which weight."""
+    """Draw phi_k(t) and phi_k'(t), both (K, T), at responses t (T,).
+
+    A colour bar, or for few curves a legend, says which curve has which weight (K,).
+    """
     ordered = weights.argsort()
     few = len(weights) <= FEW
     norm = LogNorm(float(weights.min()), float(weights.max())) if not few else None

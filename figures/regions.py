@@ -8,7 +8,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Region:
-    """Rows row ... row + size - 1, columns column ... column + size - 1."""
+    """A square: rows row ... row + size - 1, columns column ... column + size - 1."""
 
     row: int
     column: int
@@ -19,8 +19,11 @@ class Region:
 
 
 def most_different(clean: Tensor, others: list[Tensor], size: int, count: int = 1) -> list[Region]:
-    """The `count` disjoint regions where the mean squared errors of the other images (C, H, W) differ most, the largest
-    difference first. With fewer than two others: where the clean image has most structure."""
+    """Find the `count` disjoint regions where the mean squared errors of the other images (C, H, W) differ most.
+
+    The largest difference comes first. With fewer than two others, the regions have the most structure of the clean
+    image.
+    """
     size = min(size, *clean.shape[1:])
     if len(others) > 1:
         errors = torch.stack([_means((other.clamp(0, 1) - clean).square().mean(0), size) for other in others])
@@ -37,5 +40,5 @@ def most_different(clean: Tensor, others: list[Tensor], size: int, count: int = 
 
 
 def _means(values: Tensor, size: int) -> Tensor:  # (H, W) -> (H - size + 1, W - size + 1)
-    """Over all windows."""
+    """Return the means over all windows."""
     return torch.nn.functional.avg_pool2d(values[None, None].double(), size, stride=1)[0, 0]

@@ -17,11 +17,14 @@ from figures.style import Look, save
 
 @dataclass(frozen=True)
 class Section:
+    """A part of the page with a heading."""
+
     title: str
     body: str  # HTML
 
 
 def page(title: str, summary: str, sections: list[Section]) -> str:
+    """Return the whole page as HTML."""
     anchors = [section.title.lower().replace(" ", "-") for section in sections]
     links = "\n".join(f'<a href="#{a}">{escape(s.title)}</a>' for a, s in zip(anchors, sections, strict=True))
     bodies = "\n".join(
@@ -33,25 +36,26 @@ def page(title: str, summary: str, sections: list[Section]) -> str:
 
 
 def paragraph(text: str) -> str:
+    """Return a text as an HTML paragraph."""
     return f"<p>{escape(text)}</p>"
 
 
 def plate(figure: Figure, description: str, look: Look) -> str:
-    """A figure as SVG, on white whatever the page's colours."""
+    """Return a figure as SVG inside HTML, on white whatever the page's colours."""
     file = io.BytesIO()
     save(figure, file, look, suffix=".svg")
     return f'<div class="plate"><img alt="{escape(description)}" src="{_data("svg+xml", file.getvalue())}"></div>'
 
 
 def table(head: list[str], rows: list[list[str]]) -> str:
-    """Cells are HTML."""
+    """Return a table whose cells are HTML and whose head is text."""
     cells = "\n".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
     titles = "".join(f'<th scope="col">{escape(title)}</th>' for title in head)
     return f'<div class="wide"><table>\n<thead><tr>{titles}</tr></thead>\n<tbody>\n{cells}\n</tbody>\n</table></div>'
 
 
 def slider(name: str, result: Tensor, before: dict[str, Tensor], caption: str) -> str:
-    """A reconstruction (C, H, W) under a curtain: the first of `before`, or another one by choice."""
+    """Return a reconstruction (C, H, W) behind a curtain that shows one of the images `before` (C, H, W)."""
     h, w = result.shape[1:]
     size, shown = f'width="{w}" height="{h}"', escape(name)
     layers = [f'<img alt="{shown}: reconstruction" src="{png(result)}" {size}>']
@@ -72,7 +76,7 @@ def slider(name: str, result: Tensor, before: dict[str, Tensor], caption: str) -
 
 
 def png(image: Tensor) -> str:
-    """(1 or 3, H, W) on the true grey scale, rounded to 8 bit, as a data URI."""
+    """Return an image (1 or 3, H, W) on the true grey scale, rounded to 8 bit, as a data URI."""
     file = io.BytesIO()
     Image.fromarray(as_shown(image)).convert("L" if len(image) == 1 else "RGB").save(file, "PNG", optimize=True)
     return _data("png", file.getvalue())

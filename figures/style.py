@@ -1,4 +1,4 @@
-"""What all figures share: sizes, fonts, colours, and files whose bytes depend on their content alone."""
+"""Sizes, fonts and colours that all figures share, and files whose bytes depend on their content alone."""
 
 import shutil
 from collections.abc import Iterator
@@ -21,12 +21,12 @@ PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#0
 
 
 class FigureError(ValueError):
-    """What was asked for cannot be drawn; the message names what is missing or wrong."""
+    """A figure cannot be drawn; the message names what is missing or wrong."""
 
 
 @dataclass(frozen=True)
 class Look:
-    """Where a figure will be seen: its width, and the size of every text in it."""
+    """The width of a figure and the size of every text in it, which follow from where it will be seen."""
 
     width: float  # inches
     text: float = 8  # points
@@ -42,7 +42,7 @@ class Look:
 
     @property
     def row(self) -> float:
-        """Inches for a line of text."""
+        """Inches of a line of text."""
         return 1.25 * self.text / 72
 
 
@@ -57,7 +57,7 @@ LOOKS = {
 
 
 def look(style: str = "paper", width: str = "double", latex: bool = False) -> Look:
-    """A style and a width (single, double or a number of cm). Raises FigureError."""
+    """Return the look of a style (paper, talk, web) and a width (single, double, or in cm). Raises FigureError."""
     single, double = WIDTHS[style]
     try:
         cm = {"single": single, "double": double}.get(width) or float(width.removesuffix("cm"))
@@ -108,7 +108,7 @@ def style(look: Look = PAPER) -> Iterator[None]:
 
 
 def plain(text: str) -> str:
-    """A name as it is, whatever LaTeX or mathtext would make of its characters."""
+    """Write a name so that LaTeX and mathtext show its characters as they are."""
     if not matplotlib.rcParams["text.usetex"]:
         return text.replace("$", r"\$")
     return "".join(
@@ -117,17 +117,18 @@ def plain(text: str) -> str:
 
 
 def bold(number: str) -> str:
+    """Write a number in bold mathtext."""
     return rf"$\mathbf{{{number}}}$"
 
 
 def text_width(text: str, look: Look) -> float:
-    """Inches of one line."""
+    """Return the width of one line in inches."""
     path = TextPath((0, 0), text, prop=FontProperties(family=look.font, size=look.text, weight="bold"))
     return float(path.get_extents().width) / 72 if text else 0.0
 
 
 def wrap(text: str, width: float, look: Look) -> str:
-    """Break a name into lines of at most `width` inches, after a separator where there is one."""
+    """Cut a name into lines of at most `width` inches, after a separator where there is one."""
     lines, line = [], ""
     for letter in text:
         if line and text_width(line + letter, look) > width:
@@ -142,8 +143,10 @@ def wrap(text: str, width: float, look: Look) -> str:
 def save(
     figure: Figure, file: str | Path | BinaryIO, look: Look = PAPER, dpi: int | None = None, suffix: str | None = None
 ) -> None:
-    """Deterministic: no dates or versions inside. PDF and SVG hold whole images at their own resolution. A stream needs
-    the suffix."""
+    """Save a figure without dates and versions, so that the same figure gives the same bytes.
+
+    PDF and SVG hold whole images at their own resolution. A stream needs the suffix.
+    """
     suffix = suffix or Path(file).suffix  # type: ignore[arg-type]
     unwanted = {".pdf": ("CreationDate", "Producer", "Creator"), ".svg": ("Date", "Creator")}.get(suffix, ("Software",))
     whole = [i for i in figure.findobj(AxesImage) if isinstance(i, AxesImage) and i.get_interpolation() == "auto"]

@@ -12,6 +12,8 @@ Evaluated = dict[str, dict[str, float]]  # metric -> image -> value
 
 @dataclass(frozen=True)
 class Metric:
+    """How a column of a table is titled, rounded and ranked."""
+
     title: str
     digits: int
     best: Callable[..., float]  # max or min
@@ -28,13 +30,15 @@ METRICS = {
 
 @dataclass(frozen=True)
 class Cell:
+    """A number of a table."""
+
     mean: float
     error: float  # standard error of the mean; NaN for a single image
     rank: int  # 0 best, 1 second, 2 the rest; as printed
 
 
 def latex(methods: dict[str, Evaluated], metrics: tuple[str, ...] = ("psnr", "ssim"), errors: bool = True) -> str:
-    r"""A booktabs tabular, the best value of a column bold and the second underlined."""
+    r"""Return a booktabs tabular, the best value of a column bold and the second underlined. Raises FigureError."""
     cells = summarize(methods, metrics)
     marks = (r"\mathbf{%s}", r"\underline{%s}", "%s")
 
@@ -52,7 +56,7 @@ def latex(methods: dict[str, Evaluated], metrics: tuple[str, ...] = ("psnr", "ss
 
 
 def markdown(methods: dict[str, Evaluated], metrics: tuple[str, ...] = ("psnr", "ssim"), errors: bool = True) -> str:
-    """The same for a README: best bold, second underlined."""
+    """Return the same table in Markdown. Raises FigureError."""
     cells = summarize(methods, metrics)
     marks = ("**%s**", "<u>%s</u>", "%s")
 
@@ -66,7 +70,10 @@ def markdown(methods: dict[str, Evaluated], metrics: tuple[str, ...] = ("psnr", 
 
 
 def summarize(methods: dict[str, Evaluated], metrics: tuple[str, ...]) -> dict[str, list[Cell]]:
-    """Raises FigureError where a method lacks a metric or an image that another has."""
+    """Compute the cells of every method, one per metric.
+
+    Raises FigureError where a method lacks a metric or an image that another has.
+    """
     for metric in metrics:
         everywhere = {image for evaluated in methods.values() for image in evaluated.get(metric, {})}
         for name, evaluated in methods.items():
@@ -87,6 +94,7 @@ def _column(values: list[dict[str, float]], metric: Metric) -> list[Cell]:
 
 
 def standard_error(values: list[float]) -> float:
+    """Return the standard error of the mean, NaN for a single value."""
     return stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.nan
 
 
@@ -95,4 +103,5 @@ def _error(cell: Cell, metric: Metric, sign: str, wanted: bool) -> str:
 
 
 def escape(name: str) -> str:
+    """Write a name so that LaTeX shows its characters."""
     return "".join({"\\": r"\textbackslash{}"}.get(c, f"\\{c}" if c in "_%&#${}" else c) for c in name)

@@ -36,7 +36,7 @@ def groups(runs: list[str]) -> Groups:
 
 
 def group_folders(runs: list[str]) -> dict[str, list[Path]]:
-    """Sort [LABEL=]RUN into folders by name. Raises RunError for a folder that is no run.
+    """Collect [LABEL=]RUN as folders by name. Raises RunError for a folder that is no run.
 
     Runs of one LABEL are a group, and so are runs without one whose settings differ in the seed alone.
     """
@@ -77,7 +77,7 @@ def parameters_of(run: Path, log_x: bool = False, look: Look = PAPER) -> Figure 
 
 
 def animate_filters(run: str, look: Look = PAPER) -> Animation:
-    """Animate the filters of a run while it learned. Raises RunError without a history, FigureError without filters."""
+    """Draw the filters of a run while it learned. Raises RunError without a history, FigureError without filters."""
     past = history.read(Path(run))
     if "filters" not in past:
         raise FigureError(f"{run} has no filters to animate (this animation is for foe)")

@@ -116,7 +116,7 @@ def animate_reconstruction(
     only: list[str] | None = None,
     look: Look = PAPER,
 ) -> Animation:
-    """Animate every point where the model's solver asked for a gradient. Raises ConfigError for several images."""
+    """Draw every point where the model's solver asked for a gradient. Raises ConfigError for several images."""
     measured = one_image(model, images, only, settings, data_root)
     reconstruct = measured.reconstruct
     path = observe(measured.energy, reconstruct.solver, reconstruct.accuracy)
@@ -132,7 +132,7 @@ def animate(
     only: list[str] | None = None,
     look: Look = PAPER,
 ) -> Animation:
-    """Animate a reconstruction of a model from the images, or without images the filters of a run while it learned."""
+    """Draw a reconstruction of a model from the images, or without images the filters of a run while it learned."""
     if images is None:
         return animate_filters(source, look)
     return animate_reconstruction(source, images, settings, data_root, only, look)

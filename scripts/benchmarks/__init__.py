@@ -1,0 +1,1 @@
+"""What `scripts/benchmark` measures, and the other methods that it measures against."""

@@ -1,4 +1,4 @@
-"""The obvious way to a field of experts: plain convolutions and automatic differentiation. Slow, easy to believe."""
+"""A field of experts by plain convolutions and automatic differentiation: slow, but easy to believe."""
 
 import torch.nn.functional as F
 from torch import Tensor, nn
