@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -28,10 +29,9 @@ from app.settings.toml import override
 from app.upper import direction, schedules
 from app.upper.descent import Descent
 from app.upper.method import Method
-from app.upper.methods import hoag
 from app.upper.methods.amigo import Amigo
 from app.upper.methods.gd_polyak import GdPolyak
-from app.upper.methods.hoag import Hoag
+from app.upper.methods.hoag import EXPONENTIAL, Hoag
 from app.upper.methods.isgd import Isgd
 from app.upper.methods.jfb import Jfb
 from app.upper.methods.maid import Maid
@@ -112,29 +112,28 @@ def lower_solver(config: Config) -> Solver:
     return partial(solvers[config.lower.solver], max_iterations=config.lower.max_iterations)
 
 
-def method(config: Config) -> Method:
+def method(config: Config) -> Method[Any]:
     """The upper-level method of upper.algorithm."""
     upper, solve = config.upper, lower_solver(config)
-    stocbio, amigo, unroll = config.stocbio, config.amigo, config.unroll
-    methods: dict[str, Callable[[], Method]] = {
+    drawn: dict[str, Any] = {"batch_size": upper.batch_size, "descent": descent(config)}
+    found: dict[str, Any] = {"solve": solve, "step_size": upper.step_size, "accuracy": upper.accuracy}
+    methods: dict[str, Callable[[], Method[Any]]] = {
         "isgd": lambda: Isgd(
-            certified_or_stationary(solve) if config.lower.uncertified else solve, descent(config),
-            _accuracies(config), upper.accuracy, upper.relative_accuracy,
-            upper.relative_error == "proven",
+            **drawn, solve=certified_or_stationary(solve) if config.lower.uncertified else solve,
+            schedule=_accuracies(config), accuracy=upper.accuracy, relative_accuracy=upper.relative_accuracy,
+            proven=upper.relative_error == "proven",
         ),
-        "stocbio": lambda: Stocbio(solve, descent(config), stocbio.lower_steps, stocbio.series_terms),
-        "amigo": lambda: Amigo(solve, descent(config), amigo.lower_steps, amigo.adjoint_steps),
-        "jfb": lambda: Jfb(solve, descent(config), _accuracies(config), upper.accuracy),
-        "unroll": lambda: Unroll(descent(config), unroll.iterations, unroll.backward_steps),
-        "meha": lambda: Meha(certified_or_stationary(solve), descent(config), **asdict(config.meha)),
+        "stocbio": lambda: Stocbio(**drawn, solve=solve, **asdict(config.stocbio)),
+        "amigo": lambda: Amigo(**drawn, solve=solve, **asdict(config.amigo)),
+        "jfb": lambda: Jfb(**drawn, solve=solve, schedule=_accuracies(config), accuracy=upper.accuracy),
+        "unroll": lambda: Unroll(**drawn, **asdict(config.unroll)),
+        "meha": lambda: Meha(**drawn, solve=certified_or_stationary(solve), **asdict(config.meha)),
         "maid": lambda: Maid(
-            solve, upper.step_size, upper.accuracy, config.maid.eta, config.maid.memory, config.maid.barzilai_borwein,
-            config.maid.error == "proven",
+            **found, eta=config.maid.eta, memory=config.maid.memory, barzilai_borwein=config.maid.barzilai_borwein,
+            proven=config.maid.error == "proven",
         ),
-        "hoag": lambda: Hoag(solve, _tolerances(config), upper.step_size, upper.accuracy),
-        "gd_polyak": lambda: GdPolyak(
-            solve, _accuracies(config), upper.step_size, upper.accuracy, config.gd_polyak.short_steps
-        ),
+        "hoag": lambda: Hoag(**found, schedule=_tolerances(config)),
+        "gd_polyak": lambda: GdPolyak(**found, schedule=_accuracies(config), **asdict(config.gd_polyak)),
     }  # fmt: skip
     return methods[upper.algorithm]()
 
@@ -148,8 +147,8 @@ def descent(config: Config) -> Descent:
     hold = HOLD if upper.step_size == 0 else 1
     shapes = {
         "constant": schedules.constant(),
-        "polynomial": schedules.held(schedules.polynomial(upper.step_decay), hold),
-        "logarithmic": schedules.held(schedules.logarithmic(), hold),
+        "polynomial": schedules.with_plateau(schedules.polynomial(upper.step_decay), hold),
+        "logarithmic": schedules.with_plateau(schedules.logarithmic(), hold),
         "one_cycle": schedules.one_cycle(config.run.steps),
     }
     return Descent(directions[upper.optimizer], shapes[upper.schedule], upper.step_size)
@@ -162,8 +161,11 @@ def _accuracies(config: Config) -> schedules.Schedule:
 
 
 def _tolerances(config: Config) -> schedules.Schedule:
-    shapes = {"quadratic": schedules.polynomial(2), "cubic": schedules.polynomial(3)}
-    return shapes.get(config.hoag.tolerance) or hoag.exponential()
+    shapes = {
+        "quadratic": schedules.polynomial(2), "cubic": schedules.polynomial(3),
+        "exponential": schedules.exponential(EXPONENTIAL),
+    }  # fmt: skip
+    return shapes[config.hoag.tolerance]
 
 
 def load(spec: str, settings: list[str]) -> tuple[Model, Config]:

@@ -47,6 +47,6 @@ class TrainingProblem:
             return at_theta if first is None else replace(at_theta, guess=first.x)
 
         learned = regularizer if kernel is None or self.hold_kernel else SemiBlind(regularizer, kernel, y)
-        loss, coarseness = SquaredError(clean, self.noise_levels.weight(level)), self.noise_levels.relative(level)
+        loss, factor = SquaredError(clean, self.noise_levels.weight(level)), self.noise_levels.relative(level)
         spent = 0 if first is None else int(first.iterations.sum())
-        return Batch(learned, energy, loss, patches.images, spent, coarseness), patches
+        return Batch(learned, energy, loss, patches.images, spent, factor), patches

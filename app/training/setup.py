@@ -22,7 +22,6 @@ from app.training.noise_levels import NoiseLevels
 from app.training.problem import TrainingProblem
 from app.training.selection import Selection
 from app.training.train import Training
-from app.upper.method import State
 from datasets.held_out import images_to_learn_from
 from datasets.image_sets import ImageSet, subset
 from datasets.images import read_image
@@ -88,7 +87,7 @@ def prepare(config: Config, model: Model, folder: Path, data_root: Path) -> Trai
     patches.load()
     held_out = images_to_learn_from("data.validation", data.validation, data_root, data.color)
     method = assemble.method(config)
-    if method.finite_sum and data.noise == "fresh":
+    if method.needs_finite_sum and data.noise == "fresh":
         raise ConfigError(f"{config.upper.algorithm} works on a finite sum: set data.noise = fixed")
     model = model.to(device, dtype)
     levels, operators = _noise_levels(config), assemble.operator_factory(config, data_root, training=True)
@@ -100,7 +99,7 @@ def prepare(config: Config, model: Model, folder: Path, data_root: Path) -> Trai
         operators,
         levels,
         problem.ridge,
-        len(patches) if method.full_batch else config.upper.batch_size,
+        method.images_per_step(len(patches)),
         device,
         dtype,
         certified_or_stationary(assemble.lower_solver(config)),
@@ -114,7 +113,7 @@ def prepare(config: Config, model: Model, folder: Path, data_root: Path) -> Trai
         raise NotStronglyConvexError(mu)
     validate = partial(_validate, config, model, held_out, data_root)
     selection = Selection(config.run.average, config.run.keep_best)
-    return Training(folder, config, training_problem, method, State(data.noise == "fixed"), selection, validate)
+    return Training(folder, config, training_problem, method, method.begin(data.noise == "fixed"), selection, validate)
 
 
 def _noise_levels(config: Config) -> NoiseLevels:

@@ -26,7 +26,8 @@ from app.training.checkpoint import RunError
 from app.training.problem import TrainingProblem
 from app.training.records import Record
 from app.training.selection import Selection, standing_in
-from app.upper.method import Method, State, Step
+from app.upper import state as method_state
+from app.upper.method import Method, Step
 
 log = logging.getLogger("app")
 
@@ -40,8 +41,8 @@ class Training:
     folder: Path
     config: Config
     problem: TrainingProblem
-    method: Method
-    state: State
+    method: Method[Any]
+    state: Any  # of the method
     selection: Selection
     validate: Callable[[], float]  # mean held-out PSNR in dB
     provenance: dict[str, Any] = field(default_factory=dict)  # what else the model file says about the run
@@ -90,7 +91,7 @@ def restore(training: Training) -> Progress:
     tensors, facts = checkpoint.load(training.checkpoint_path)
     try:
         training.problem.model.load(_with_prefix(tensors, "parameter."))
-        training.state.restore(_with_prefix(tensors, "state."), training.problem.device)
+        method_state.restore(training.state, _with_prefix(tensors, "state."), training.problem.device)
         training.selection.restore(_with_prefix(tensors, "selection."), training.problem.device)
         return Progress(**facts)
     except (RuntimeError, TypeError, ValueError, KeyError) as error:
@@ -101,7 +102,7 @@ def restore(training: Training) -> Progress:
 def save(training: Training, progress: Progress) -> None:
     facts = asdict(progress)
     parameters = {f"parameter.{n}": t for n, t in training.problem.model.tensors().items()}
-    state = {f"state.{n}": t for n, t in training.state.tensors().items()}
+    state = {f"state.{n}": t for n, t in method_state.tensors(training.state).items()}
     selection = {f"selection.{n}": t for n, t in training.selection.tensors().items()}
     checkpoint.save(training.checkpoint_path, parameters | state | selection, facts)
     facts |= {"date": today(), "versions": versions(), **training.provenance}
@@ -127,21 +128,21 @@ class _Snapshot:
     """Everything a step changes."""
 
     parameters: list[Tensor]
-    state: State
+    state: dict[str, Tensor]
     selection: Selection
     progress: Progress
 
     @staticmethod
     def of(training: Training, progress: Progress) -> "_Snapshot":
         parameters = [p.detach().clone() for p in training.parameters]
-        return _Snapshot(parameters, training.state.copy(), training.selection.copy(), progress)
+        return _Snapshot(parameters, method_state.tensors(training.state), training.selection.copy(), progress)
 
     @torch.no_grad()
     def go_back(self, training: Training) -> None:
         """Save the run as if it had ended here."""
         for p, before in zip(training.parameters, self.parameters, strict=True):
             p.copy_(before)
-        training.state.values, training.state.images = self.state.values, self.state.images
+        method_state.restore(training.state, self.state, training.problem.device)
         selection = training.selection
         selection.mean, selection.best, selection.numbers = (
             self.selection.mean, self.selection.best, self.selection.numbers,
