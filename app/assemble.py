@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -140,84 +141,48 @@ def lower_solver(config: Config) -> Solver:
     return partial(solvers[config.lower.solver], max_iterations=config.lower.max_iterations)
 
 
-def method(config: Config) -> Method:
-    """Return the upper-level method of upper.algorithm. A table of all methods, hence its many lines."""
+def method(config: Config) -> Method[Any]:
+    """Return the upper-level method of upper.algorithm."""
     upper, solve = config.upper, lower_solver(config)
+    stationary = certified_or_stationary(solve)
+    if isinstance(upper, StochasticOptions):
+        drawn: dict[str, Any] = {"batch_size": upper.batch_size, "descent": descent(upper, config)}
+    else:
+        drawn = {"step_size": upper.step_size}
+
+    def own(*names: str) -> dict[str, Any]:
+        return drawn | {name: getattr(upper, name) for name in names}
+
     match upper:
         case IsgdOptions():
-            return Isgd(
-                solve=certified_or_stationary(solve) if config.lower.uncertified else solve,
-                descent=descent(upper, config),
-                schedule=schedules.polynomial(upper.accuracy_decay),
-                accuracy=upper.accuracy,
-                relative_accuracy=upper.relative_accuracy,
-                proven=upper.relative_error == "proven",
-            )
+            proven, rates = upper.relative_error == "proven", schedules.polynomial(upper.accuracy_decay)
+            solve = stationary if config.lower.uncertified else solve
+            return Isgd(**own("accuracy", "relative_accuracy"), solve=solve, schedule=rates, proven=proven)
         case StocbioOptions():
-            return Stocbio(
-                solve=solve,
-                descent=descent(upper, config),
-                lower_steps=upper.lower_steps,
-                series_terms=upper.series_terms,
-            )
+            return Stocbio(**own("lower_steps", "series_terms"), solve=solve)
         case AmigoOptions():
-            return Amigo(
-                solve=solve,
-                descent=descent(upper, config),
-                lower_steps=upper.lower_steps,
-                adjoint_steps=upper.adjoint_steps,
-            )
+            return Amigo(**own("lower_steps", "adjoint_steps"), solve=solve)
         case JfbOptions():
-            return Jfb(
-                solve=solve,
-                descent=descent(upper, config),
-                schedule=schedules.polynomial(upper.accuracy_decay),
-                accuracy=upper.accuracy,
-            )
+            return Jfb(**own("accuracy"), solve=solve, schedule=schedules.polynomial(upper.accuracy_decay))
         case UnrollOptions():
-            return Unroll(
-                descent=descent(upper, config), iterations=upper.iterations, backward_steps=upper.backward_steps
-            )
+            return Unroll(**own("iterations", "backward_steps"))
         case MehaOptions():
-            return Meha(
-                solve=certified_or_stationary(solve),
-                descent=descent(upper, config),
-                c=upper.c,
-                p=upper.p,
-                gamma=upper.gamma,
-                eta=upper.eta,
-                beta=upper.beta,
-                preconditioned=upper.preconditioned,
-            )
+            return Meha(**own("c", "p", "gamma", "eta", "beta", "preconditioned"), solve=stationary)
         case MaidOptions():
-            return Maid(
-                solve=solve,
-                step_size=upper.step_size,
-                accuracy=upper.accuracy,
-                eta=upper.eta,
-                memory=upper.memory,
-                barzilai_borwein=upper.barzilai_borwein,
-                proven=upper.relative_error == "proven",
-            )
+            proven = upper.relative_error == "proven"
+            return Maid(**own("accuracy", "eta", "memory", "barzilai_borwein"), solve=solve, proven=proven)
         case HoagOptions():
-            return Hoag(
-                solve=solve, schedule=TOLERANCES[upper.tolerance], step_size=upper.step_size, accuracy=upper.accuracy
-            )
+            return Hoag(**own("accuracy"), solve=solve, schedule=TOLERANCES[upper.tolerance])
         case GdPolyakOptions():
-            return GdPolyak(
-                solve=solve,
-                schedule=schedules.polynomial(upper.accuracy_decay),
-                step_size=upper.step_size,
-                accuracy=upper.accuracy,
-                short_steps=upper.short_steps,
-            )
+            rates = schedules.polynomial(upper.accuracy_decay)
+            return GdPolyak(**own("accuracy", "short_steps"), solve=solve, schedule=rates)
     raise AssertionError(f"no method for {type(upper).__name__}")
 
 
 TOLERANCES = {
     "quadratic": schedules.polynomial(2),
     "cubic": schedules.polynomial(3),
-    "exponential": hoag.exponential(),
+    "exponential": schedules.exponential(hoag.EXPONENTIAL),
 }
 
 
@@ -230,8 +195,8 @@ def descent(upper: StochasticOptions, config: Config) -> Descent:
     hold = HOLD if upper.step_size == 0 else 1
     shapes: dict[str, Callable[[], schedules.Schedule]] = {
         "constant": schedules.constant,
-        "polynomial": lambda: schedules.held(schedules.polynomial(upper.step_decay), hold),
-        "logarithmic": lambda: schedules.held(schedules.logarithmic(), hold),
+        "polynomial": lambda: schedules.with_plateau(schedules.polynomial(upper.step_decay), hold),
+        "logarithmic": lambda: schedules.with_plateau(schedules.logarithmic(), hold),
         "one_cycle": lambda: schedules.one_cycle(config.run.steps),
     }
     return Descent(direction=directions[upper.optimizer], schedule=shapes[upper.schedule](), step_size=upper.step_size)

@@ -8,12 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from app.lower import gd_polyak, lbfgs, polyak
+from app.lower import gd_polyak, polyak
 from app.lower.energy import Energy
 from app.lower.solution import norm
-from app.upper import schedules
-from app.upper.method import State
 from app.upper.methods.gd_polyak import GdPolyak
+from app.upper.state import restore, tensors
 from regularizers import TotalVariation
 from tests.problems import Identity
 from tests.test_hypergradient import Tikhonov
@@ -109,16 +108,13 @@ def test_long_steps_save_gradients_of_the_lower_level(monkeypatch):
     assert (norm(ours.x - plain.x) <= 2e-6).all()
 
 
-def upper(step_size: float = 0.0, accuracy: float = 0.0) -> GdPolyak:
-    return GdPolyak(lbfgs.solve, schedules.constant(), step_size, accuracy)
-
-
 @pytest.mark.usefixtures("double")
 def test_the_upper_level_finds_a_known_optimum():
     """x = s y with s = 1 / (1 + exp(t)): the best s is <y, clean> / ||y||^2."""
     y = torch.randn(3, 1, 4, 4, generator=torch.Generator().manual_seed(0))
     regularizer, batch = batch_of(Tikhonov(0.0), y, 0.3 * y + 0.1)
-    method, state = upper(accuracy=1e-8), State(True)
+    method = GdPolyak(accuracy=1e-8)
+    state = method.begin(finite_sum=True)
     for k in range(40):
         method.step(k, batch, state)
     best = float((y * batch.loss.clean).sum() / y.square().sum())
@@ -127,18 +123,19 @@ def test_the_upper_level_finds_a_known_optimum():
 
 def test_the_upper_level_never_loses_its_best_point():
     regularizer, batch = toy_problem()
-    method, state = upper(accuracy=1e-3), State(True)
+    method = GdPolyak(accuracy=1e-3)
+    state = method.begin(finite_sum=True)
     steps = [method.step(k, batch, state) for k in range(20)]
     losses = [float(s.loss.mean()) for s in steps]
     assert all(after <= before * (1 + 1e-4) for before, after in pairwise(losses))
     assert losses[-1] < 0.5 * losses[0]
     assert max(s.step_size for s in steps) > 5 * steps[0].step_size, "a long step paid off"
     # bit-exact resume
-    saved, theta = {n: t.clone() for n, t in state.tensors().items()}, parameters(regularizer)
+    saved, theta = {n: t.clone() for n, t in tensors(state).items()}, parameters(regularizer)
     method.step(20, batch, state)
     other, batch = toy_problem()
     torch.nn.utils.vector_to_parameters(theta, other.parameters())
-    restored = State(True)
-    restored.restore(saved, torch.device("cpu"))
+    restored = method.begin(finite_sum=True)
+    restore(restored, saved, torch.device("cpu"))
     method.step(20, batch, restored)
     assert torch.equal(parameters(other), parameters(regularizer))

@@ -3,23 +3,26 @@
 import pytest
 import torch
 
-from app.lower import agd, lbfgs
+from app.lower import agd
 from app.upper import schedules
 from app.upper.hypergradient import hypergradient
-from app.upper.method import State
-from app.upper.methods.hoag import LOWER, RAISE, Hoag, adapted, exponential
+from app.upper.methods.hoag import EXPONENTIAL, LOWER, RAISE, Hoag, adapted
+from app.upper.state import restore, tensors
 from tests.test_hypergradient import Tikhonov
 from tests.test_maid import WeightedTikhonov, quadratic_problem
 from tests.test_training import parameters, toy_problem
 
 
 @pytest.mark.usefixtures("double")
-@pytest.mark.parametrize("tolerance", [schedules.polynomial(2), schedules.polynomial(3), exponential()])
+@pytest.mark.parametrize(
+    "tolerance", [schedules.polynomial(2), schedules.polynomial(3), schedules.exponential(EXPONENTIAL)]
+)
 @pytest.mark.parametrize("make", [lambda: Tikhonov(0.0), lambda: WeightedTikhonov(4)], ids=["scalar", "vector"])
 def test_the_known_optimum_of_a_quadratic_problem_is_found(make, tolerance):
     regularizer = make()
     batch, optimum = quadratic_problem(regularizer)
-    method, state = Hoag(agd.solve, tolerance, 0.0, 0.0), State(True)
+    method = Hoag(solve=agd.solve, schedule=tolerance)
+    state = method.begin(finite_sum=True)
     for k in range(150):
         method.step(k, batch, state)
     torch.testing.assert_close(regularizer.t.detach(), optimum, atol=1e-3, rtol=0)
@@ -36,8 +39,11 @@ def test_a_step_that_raises_the_loss_is_taken_back_and_halved():
     regularizer = Tikhonov(0.0)
     batch, _ = quadratic_problem(regularizer)
     y = batch.energy().y
-    z = hypergradient(regularizer, batch.energy(), batch.loss, agd.solve, y, None, 1e-9)
-    method, state = Hoag(agd.solve, schedules.constant(), 1e3, 1e-9), State(True)
+    z = hypergradient(
+        regularizer, batch.energy(), batch.loss, solve=agd.solve, start=y, adjoint_start=None, accuracy=1e-9
+    )
+    method = Hoag(solve=agd.solve, schedule=schedules.constant(), step_size=1e3, accuracy=1e-9)
+    state = method.begin(finite_sum=True)
     method.step(0, batch, state)
     step = method.step(1, batch, state)
     assert step.step_size == 500.0
@@ -46,14 +52,15 @@ def test_a_step_that_raises_the_loss_is_taken_back_and_halved():
 
 def test_a_restored_state_continues_bit_by_bit_on_the_way_down():
     regularizer, batch = toy_problem()
-    method, state = Hoag(lbfgs.solve, schedules.polynomial(2), 0.0, 0.0), State(True)
+    method = Hoag()
+    state = method.begin(finite_sum=True)
     losses = [float(method.step(k, batch, state).loss.mean()) for k in range(8)]
     assert losses[-1] < 0.5 * losses[0]
-    saved, theta = {n: t.clone() for n, t in state.tensors().items()}, parameters(regularizer)
+    saved, theta = {n: t.clone() for n, t in tensors(state).items()}, parameters(regularizer)
     method.step(8, batch, state)
     other, batch = toy_problem()
     torch.nn.utils.vector_to_parameters(theta, other.parameters())
-    restored = State(True)
-    restored.restore(saved, torch.device("cpu"))
+    restored = method.begin(finite_sum=True)
+    restore(restored, saved, torch.device("cpu"))
     method.step(8, batch, restored)
     assert torch.equal(parameters(other), parameters(regularizer))

@@ -7,13 +7,13 @@ from app.cli import main
 from app.lower import agd, lbfgs
 from app.lower.energy import Energy
 from app.problem.losses import SquaredError
-from app.upper import schedules
 from app.upper.bound import estimated_error
 from app.upper.hypergradient import hypergradient
-from app.upper.method import Batch, State
+from app.upper.method import Batch
 from app.upper.methods.gd_polyak import GdPolyak
 from app.upper.methods.hoag import Hoag
 from app.upper.methods.maid import LAMBDA, Maid
+from app.upper.state import restore, tensors
 from regularizers import Regularizer
 from tests.problems import Identity, dense, regularizers
 from tests.test_hypergradient import Tikhonov
@@ -81,7 +81,8 @@ def exact_loss(regularizer, batch: Batch) -> float:
 def test_the_known_optimum_of_a_quadratic_problem_is_found(make, bb):
     regularizer = make()
     batch, optimum = quadratic_problem(regularizer)
-    method, state = Maid(agd.solve, 0.0, 0.0, barzilai_borwein=bb), State(True)
+    method = Maid(solve=agd.solve, barzilai_borwein=bb)
+    state = method.begin(finite_sum=True)
     for k in range(40):
         method.step(k, batch, state)
     torch.testing.assert_close(regularizer.t.detach(), optimum, atol=1e-5, rtol=0)
@@ -94,7 +95,8 @@ def test_every_accepted_step_decreases_the_exact_loss_as_promised(name):
     generator = torch.Generator().manual_seed(0)
     clean = torch.rand(2, 1, 4, 4, generator=generator).repeat_interleave(2, 2).repeat_interleave(2, 3)
     _, batch = batch_of(regularizer, clean + 0.1 * torch.randn(2, 1, 8, 8, generator=generator), clean)
-    method, state = Maid(lbfgs.solve, 0.0, 1.0), State(True)
+    method = Maid(accuracy=1.0)
+    state = method.begin(finite_sum=True)
     losses, steps = [exact_loss(regularizer, batch)], []
     for k in range(8):
         before = parameters(regularizer)
@@ -110,9 +112,9 @@ def test_every_accepted_step_decreases_the_exact_loss_as_promised(name):
 @pytest.mark.parametrize(
     "method",
     [
-        Maid(lbfgs.solve, 1e-4, 1e-2, eta=0.9),
-        Hoag(lbfgs.solve, schedules.polynomial(2), 1e-4, 1e-6),
-        GdPolyak(lbfgs.solve, schedules.constant(), 1e-4, 1e-6),
+        Maid(step_size=1e-4, accuracy=1e-2, eta=0.9),
+        Hoag(step_size=1e-4, accuracy=1e-6),
+        GdPolyak(step_size=1e-4, accuracy=1e-6),
     ],
     ids=["maid", "hoag", "gd_polyak"],
 )
@@ -134,7 +136,7 @@ def test_one_step_agrees_with_dense_linear_algebra(method):
         jtq = torch.autograd.grad((g.flatten() * q).sum(), tuple(regularizer.parameters()))
         exact.append(-torch.cat([j.flatten() for j in jtq]) / 2)
     before = parameters(regularizer)
-    step = method.step(0, batch, State(True))
+    step = method.step(0, batch, method.begin(finite_sum=True))
     assert step.step_size == 1e-4
     moved = (before - parameters(regularizer)) / step.step_size
     assert (moved - sum(exact)).norm() <= (1 - getattr(method, "eta", 1 - 1e-4)) * moved.norm()
@@ -145,7 +147,9 @@ def test_the_estimate_of_the_error_is_right_within_a_factor_of_four():
     y = torch.randn(4, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     _, batch = batch_of(regularizer, y, 0.5 * y)
     z = [
-        hypergradient(regularizer, batch.energy(), batch.loss, agd.solve, y, None, eps)
+        hypergradient(
+            regularizer, batch.energy(), batch.loss, solve=agd.solve, start=y, adjoint_start=None, accuracy=eps
+        )
         for eps in (1e-1, 1e-2, 1e-3, 1e-4, 1e-11)
     ]
     flat = [torch.cat([g.flatten() for g in one.gradient]) for one in z]
@@ -159,29 +163,34 @@ def test_the_proven_error_is_kept_below_its_share():
     y, clean = batch.energy().y.double(), batch.loss.clean.double()
     regularizer, batch = batch_of(regularizer.double(), y, clean)
     energy = batch.energy()
-    exact = hypergradient(regularizer, energy, batch.loss, lbfgs.solve, y, None, 1e-10)
+    exact = hypergradient(
+        regularizer, energy, batch.loss, solve=lbfgs.solve, start=y, adjoint_start=None, accuracy=1e-10
+    )
     before = parameters(regularizer)
-    step = Maid(lbfgs.solve, 0.0, 1.0, proven=True).step(0, batch, State(True))
+    method = Maid(accuracy=1.0, proven=True)
+    step = method.step(0, batch, method.begin(finite_sum=True))
     z = (before - parameters(regularizer)) / step.step_size
     assert (z - torch.cat([g.flatten() for g in exact.gradient])).norm() <= 0.5 * z.norm()
 
 
 def test_a_long_memory_lets_the_loss_rise_and_a_memory_of_one_does_not():
-    highs = State(True)
-    highs.values["highs"] = torch.tensor([1e3], dtype=torch.float64)
     moved = []
-    for state in (State(True), highs):
+    for memory, highs in ((2, ()), (2, (1e3,)), (1, (1e3,))):
         regularizer = Tikhonov(0.0)
         batch, _ = quadratic_problem(regularizer)
-        step = Maid(agd.solve, 100.0, 1e-6, memory=2).step(0, batch, state)
-        moved.append(step.step_size)
+        method = Maid(solve=agd.solve, step_size=100.0, accuracy=1e-6, memory=memory)
+        state = method.begin(finite_sum=True)
+        state.highs = highs
+        moved.append(method.step(0, batch, state).step_size)
     assert moved[0] < moved[1] == 100.0
+    assert moved[2] == moved[0], "what a longer memory left behind"
 
 
 def test_where_floating_point_certifies_no_more_theta_stays_at_little_cost():
     regularizer = Tikhonov(0.0)
     batch, optimum = quadratic_problem(regularizer)
-    method, state = Maid(agd.solve, 0.0, 0.0), State(True)
+    method = Maid(solve=agd.solve)
+    state = method.begin(finite_sum=True)
     steps = [method.step(k, batch, state) for k in range(60)]
     assert steps[-1].step_size == 0
     torch.testing.assert_close(regularizer.t.detach(), optimum, atol=1e-6, rtol=0)
@@ -191,16 +200,17 @@ def test_where_floating_point_certifies_no_more_theta_stays_at_little_cost():
 
 def test_a_restored_state_continues_bit_by_bit():
     regularizer, batch = toy_problem()
-    method, state = Maid(lbfgs.solve, 0.0, 0.0, memory=3), State(True)
+    method = Maid(memory=3)
+    state = method.begin(finite_sum=True)
     for k in range(3):
         method.step(k, batch, state)
-    saved, theta = {n: t.clone() for n, t in state.tensors().items()}, parameters(regularizer)
+    saved, theta = {n: t.clone() for n, t in tensors(state).items()}, parameters(regularizer)
     for k in range(3, 5):
         method.step(k, batch, state)
     other, batch = toy_problem()
     torch.nn.utils.vector_to_parameters(theta, other.parameters())
-    restored = State(True)
-    restored.restore(saved, torch.device("cpu"))
+    restored = method.begin(finite_sum=True)
+    restore(restored, saved, torch.device("cpu"))
     for k in range(3, 5):
         method.step(k, batch, restored)
     assert torch.equal(parameters(other), parameters(regularizer))

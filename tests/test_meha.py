@@ -16,11 +16,11 @@ from app.lower.preconditioner import preconditioner
 from app.lower.stationary import certified_or_stationary
 from app.problem.losses import SquaredError
 from app.upper import direction as directions
-from app.upper import schedules
 from app.upper.descent import Descent
-from app.upper.method import Batch, State
+from app.upper.method import Batch
 from app.upper.methods.meha import Meha, largest_curvature
 from app.upper.methods.moreau import Sizes, Slopes, identity, iterate, lower_step, proven_sizes, proximal_step
+from app.upper.state import copy
 from regularizers import LOG, FieldOfExperts, Regularizer
 from tests.problems import Identity, perturbed
 from tests.test_hypergradient import Tikhonov
@@ -123,7 +123,8 @@ def test_the_best_tikhonov_weight_is_found_without_tuning(kind, steps):
     """x = y / (1 + e^t) is closest to the clean images where 1 / (1 + e^t) = <y, clean> / ||y||^2."""
     clean, y = pair(4, 4)
     r = Tikhonov(1.0)
-    method, state = Meha(SOLVE, Descent(kind, schedules.constant(), 0.0), 10.0, 0.0), State(True)
+    method = Meha(solve=SOLVE, descent=Descent(kind))
+    state = method.begin(finite_sum=True)
     for k in range(steps):
         step = method.step(k, problem(r, y, clean), state)
     share = 1 / (1 + r.t.detach().exp())
@@ -189,10 +190,13 @@ def test_a_step_is_that_of_autograd_and_c_divides(preconditioned):
     w_new = w - eta * (inverse(slope(h, w)) + (w - u) / gamma)
     gap = torch.autograd.grad((h(u) - h(w_new)) / 2, parameters)  # the mean of two images
     expected = [p.detach() - alpha * c * g for p, g in zip(parameters, gap, strict=True)]
+    descent = Descent(directions.plain, step_size=alpha)
     method = Meha(
-        SOLVE, Descent(directions.plain, schedules.constant(), alpha), 3.0, 0.25, gamma, eta, beta, preconditioned
+        solve=SOLVE, descent=descent, c=3.0, p=0.25, gamma=gamma, eta=eta, beta=beta, preconditioned=preconditioned
     )
-    state = State(True, images={"u": dict(enumerate(u)), "w": dict(enumerate(w))})
+    state = method.begin(finite_sum=True)
+    state.u.remember((0, 1), u)
+    state.w.remember((0, 1), w)
     method.step(3, problem(r, y, clean), state)
     for p, e in zip(parameters, expected, strict=True):
         torch.testing.assert_close(p.detach(), e)
@@ -200,24 +204,25 @@ def test_a_step_is_that_of_autograd_and_c_divides(preconditioned):
     def penalised(t):  # at the new theta
         return 0.5 * (t - clean).square().sum() / c + h(t)
 
-    torch.testing.assert_close(torch.stack([*state.images["w"].values()]), w_new)
+    torch.testing.assert_close(torch.stack([*state.w.tensors.values()]), w_new)
     u_new = u - beta * (inverse(slope(penalised, u)) - (u - w_new) / gamma)
-    torch.testing.assert_close(torch.stack([*state.images["u"].values()]), u_new)
+    torch.testing.assert_close(torch.stack([*state.u.tensors.values()]), u_new)
 
 
 def test_only_the_images_of_the_batch_move():
     clean, y = pair(3, 8)
     r = FieldOfExperts(1, 4, 3, LOG, weight=0.5, smoothing=0.3)
-    method, state = Meha(SOLVE, Descent(directions.adam, schedules.constant(), 0.0), 3.0, 0.0), State(True)
+    method = Meha(solve=SOLVE, c=3.0)
+    state = method.begin(finite_sum=True)
     batch = problem(r, y, clean)
     method.step(0, batch, state)
-    before = state.copy()
+    before = copy(state)
     part = replace(
         batch, energy=lambda: batch.energy().take(torch.tensor([1])), loss=SquaredError(clean[1:2]), images=(1,)
     )
     method.step(1, part, state)
-    for name in ("u", "w"):
-        moved = [not torch.equal(before.images[name][i], state.images[name][i]) for i in range(3)]
+    for old, new in ((before.u, state.u), (before.w, state.w)):
+        moved = [not torch.equal(old.tensors[i], new.tensors[i]) for i in range(3)]
         assert moved == [False, True, False]
 
 

@@ -18,10 +18,10 @@ from app.problem.noise_levels import NoiseLevels
 from app.settings.options import Config, ConfigError
 from app.settings.toml import override
 from app.training.start import begin
-from app.upper import direction, schedules
+from app.upper import direction
 from app.upper.descent import Descent
 from app.upper.hypergradient import hypergradient
-from app.upper.method import Batch, State
+from app.upper.method import Batch
 from app.upper.methods.isgd import Isgd
 from regularizers import MCP, FieldOfExperts, NoiseLevelError, TotalVariation
 from regularizers.noise_levels import HIGHEST, LOWEST, REFERENCE, interpolate
@@ -120,7 +120,9 @@ def test_the_hypergradient_of_a_weighted_loss_is_the_weighted_hypergradient_at_t
     energy = Energy(Identity(), perturbed(TotalVariation(1, weight=0.1)).frozen(), clean + 0.1 * images(1))
     r = perturbed(TotalVariation(1, weight=0.1))
     one, four = (
-        hypergradient(r, energy, SquaredError(clean, weight), lbfgs.solve, energy.y, None, 1e-3)
+        hypergradient(
+            r, energy, SquaredError(clean, weight), solve=lbfgs.solve, start=energy.y, adjoint_start=None, accuracy=1e-3
+        )
         for weight in (1.0, 4.0)
     )
     torch.testing.assert_close(four.loss, 4 * one.loss)
@@ -132,10 +134,13 @@ def test_the_hypergradient_of_a_weighted_loss_is_the_weighted_hypergradient_at_t
 def test_accuracies_are_in_units_of_the_batch():
     clean, r = images(), TotalVariation(1, weight=0.1)
     batch = Batch(r, lambda: Energy(Identity(), r.frozen(), clean + 0.1), SquaredError(clean), (0, 1))
-    steps = Descent(direction.plain, schedules.constant(), 1e-12)
+    steps = Descent(direction.plain, step_size=1e-12)
     for accuracy in (0.01, 0.0):  # 0: found at the first step, whatever its level
-        method, state = Isgd(lbfgs.solve, steps, schedules.constant(), accuracy), State(False)
-        asked = [method.step(k, replace(batch, coarseness=c), state).accuracy for k, c in enumerate((2.0, 1.0, 3.0))]
+        method = Isgd(descent=steps, accuracy=accuracy)
+        state = method.begin(finite_sum=False)
+        asked = [
+            method.step(k, replace(batch, tolerance_factor=c), state).accuracy for k, c in enumerate((2.0, 1.0, 3.0))
+        ]
         assert asked == pytest.approx([2 * asked[1], asked[1], 3 * asked[1]])
 
 

@@ -24,7 +24,7 @@ from app.training import checkpoint
 from app.upper import direction, schedules
 from app.upper.descent import Descent, first_step, longest_descent
 from app.upper.hypergradient import hypergradient
-from app.upper.method import Batch, Computations, State
+from app.upper.method import Batch, Cost
 from app.upper.methods.isgd import Isgd, unmet_condition
 from app.upper.trial import tight_loss
 from regularizers import TotalVariation
@@ -126,7 +126,7 @@ def batch_of(regularizer: TotalVariation, y: torch.Tensor, clean: torch.Tensor) 
 
 
 def isgd(step: Descent, accuracy: float, relative: float = 0.0, proven: bool = True) -> Isgd:
-    return Isgd(lbfgs.solve, step, schedules.constant(), accuracy, relative, proven)
+    return Isgd(descent=step, accuracy=accuracy, relative_accuracy=relative, proven=proven)
 
 
 def parameters(regularizer: TotalVariation) -> torch.Tensor:
@@ -148,7 +148,7 @@ def test_isgd_needs_no_tuning_to_get_there(kind):
 
 def _descends(method: Isgd, steps: int) -> None:
     regularizer, batch = toy_problem()
-    state = State(True)
+    state = method.begin(finite_sum=True)
     losses = [float(method.step(k, batch, state).loss.mean()) for k in range(steps)]
     best = min(float(_loss_at(w, regularizer, batch)) for w in torch.logspace(-2.5, 0, 26).tolist())
     assert losses[-1] < 0.5 * losses[0]
@@ -167,19 +167,19 @@ def _loss_at(weight: float, regularizer: TotalVariation, batch: Batch) -> torch.
 )
 def test_directions_are_those_of_torch(ours, theirs):
     draws = torch.randn(20, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    p, state = torch.zeros(5, dtype=torch.float64), State(True)
+    p, means = torch.zeros(5, dtype=torch.float64), direction.Means()
     reference = torch.nn.Parameter(p.clone())
     optimizer = theirs([reference], lr=0.1)
     for g in draws:
         reference.grad = g.clone()
         optimizer.step()
-        p -= 0.1 * ours((g,), state)[0]
+        p -= 0.1 * ours((g,), means)[0]
         torch.testing.assert_close(p, reference.detach())
 
 
 def test_adabelief_takes_longer_steps_where_gradients_agree():
     """Gradients that are all alike have no variance beyond that of the mean's start; Adam sees their size only."""
-    steady, noisy = State(True), State(True)
+    steady, noisy = direction.Means(), direction.Means()
     for k in range(200):
         calm = direction.adabelief((torch.ones(1),), steady)[0]
         shaken = direction.adabelief((torch.tensor([1.0 + 3.0 * (-1) ** k]),), noisy)[0]
@@ -204,17 +204,21 @@ def test_a_full_batch_is_probed_by_some_of_its_images():
     steps, costs = [], []
     for places in (slice(None), slice(0, 40, 5)):
         regularizer, batch = batch_of(TotalVariation(1, weight=0.005, smoothing=0.01), y, clean)
-        z = hypergradient(regularizer, batch.energy(), batch.loss, agd.solve, y, None, 1e-6)
+        z = hypergradient(
+            regularizer, batch.energy(), batch.loss, solve=agd.solve, start=y, adjoint_start=None, accuracy=1e-6
+        )
         if places == slice(None):
-            cost, direction = Computations(), z.gradient
+            cost, direction = Cost(), z.gradient
             steps.append(first_step(batch, z, agd.solve, cost))
-            costs.append(cost.total)
+            costs.append(cost.computations)
         else:
             part, few = batch_of(regularizer, y[places], clean[places])
-            own = hypergradient(part, few.energy(), few.loss, agd.solve, y[places], None, 1e-6)
-            loss = tight_loss(few, agd.solve, y[places], 1e-6, cost := Computations())
+            own = hypergradient(
+                part, few.energy(), few.loss, solve=agd.solve, start=y[places], adjoint_start=None, accuracy=1e-6
+            )
+            loss = tight_loss(few, agd.solve, y[places], 1e-6, cost := Cost())
             steps.append(longest_descent(tuple(part.parameters()), own.gradient, loss, direction))
-            costs.append(cost.total)
+            costs.append(cost.computations)
     assert steps[0] == pytest.approx(steps[1], rel=1e-6)
     assert costs[0] < 1.1 * costs[1]
 
@@ -228,7 +232,7 @@ def test_a_relative_accuracy_tightens_the_solves_until_it_holds(proven):
     for method in (isgd(step, 1e-1), isgd(step, 1e-1, 0.01, proven), isgd(step, 1e-9)):
         regularizer, problem = batch_of(TotalVariation(1, weight=0.005, smoothing=0.01).double(), y, clean)
         before = parameters(regularizer)
-        costs.append(method.step(0, problem, State(True)).computations)
+        costs.append(method.step(0, problem, method.begin(finite_sum=True)).computations)
         moves.append(before - parameters(regularizer))
     loose, tight, exact = moves
     assert (tight - exact).norm() <= 0.01 * tight.norm() < (loose - exact).norm()
@@ -240,9 +244,11 @@ def test_sgd_takes_the_step_of_the_paper():
     regularizer, batch = toy_problem()
     before = parameters(regularizer)
     energy = batch.energy()
-    z = hypergradient(regularizer, energy, batch.loss, lbfgs.solve, energy.y, None, 1e-2)
+    z = hypergradient(
+        regularizer, energy, batch.loss, solve=lbfgs.solve, start=energy.y, adjoint_start=None, accuracy=1e-2
+    )
     method = isgd(Descent(direction.plain, schedules.polynomial(0.5), 0.3), 1e-2)
-    step = method.step(3, batch, State(True))
+    step = method.step(3, batch, method.begin(finite_sum=True))
     expected = before - 0.3 * 4**-0.5 * torch.cat([g.flatten() for g in z.gradient])
     torch.testing.assert_close(parameters(regularizer), expected)
     assert step.step_size == 0.15
@@ -254,7 +260,7 @@ def test_a_non_finite_loss_stops_before_the_parameters_move():
     clean = torch.full_like(batch.energy().y, torch.nan)
     method = isgd(Descent(direction.adam, schedules.constant(), 1.0), 1e-2)
     with pytest.raises(NonFiniteError):
-        method.step(0, replace(batch, loss=SquaredError(clean)), State(True))
+        method.step(0, replace(batch, loss=SquaredError(clean)), method.begin(finite_sum=True))
     assert torch.equal(parameters(regularizer), before)
 
 
@@ -291,8 +297,8 @@ def test_warm_starts_are_used_with_fixed_noise_only(tmp_path):
 def test_schedules():
     assert [schedules.polynomial(0.5)(k) for k in (0, 3)] == [1.0, 0.5]
     assert [schedules.logarithmic()(k) for k in (0, 2)] == [1.0, pytest.approx(0.5)]
-    held = schedules.held(schedules.polynomial(0.5), 4)
-    assert [held(k) for k in (0, 3, 15)] == [1.0, 1.0, 0.5], "(k + 1)^-1/2 from the fourth step on, times 2"
+    plateau = schedules.with_plateau(schedules.polynomial(0.5), 4)
+    assert [plateau(k) for k in (0, 3, 15)] == [1.0, 1.0, 0.5], "(k + 1)^-1/2 from the fourth step on, times 2"
     cycle = [schedules.one_cycle(100)(k) for k in range(100)]
     assert max(cycle) == pytest.approx(1.0)
     assert cycle.index(max(cycle)) == 9

@@ -3,7 +3,7 @@
 import csv
 import itertools
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -23,11 +23,12 @@ from app.upper.bound import error_bound
 from app.upper.descent import Descent
 from app.upper.hypergradient import hypergradient
 from app.upper.linear import LinearSolution
-from app.upper.method import Batch, State
+from app.upper.method import Batch
 from app.upper.methods.amigo import Amigo, adjoint_steps
 from app.upper.methods.jfb import Jfb
 from app.upper.methods.stocbio import Stocbio, gradient_steps, neumann_series
 from app.upper.methods.unroll import Unroll, backward, coefficients, forward
+from app.upper.state import restore, tensors
 from figures.style import save
 from regularizers import TotalVariation
 from tests.problems import Identity, regularizers
@@ -39,10 +40,10 @@ SOME = ["tv isotropic", "foe charbonnier reflect", "foe mcp circular"]
 
 def methods(descent: Descent, accuracy: float = 0.0) -> dict:
     return {
-        "stocbio": Stocbio(lbfgs.solve, descent, 6, 5),
-        "amigo": Amigo(lbfgs.solve, descent, 6, 5),
-        "jfb": Jfb(lbfgs.solve, descent, schedules.constant(), accuracy),
-        "unroll": Unroll(descent, 7),
+        "stocbio": Stocbio(descent=descent, lower_steps=6, series_terms=5),
+        "amigo": Amigo(descent=descent, lower_steps=6, adjoint_steps=5),
+        "jfb": Jfb(descent=descent, accuracy=accuracy),
+        "unroll": Unroll(descent=descent, iterations=7),
     }
 
 
@@ -64,19 +65,25 @@ def batch_of(regularizer, operator, y, clean, ridge=0.0, images=None) -> Batch:
     return Batch(regularizer, lambda: energy, SquaredError(clean[part]), images)
 
 
-def estimate(name: str, batch: Batch, state: State | None = None, accuracy: float = 1e-10, **changes) -> Tensor:
+def estimate(name: str, batch: Batch, state=None, **changes) -> Tensor:
     """The hypergradient z of one step."""
     spy = Spy()
-    method = methods(Descent(spy, schedules.constant(), 1.0), accuracy)[name]
-    for key, value in changes.items():
-        object.__setattr__(method, key, value)
-    method.step(0, batch, state or State(True))
+    method = replace(methods(Descent(spy, step_size=1.0), 1e-10)[name], **changes)
+    method.step(0, batch, state or method.begin(finite_sum=True))
     return spy.z
 
 
 def exact(batch: Batch) -> Tensor:
     energy = batch.energy()
-    z = hypergradient(batch.learned, energy, batch.loss, lbfgs.solve, energy.backprojection, None, 1e-11)
+    z = hypergradient(
+        batch.learned,
+        energy,
+        batch.loss,
+        solve=lbfgs.solve,
+        start=energy.backprojection,
+        adjoint_start=None,
+        accuracy=1e-11,
+    )
     return torch.cat([g.flatten() for g in z.gradient])
 
 
@@ -137,9 +144,11 @@ def test_a_step_of_every_method_is_that_of_dense_linear_algebra(name, task):
         batch = foe_batch(name, task)
         reference, energy = Dense(batch), batch.energy()
         x0, q0 = (torch.randn(energy.y.shape, generator=generator) for _ in range(2))
-        state = State(True)
-        state.remember("x", batch.images, x0)
-        state.remember("q", batch.images, q0)
+        method = methods(Descent(direction.plain, step_size=0.3), 1e-11)[method_name]
+        state = method.begin(finite_sum=True)
+        state.x.remember(batch.images, x0)
+        if method_name == "amigo":
+            state.q.remember(batch.images, q0)
         tau = 2 / sum(energy.bounds)
         x = x0
         for _ in range(6):
@@ -152,7 +161,6 @@ def test_a_step_of_every_method_is_that_of_dense_linear_algebra(name, task):
         unrolled = method_name == "unroll"
         z = by_autograd(batch, x0, 7, 7) if unrolled else reference.pulled_back(x, q[method_name])
         before = [p.detach().clone() for p in batch.learned.parameters()]
-        method = methods(Descent(direction.plain, schedules.constant(), 0.3), 1e-11)[method_name]
         method.step(0, batch, state)
         for p, start, g in zip(batch.learned.parameters(), before, z, strict=True):
             torch.testing.assert_close(p.detach(), start - 0.3 * g, atol=1e-8, rtol=1e-8)
@@ -204,7 +212,7 @@ def test_the_bounds_after_truncated_solves_hold_without_another_gradient(name):
 
 @pytest.mark.usefixtures("double")
 def test_amigo_tracks_the_solutions_of_a_theta_that_rests():
-    batch, state = foe_batch(), State(True)
+    batch, state = foe_batch(), Amigo().begin(finite_sum=True)
     z = exact(batch)
     errors = torch.tensor([float((estimate("amigo", batch, state) - z).norm() / z.norm()) for _ in range(60)])
     mu, largest = batch.energy().bounds
@@ -214,7 +222,7 @@ def test_amigo_tracks_the_solutions_of_a_theta_that_rests():
     assert errors[-1] < 1e-7
     # The error of x (6 steps a visit) feeds that of q (5 steps a visit), hence the factor that counts the visits.
     assert (errors - 1e-9 <= 5 * visits * errors[0] * gamma ** (5.0 * (visits - 1))).all()
-    fresh = State(False)
+    fresh = Amigo().begin(finite_sum=False)
     assert torch.equal(estimate("amigo", batch, fresh), estimate("amigo", batch, fresh)), "no noise is averaged away"
     torch.testing.assert_close(estimate("amigo", batch, fresh), estimate("stocbio", batch))
 
@@ -341,7 +349,8 @@ def test_every_gradient_and_product_is_counted_those_of_trials_too(method, step_
     operator, y, clean, _ = problem("denoise", 1)
     r, calls = regularizers(1)["tv isotropic"], []
     batch = Batch(r, lambda: Energy(operator, Counted(r.frozen(), calls), y), SquaredError(clean), (0, 1))  # type: ignore[arg-type]
-    step = methods(Descent(direction.plain, schedules.constant(), step_size))[method].step(0, batch, State(True))
+    chosen = methods(Descent(direction.plain, step_size=step_size))[method]
+    step = chosen.step(0, batch, chosen.begin(finite_sum=True))
     assert step.computations == sum(calls)
 
 
@@ -355,8 +364,8 @@ def test_all_reach_the_known_optimum_without_tuning(method, kind):
     y, r = clean + 0.7 * torch.randn(clean.shape, generator=generator), Tikhonov(-3.0)
     batch = Batch(r, lambda: Energy(Identity(), r.frozen(), y), SquaredError(clean), (0, 1, 2))
     steps = 2000 if kind is direction.adam and method in ("stocbio", "amigo") else 400  # they take a share of its steps
-    descent = Descent(kind, schedules.one_cycle(steps), 0.0)
-    chosen, state = methods(descent, 1e-6)[method], State(True)
+    chosen = methods(Descent(kind, schedules.one_cycle(steps)), 1e-6)[method]
+    state = chosen.begin(finite_sum=True)
     for k in range(steps):
         chosen.step(k, batch, state)
     assert 1 / (1 + float(r.t.detach().exp())) == pytest.approx(float((y * clean).sum() / y.square().sum()), abs=2e-3)
@@ -374,8 +383,8 @@ def test_all_learn_total_variation_without_tuning(method, kind):
     def loss() -> float:
         return float(batch.loss.value(lbfgs.solve(batch.energy(), y, 1e-3).x).mean())
 
-    before, state = loss(), State(True)
-    chosen = methods(Descent(kind, schedules.constant(), 0.0))[method]
+    before, chosen = loss(), methods(Descent(kind))[method]
+    state = chosen.begin(finite_sum=True)
     for k in range(200):
         chosen.step(k, batch, state)
     assert loss() < 0.5 * before
@@ -385,32 +394,33 @@ def test_all_learn_total_variation_without_tuning(method, kind):
 def test_a_non_finite_loss_stops_before_the_parameters_move(method):
     operator, y, clean, _ = problem("denoise", 1)
     r = regularizers(1)["tv isotropic"]
-    before, state = [p.detach().clone() for p in r.parameters()], State(True)
-    batch = batch_of(r, operator, y, clean * torch.nan)
+    before, chosen = [p.detach().clone() for p in r.parameters()], methods(Descent(step_size=1.0), 1e-2)[method]
+    batch, state = batch_of(r, operator, y, clean * torch.nan), chosen.begin(finite_sum=True)
     with pytest.raises(NonFiniteError):
-        methods(Descent(direction.adam, schedules.constant(), 1.0), 1e-2)[method].step(0, batch, state)
+        chosen.step(0, batch, state)
     assert all(torch.equal(p, b) for p, b in zip(r.parameters(), before, strict=True))
-    assert not state.images
+    assert not state.x.tensors
 
 
 @pytest.mark.parametrize("method", NAMES)
 def test_a_state_read_back_continues_bit_by_bit(method, tmp_path):
-    def run(steps: range, r, state: State) -> None:
+    chosen = methods(Descent())[method]
+
+    def run(steps: range, r, state) -> None:
         operator, y, clean, ridge = problem("denoise", 1)
-        chosen = methods(Descent(direction.adam, schedules.constant(), 0.0))[method]
         for k in steps:
             chosen.step(k, batch_of(r, operator, y.float(), clean.float(), ridge), state)
 
-    r, state = TotalVariation(1), State(True)
+    r, state = TotalVariation(1), chosen.begin(finite_sum=True)
     run(range(3), r, state)
-    checkpoint.save(tmp_path / "state", state.tensors(), {})
-    read, other = State(True), TotalVariation(1)
-    read.restore(checkpoint.load(tmp_path / "state")[0], torch.device("cpu"))
+    checkpoint.save(tmp_path / "state", tensors(state), {})
+    read, other = chosen.begin(finite_sum=True), TotalVariation(1)
+    restore(read, checkpoint.load(tmp_path / "state")[0], torch.device("cpu"))
     other.load_state_dict(r.state_dict())
     run(range(3, 6), r, state)
     run(range(3, 6), other, read)
-    assert state.tensors().keys() == read.tensors().keys()
-    assert all(torch.equal(t, read.tensors()[n]) for n, t in state.tensors().items())
+    assert tensors(state).keys() == tensors(read).keys()
+    assert all(torch.equal(t, tensors(read)[n]) for n, t in tensors(state).items())
     assert all(torch.equal(a, b) for a, b in zip(r.parameters(), other.parameters(), strict=True))
 
 

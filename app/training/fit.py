@@ -19,7 +19,7 @@ from app.lower.solution import NotStronglyConvexError
 from app.lower.stationary import certified_or_stationary
 from app.models.build import Model
 from app.problem.blur_kernel import SemiBlind
-from app.problem.problem import Problem, ProblemError
+from app.problem.problem import Problem, ProblemError, Sample
 from app.upper import hypergradient as core
 from app.upper.hypergradient import Hypergradient, Learned
 from app.upper.method import Batch, Method, Step
@@ -47,16 +47,17 @@ def fit(
     """
     model = (learned if isinstance(learned, Model) else Model(learned)).to(problem.device, problem.dtype)
     size = method.images_per_step(len(problem))
-    if method.finite_sum and not problem.patches.fixed:
+    if method.needs_finite_sum and not problem.patches.fixed:
         raise ProblemError(f"{type(method).__name__} works on a finite sum: crops and noise must be fixed")
     mu = proven_modulus(model, problem, size)
     if certified and method.needs_convexity and mu <= 0:
         raise NotStronglyConvexError(mu)
     state = method.begin(problem.patches.fixed) if state is None else state
     for k in count(first) if steps is None else range(first, steps):
-        batch = sampled(model, problem, k, size, solver)
+        sample = problem.sample(k, size)
+        batch = batch_of(model, sample, problem.ridge, solver)
         step = method.step(k, batch, state)
-        yield replace(step, computations=batch.computations + step.computations)
+        yield replace(step, target=sample.target, computations=batch.computations + step.computations)
 
 
 def energy_bounds(model: Model, problem: Problem, size: int | None = None) -> tuple[float, float]:
@@ -81,20 +82,21 @@ def hypergradient(
     accuracy: bound on ||x - argmin h||, and on the residual of the linear system in units of the loss's smoothness.
     Raises NotStronglyConvexError and CurvatureError.
     """
-    batch = sampled(Model(regularizer).to(problem.device, problem.dtype), problem, 0, len(problem))
+    model = Model(regularizer).to(problem.device, problem.dtype)
+    batch = batch_of(model, problem.sample(0), problem.ridge, solver)
     energy = batch.energy()
     return core.hypergradient(
         batch.learned, energy, batch.loss, solve=solver, start=energy.start, adjoint_start=None, accuracy=accuracy
     )
 
 
-def sampled(model: Model, problem: Problem, step: int, size: int, solver: Solver = lbfgs.solve) -> Batch:
-    """Return the lower-level problems of a step with the model's regularizer, and what is learned from them."""
-    sample, kernel, solver = problem.sample(step, size), model.kernel, certified_or_stationary(solver)
+def batch_of(model: Model, sample: Sample, ridge: float, solver: Solver = lbfgs.solve) -> Batch:
+    """Return lower-level problems with the model's regularizer, and what is learned from them."""
+    kernel, solver = model.kernel, certified_or_stationary(solver)
     grid = sample.target.shape[2:]
     operator = sample.operator if kernel is None else kernel.operator(grid)
     regularizer = model.regularizer.at(sample.noise_level)
-    lower = lower_problem(regularizer, operator, sample.y, problem.ridge, solver)
+    lower = lower_problem(regularizer, operator, sample.y, ridge, solver)
 
     def energy() -> Energy:
         return (lower if kernel is None else replace(lower, operator=kernel.operator(grid))).energy()

@@ -158,15 +158,15 @@ class _Snapshot:
     @staticmethod
     def of(run: Run, progress: Progress) -> _Snapshot:
         parameters = [p.detach().clone() for p in run.parameters]
-        return _Snapshot(parameters, run.state.copy(), run.selection.copy(), progress)
+        return _Snapshot(parameters, states.copy(run.state), run.selection.copy(), progress)
 
     @torch.no_grad()
     def go_back(self, run: Run) -> None:
         """Save the run as if it had ended here."""
         for p, before in zip(run.parameters, self.parameters, strict=True):
             p.copy_(before)
-        states.assign(run.state, self.state)
-        states.assign(run.selection, self.selection)
+        for present, before in ((run.state, self.state), (run.selection, self.selection)):
+            vars(present).update(vars(before))
         save(run, self.progress)
         records.begin(run.folder / "metrics.csv", self.progress.step)
         history.begin(run.folder, self.progress.step, run.model.regularizer)

@@ -19,7 +19,7 @@ from app.models.provenance import UNKNOWN, processor
 from app.problem.problem import Problem
 from app.problem.quality import psnr
 from app.settings.options import Config, ConfigError
-from app.training.fit import proven_modulus, sampled
+from app.training.fit import batch_of, proven_modulus
 from app.training.run import Run, restore
 from app.training.selection import Selection
 from app.training.validation import TOGETHER, validate
@@ -35,7 +35,7 @@ def prepare(config: Config, model: Model, folder: Path, data_root: Path) -> Run:
     problem = training_problem(config, data_root)
     held_out = images_to_learn_from("data.validation", config.data.validation, data_root, config.data.color)
     method = assemble.method(config)
-    if method.finite_sum and not problem.patches.fixed:
+    if method.needs_finite_sum and not problem.patches.fixed:
         raise ConfigError(f"{config.upper.algorithm} works on a finite sum: set data.noise = fixed")
     model = model.to(device, dtype)
     for level in (problem.noise_levels.low, problem.noise_levels.high):
@@ -90,10 +90,10 @@ def training_psnr(config: Config, folder: Path, data_root: Path) -> float:
     problem, values = run.problem, []
     solver = certified_or_stationary(run.solver)
     for step in range(math.ceil(len(problem) / TOGETHER)):
-        batch = sampled(run.model, problem, step, TOGETHER, run.solver)
-        energy = batch.energy()
+        sample = problem.sample(step, TOGETHER)
+        energy = batch_of(run.model, sample, problem.ridge, run.solver).energy()
         solution = solver(energy, energy.start, config.lower.final_accuracy)
-        values.append(psnr(solution.x, problem.sample(step, TOGETHER).target))
+        values.append(psnr(solution.x, sample.target))
     return float(torch.cat(values)[: len(problem)].mean())
 
 

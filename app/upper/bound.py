@@ -21,7 +21,7 @@ from app.lower.energy import Energy
 from app.lower.solution import LowerSolution, NotProvableError
 from app.upper.hypergradient import Hypergradient, Learned
 from app.upper.linear import LinearSolution
-from app.upper.method import length
+from app.upper.theta import length
 
 
 @torch.no_grad()

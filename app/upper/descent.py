@@ -1,16 +1,17 @@
 """Descent steps theta <- theta - alpha_k d_k with alpha_k = alpha_0 s(k), and an alpha_0 that nobody has to tune."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
-
-import torch
+from dataclasses import dataclass, field
 
 from app.lower.energy import Solver
-from app.upper.direction import BETA_1, Direction, adabelief, adam, momentum
+from app.upper.direction import BETA_1, Direction, Means, adabelief, adam, momentum
 from app.upper.hypergradient import Hypergradient
-from app.upper.method import Batch, Computations, State, Theta, move
-from app.upper.schedules import Schedule
-from app.upper.trial import Part, copies, put, tight_loss
+from app.upper.iteration import Iteration
+from app.upper.method import Batch, Cost
+from app.upper.schedules import Schedule, constant
+from app.upper.state import copy
+from app.upper.theta import Theta, copies, move, put
+from app.upper.trial import Subset, tight_loss
 
 SCALELESS = (adam, adabelief)
 # alpha_0 where the direction has no scale: a parameter is the logarithm of a weight or smoothing, or an entry of a
@@ -21,18 +22,27 @@ FIRST_MOVE = 1e-2  # root mean square of the first trial's change
 LAST_MOVE = 1.0  # of the largest
 
 
+@dataclass
+class DescentState:
+    """What a Descent carries: the first step size and the means of its direction."""
+
+    alpha_0: float | None = None
+    means: Means = field(default_factory=Means)
+
+
 @dataclass(frozen=True)
 class Descent:
-    direction: Direction
-    schedule: Schedule  # s(k)
-    step_size: float  # alpha_0; 0 to find it at the first step
+    """A direction, a schedule and a first step size."""
+
+    direction: Direction = adam
+    schedule: Schedule = field(default_factory=constant)  # s(k)
+    step_size: float = 0.0  # alpha_0; 0 to find it at the first step
 
     def step(
         self,
-        k: int,
-        theta: Theta,
+        here: Iteration,
         gradient: Theta,
-        state: State,
+        state: DescentState,
         loss: Callable[[], float],
         damping: float = 1.0,
         share: float = 1.0,
@@ -42,34 +52,35 @@ class Descent:
         For gradients that lag behind theta: `share` of the step that is found is taken, and an alpha_0 that was found
         is multiplied by `damping`, which may change from step to step, where the direction has a scale.
         """
-        if "alpha_0" not in state.values:
-            alpha_0 = self.step_size or self._automatic(theta, gradient, state, loss, share)
-            state.values["alpha_0"] = torch.tensor(alpha_0, dtype=torch.float64)
+        if state.alpha_0 is None:
+            state.alpha_0 = self.step_size or self._automatic(here.theta, gradient, state, loss, share)
         if self.direction in SCALELESS:
             damping = 1.0
-        alpha = (self.step_size or damping * float(state.values["alpha_0"])) * self.schedule(k)
-        move(theta, self.direction(gradient, state), alpha)
+        alpha = (self.step_size or damping * state.alpha_0) * self.schedule(here.k)
+        move(here.theta, self.direction(gradient, state.means), alpha)
         return alpha
 
-    def _automatic(self, theta: Theta, gradient: Theta, state: State, loss: Callable[[], float], share: float) -> float:
+    def _automatic(
+        self, theta: Theta, gradient: Theta, state: DescentState, loss: Callable[[], float], share: float
+    ) -> float:
         if self.direction in SCALELESS:
             return share * SCALELESS_STEP
-        longest = longest_descent(theta, gradient, loss, self.direction(gradient, state.copy()))
+        longest = longest_descent(theta, gradient, loss, self.direction(gradient, copy(state.means)))
         sum_of_factors = 1 / (1 - BETA_1) if self.direction is momentum else 1.0
         return share * longest / sum_of_factors
 
 
 def step_of_change(direction: Theta, change: float) -> float:
-    """alpha such that alpha d changes theta by `change` in the root mean square; 0 for d = 0."""
+    """Return alpha such that alpha d changes theta by `change` in the root mean square, or 0 for d = 0."""
     size, count = float(sum(d.square().sum() for d in direction)), sum(d.numel() for d in direction)
     return change * (count / size) ** 0.5 if size else 0.0
 
 
 def longest_descent(theta: Theta, gradient: Theta, loss: Callable[[], float], direction: Theta | None = None) -> float:
-    """The largest alpha, up to a factor of two, with f(theta - alpha d) <= f(theta) - alpha <g, d> / 4; d = g if not
-    given.
+    """Return the largest alpha, up to a factor of two, with f(theta - alpha d) <= f(theta) - alpha <g, d> / 4.
 
-    For a quadratic of curvature L along d = g these are the alpha <= 3 / (2 L). theta is left as it was.
+    d = g if no direction is given. For a quadratic of curvature L along d = g these are the alpha <= 3 / (2 L). theta
+    is left as it was.
     """
     direction = direction or gradient
     unit = step_of_change(direction, 1.0)
@@ -95,8 +106,8 @@ def longest_descent(theta: Theta, gradient: Theta, loss: Callable[[], float], di
     return alpha
 
 
-def first_step(batch: Batch, z: Hypergradient, solve: Solver, cost: Computations) -> float:
-    """longest_descent along z by the losses of some images of the batch alone."""
-    part = Part.of(batch, z)
-    loss = tight_loss(part.batch, solve, part.now.lower.x, float(z.lower.error_bound.max()), cost)
-    return longest_descent(tuple(batch.learned.parameters()), part.gradient, loss, z.gradient)
+def first_step(batch: Batch, z: Hypergradient, solve: Solver, cost: Cost) -> float:
+    """Return longest_descent along z by the losses of some images of the batch alone."""
+    subset = Subset.of(batch, z)
+    loss = tight_loss(subset.batch, solve, subset.at_z.lower.x, float(z.lower.error_bound.max()), cost)
+    return longest_descent(tuple(batch.learned.parameters()), subset.gradient, loss, z.gradient)

@@ -9,56 +9,66 @@ m, v, s are exponential means (factors 0.9 and 0.999) corrected for their start 
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 
-import torch
 from torch import Tensor
 
-from app.upper.method import State, Theta
-
-Direction = Callable[[Theta, State], Theta]
+from app.upper.theta import Theta
 
 BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-8  # the papers' defaults
 
 
-def plain(gradient: Theta, state: State) -> Theta:
+@dataclass
+class Means:
+    """The means of all directions, of which a run uses those of one; empty before the first step."""
+
+    count: int | None = field(default=None, metadata={"name": "direction.count"})
+    momentum: Theta = ()
+    adam_m: Theta = field(default=(), metadata={"name": "adam.m"})
+    adam_v: Theta = field(default=(), metadata={"name": "adam.v"})
+    adabelief_m: Theta = field(default=(), metadata={"name": "adabelief.m"})
+    adabelief_s: Theta = field(default=(), metadata={"name": "adabelief.s"})
+
+
+Direction = Callable[[Theta, Means], Theta]
+
+
+def plain(gradient: Theta, means: Means) -> Theta:
+    """Return the gradient."""
     return gradient
 
 
-def momentum(gradient: Theta, state: State) -> Theta:
-    return tuple(_update(state, f"momentum.{i}", BETA_1, g) for i, g in enumerate(gradient))
+def momentum(gradient: Theta, means: Means) -> Theta:
+    """Return the sum of all gradients so far, each 0.9 times as heavy as the next."""
+    means.momentum = _updated(means.momentum, BETA_1, gradient)
+    return means.momentum
 
 
-def adam(gradient: Theta, state: State) -> Theta:
-    t = _count(state)
-    result = []
-    for i, g in enumerate(gradient):
-        m = _update(state, f"adam.m.{i}", BETA_1, (1 - BETA_1) * g)
-        v = _update(state, f"adam.v.{i}", BETA_2, (1 - BETA_2) * g.square())
-        result.append(_ratio(m, v, t))
-    return tuple(result)
+def adam(gradient: Theta, means: Means) -> Theta:
+    """Return the mean gradient in units of the root of its mean square."""
+    means.adam_m = _updated(means.adam_m, BETA_1, tuple((1 - BETA_1) * g for g in gradient))
+    means.adam_v = _updated(means.adam_v, BETA_2, tuple((1 - BETA_2) * g.square() for g in gradient))
+    return _ratio(means.adam_m, means.adam_v, means)
 
 
-def adabelief(gradient: Theta, state: State) -> Theta:
-    t = _count(state)
-    result = []
-    for i, g in enumerate(gradient):
-        m = _update(state, f"adabelief.m.{i}", BETA_1, (1 - BETA_1) * g)
-        s = _update(state, f"adabelief.s.{i}", BETA_2, (1 - BETA_2) * (g - m).square())
-        result.append(_ratio(m, s, t))
-    return tuple(result)
+def adabelief(gradient: Theta, means: Means) -> Theta:
+    """Return the mean gradient in units of the root of its mean squared deviation."""
+    m = means.adabelief_m = _updated(means.adabelief_m, BETA_1, tuple((1 - BETA_1) * g for g in gradient))
+    squares = tuple((1 - BETA_2) * (g - n).square() for g, n in zip(gradient, m, strict=True))
+    means.adabelief_s = _updated(means.adabelief_s, BETA_2, squares)
+    return _ratio(m, means.adabelief_s, means)
 
 
-def _update(state: State, name: str, factor: float, new: Tensor) -> Tensor:
-    old = state.values.get(name)
-    state.values[name] = new.clone() if old is None else factor * old + new
-    return state.values[name]
+def _updated(old: Theta, factor: float, new: Theta) -> Theta:
+    if not old:
+        return tuple(n.clone() for n in new)
+    return tuple(factor * o + n for o, n in zip(old, new, strict=True))
 
 
-def _count(state: State) -> int:
-    t = int(state.values.get("direction.count", torch.tensor(0))) + 1
-    state.values["direction.count"] = torch.tensor(t)
-    return t
+def _ratio(m: Theta, v: Theta, means: Means) -> Theta:
+    t = means.count = (means.count or 0) + 1
 
+    def corrected(m: Tensor, v: Tensor) -> Tensor:
+        return m / (1 - BETA_1**t) / ((v / (1 - BETA_2**t)).sqrt() + EPSILON)
 
-def _ratio(m: Tensor, v: Tensor, t: int) -> Tensor:
-    return m / (1 - BETA_1**t) / ((v / (1 - BETA_2**t)).sqrt() + EPSILON)
+    return tuple(corrected(*pair) for pair in zip(m, v, strict=True))

@@ -1,5 +1,7 @@
-"""Schedules of step sizes alpha_k and accuracies eps_k, relative to the first: pure functions of the step
-k = 0, 1, ..., steps - 1."""
+"""Schedules of step sizes alpha_k and accuracies eps_k, relative to the first.
+
+They are pure functions s(k) of the step k = 0, 1, ..., steps - 1.
+"""
 
 import math
 from collections.abc import Callable
@@ -8,27 +10,38 @@ Schedule = Callable[[int], float]
 
 
 def constant() -> Schedule:
+    """Return s(k) = 1."""
     return lambda k: 1.0
 
 
 def polynomial(exponent: float) -> Schedule:
-    """(k + 1)^-exponent (arXiv 2412.12049: q in (1/2, 1] for the step, p with q + 2 p > 1 for the accuracy)."""
+    """Return s(k) = (k + 1)^-exponent.
+
+    The theory of arXiv 2412.12049 asks for q in (1/2, 1] of the step, and for p with q + 2 p > 1 of the accuracy.
+    """
     return lambda k: (k + 1) ** -exponent
 
 
 def logarithmic() -> Schedule:
-    """log 2 / log(k + 2): slower than every power."""
+    """Return s(k) = log 2 / log(k + 2), which is slower than every power."""
     return lambda k: math.log(2) / math.log(k + 2)
 
 
-def held(schedule: Schedule, steps: int) -> Schedule:
-    """min(1, s(k) / s(steps - 1)) of a decreasing s: as long as s allows it, the first value, which is also the
-    largest. For an alpha_0 that was found as the longest step that descends: s(0) could be no larger."""
+def exponential(ratio: float) -> Schedule:
+    """Return s(k) = ratio^k."""
+    return lambda k: ratio**k
+
+
+def with_plateau(schedule: Schedule, steps: int) -> Schedule:
+    """Return min(1, s(k) / s(steps - 1)) of a decreasing s: 1 for so many steps, then falling as s does.
+
+    It is for an alpha_0 that was found as the longest step that descends: s(0) could be no larger.
+    """
     return lambda k: min(1.0, schedule(k) / schedule(steps - 1))
 
 
 def one_cycle(steps: int, warm_up: float = 0.1, floor: float = 0.01) -> Schedule:
-    """Linear from floor to 1 over the share warm_up of the steps, then a half cosine down (arXiv 1708.07120)."""
+    """Return a line from floor to 1 over the share warm_up of the steps, then a half cosine down (arXiv 1708.07120)."""
     rise = max(1, round(warm_up * steps))
 
     def share(k: int) -> float:

@@ -17,14 +17,15 @@ from torch import Tensor
 from app.lower.energy import Solver
 from app.lower.solution import LowerSolution, NonFiniteError, norm
 from app.upper.hypergradient import Hypergradient, Loss
-from app.upper.method import Batch, Computations, Theta
+from app.upper.method import Batch, Cost
+from app.upper.theta import Theta
 
 TRIAL_ACCURACY = 0.01  # losses of close parameters are to be compared
-PROBED = 8  # images of a part
+SCREENED = 8  # images of a subset
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class TrialLoss:
     """The mean loss of a batch: low <= exact <= high, value at the inexact x."""
 
     lower: LowerSolution
@@ -33,18 +34,23 @@ class Evaluation:
     high: float
 
 
-def bounded(loss: Loss, lower: LowerSolution) -> Evaluation:
+def loss_bounds(loss: Loss, lower: LowerSolution) -> TrialLoss:
+    """Return the mean loss of certified solutions, with its bounds."""
     x, e = lower.x.double(), lower.error_bound.double()
     value, slope = loss.value(x), norm(loss.gradient(x))
     change = slope * e
     low, high = value - change, value + change + loss.smoothness * e.square() / 2
-    return Evaluation(lower, float(low.mean()), float(value.mean()), float(high.mean()))
+    return TrialLoss(lower, float(low.mean()), float(value.mean()), float(high.mean()))
 
 
-def evaluate(batch: Batch, solve: Solver, start: Tensor, accuracy: float, cost: Computations) -> Evaluation:
-    """At the present theta. Where an image misses an accuracy that could be certified, x may be the start, whose loss
-    says nothing about this theta: value is then the certified bound. Of parameters beyond the range of numbers all
-    losses are infinite."""
+def trial_loss(
+    batch: Batch, solve: Solver, start: Tensor, accuracy: float, cost: Cost
+) -> TrialLoss:  # start (B, C, H, W)
+    """Solve the lower level at the present theta and return its loss.
+
+    Where an image misses an accuracy that could be certified, x may be the start, whose loss says nothing about this
+    theta: value is then the certified bound. Of parameters beyond the range of numbers all losses are infinite.
+    """
     energy = batch.energy()
     try:
         certifiable = energy.bounds[0] > 0
@@ -52,53 +58,47 @@ def evaluate(batch: Batch, solve: Solver, start: Tensor, accuracy: float, cost: 
         nothing = torch.full_like(start[:, 0, 0, 0], torch.inf)
         never = torch.zeros_like(nothing)
         lower = LowerSolution(x=start, error_bound=nothing, converged=nothing < 0, iterations=never)
-        return Evaluation(lower, torch.inf, torch.inf, torch.inf)
+        return TrialLoss(lower, torch.inf, torch.inf, torch.inf)
     lower = solve(energy, start, accuracy)
     cost.add(lower.iterations)
-    found = bounded(batch.loss, lower)
+    found = loss_bounds(batch.loss, lower)
     return replace(found, value=found.high) if certifiable and not bool(lower.converged.all()) else found
 
 
-def tight_loss(batch: Batch, solve: Solver, start: Tensor, accuracy: float, cost: Computations) -> Callable[[], float]:
-    """theta -> the mean loss of the batch, solved to TRIAL_ACCURACY times the accuracy of the hypergradient; what it
-    costs is counted."""
-    return lambda: evaluate(batch, solve, start, TRIAL_ACCURACY * accuracy, cost).value
+def tight_loss(
+    batch: Batch, solve: Solver, start: Tensor, accuracy: float, cost: Cost
+) -> Callable[[], float]:  # start (B, C, H, W)
+    """Return a function that gives the mean loss of the batch at the theta of its call, and adds what that costs.
+
+    It is solved to TRIAL_ACCURACY times the accuracy of the hypergradient.
+    """
+    return lambda: trial_loss(batch, solve, start, TRIAL_ACCURACY * accuracy, cost).value
 
 
 @dataclass(frozen=True)
-class Part:
-    """Some images S of a batch at the solution of its hypergradient z, with their gradient z_S = mean_S - J_b^T q_b. A
-    trial on all of a large batch costs as much as a step."""
+class Subset:
+    """A few images S of a batch at the solution of its hypergradient z, to screen trials with.
+
+    A trial on all images of a large batch costs as much as a step.
+    """
 
     batch: Batch
-    now: Evaluation
-    gradient: Theta
+    at_z: TrialLoss
+    gradient: Theta  # z_S = mean_S - J_b^T q_b
 
     @staticmethod
     @torch.no_grad()
-    def of(batch: Batch, z: Hypergradient) -> "Part":
+    def of(batch: Batch, z: Hypergradient) -> "Subset":
+        """Take about SCREENED images, evenly spaced."""
         count, lower, q = len(batch.images), z.lower, z.linear.q
-        places = torch.arange(0, count, max(1, count // PROBED), device=q.device)[:PROBED]
+        places = torch.arange(0, count, max(1, count // SCREENED), device=q.device)[:SCREENED]
         chosen = torch.zeros_like(q).index_copy(0, places, q[places])
-        own = tuple(-g / len(places) for g in batch.learned.mixed(lower.x, chosen))
+        gradient = tuple(-g / len(places) for g in batch.learned.mixed(lower.x, chosen))
         few = replace(batch, energy=lambda: batch.energy().take(places), loss=batch.loss.take(places))
-        return Part(few, bounded(few.loss, lower.take(places)), own)
+        return Subset(few, loss_bounds(few.loss, lower.take(places)), gradient)
 
-    def rises(self, solve: Solver, accuracy: float, cost: Computations, slack: float = 0.0) -> bool:
-        """Whether the mean loss of S at the present theta is certified to be more than `slack` above that at z."""
-        trial = evaluate(self.batch, solve, self.now.lower.x, accuracy, cost)
-        return not trial.low <= self.now.high + slack
-
-
-def copies(theta: Theta) -> Theta:
-    return tuple(p.detach().clone() for p in theta)
-
-
-@torch.no_grad()
-def put(theta: Theta, values: Theta) -> None:
-    for p, v in zip(theta, values, strict=True):
-        p.copy_(v)
-
-
-def inner(a: Theta, b: Theta) -> float:
-    return float(sum((p.detach().double() * q.double()).sum() for p, q in zip(a, b, strict=True)))
+    def loss_rises(self, solve: Solver, accuracy: float, cost: Cost, slack: float = 0.0) -> bool:
+        """Return whether the mean loss of S at the present theta is certified to be more than `slack` above that at
+        z."""
+        trial = trial_loss(self.batch, solve, self.at_z.lower.x, accuracy, cost)
+        return not trial.low <= self.at_z.high + slack

@@ -17,72 +17,77 @@ no curvature either: SHARE of them is taken.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
+from app.lower import lbfgs
 from app.lower.energy import Energy, Solver
-from app.upper.descent import Descent
-from app.upper.method import (
-    Batch,
-    Computations,
-    State,
-    Step,
-    energy_at,
-    first_accuracy,
-    report_truncated,
-    require_finite,
-)
+from app.upper.descent import Descent, DescentState
+from app.upper.iteration import Iteration
+from app.upper.method import Batch, Step, Stochastic
 from app.upper.methods.stocbio import gradient_steps
-from app.upper.trial import tight_loss
+from app.upper.state import PerImage
 
 SHARE = 0.12  # of the step that exact gradients would be given, where x and q lag; 0.4 diverges as L grows
+
+
+@dataclass
+class AmigoState:
+    """The last x and q of each image, eps_0 of the trials and the state of the descent."""
+
+    x: PerImage
+    q: PerImage
+    eps_0: float | None = None
+    descent: DescentState = field(default_factory=DescentState)
 
 
 @torch.no_grad()
 def adjoint_steps(
     hessian: Callable[[Tensor], Tensor], b: Tensor, start: Tensor, tau: float, count: int
 ) -> Tensor:  # (B, C, H, W) -> (B, C, H, W)
-    """q after `count` gradient steps on 1/2 <q, H q> - <b, q>: q - H^-1 b = (I - tau H)^count (start - H^-1 b)."""
+    """Return q after `count` gradient steps on 1/2 <q, H q> - <b, q>.
+
+    They satisfy q - H^-1 b = (I - tau H)^count (start - H^-1 b).
+    """
     q = start
     for _ in range(count):
         q = q - tau * (hessian(q) - b)
     return q
 
 
-@dataclass(frozen=True)
-class Amigo:
-    solve: Solver  # of the trials that find the first step size, and of nothing else
-    descent: Descent
-    lower_steps: int  # T
-    adjoint_steps: int  # N
+@dataclass(frozen=True, kw_only=True)
+class Amigo(Stochastic):
+    """Gradient steps on the lower level and on the linear system, both from where the last visit of an image ended."""
 
-    full_batch: ClassVar[bool] = False
-    finite_sum: ClassVar[bool] = False
-    needs_convexity: ClassVar[bool] = True
+    solve: Solver = lbfgs.solve  # of the trials that find the first step size, and of nothing else
+    descent: Descent = field(default_factory=Descent)
+    lower_steps: int = 10  # T
+    adjoint_steps: int = 10  # N
 
-    def step(self, k: int, batch: Batch, state: State) -> Step:
-        energy, cost = energy_at(k, batch), Computations()
-        tau = 2 / sum(energy.bounds)
-        start = state.recall("x", batch.images, energy.start)
+    def begin(self, finite_sum: bool) -> AmigoState:
+        return AmigoState(PerImage(finite_sum), PerImage(finite_sum))
+
+    def step(self, k: int, batch: Batch, state: AmigoState) -> Step:
+        here = Iteration.begin(k, batch)
+        energy, tau = here.energy, 2 / sum(here.energy.bounds)
+        start = state.x.recall(batch.images, energy.start)
         x, error_bound = gradient_steps(energy, start, tau, self.lower_steps)
-        q = state.recall("q", batch.images, torch.zeros_like(x))
+        q = state.q.recall(batch.images, torch.zeros_like(x))
         q = adjoint_steps(energy.hessian(x), batch.loss.gradient(x), q, tau, self.adjoint_steps)
-        z = tuple(-g / len(x) for g in batch.learned.mixed(x, q))
-        loss, counts = batch.loss.value(x), (self.lower_steps, self.adjoint_steps)
-        require_finite(k, loss, *z)
-        state.remember("x", batch.images, x)
-        state.remember("q", batch.images, q)
-        cost.total += len(x) * sum(counts)
-        trial = tight_loss(batch, self.solve, x, first_accuracy(batch, energy, state), cost)
-        theta, damping = tuple(batch.learned.parameters()), self._damping(energy, state)
-        alpha = self.descent.step(k, theta, z, state, trial, damping, SHARE if state.finite_sum else 1.0)
-        return report_truncated(x, loss, error_bound, alpha, counts, cost.total)
+        loss, z = here.truncated_hypergradient(x, q)
+        state.x.remember(batch.images, x)
+        state.q.remember(batch.images, q)
+        here.cost.computations += len(x) * (self.lower_steps + self.adjoint_steps)
+        trial = here.tight_loss(self.solve, x, here.first_accuracy(state))
+        # Where nothing is carried over, nothing lags behind.
+        damping, share = (self._damping(energy), SHARE) if state.x.kept else (1.0, 1.0)
+        alpha = self.descent.step(here, z, state.descent, trial, damping, share)
+        return here.report_truncated(x, loss, error_bound, alpha, (self.lower_steps, self.adjoint_steps))
 
-    def _damping(self, energy: Energy, state: State) -> float:
-        """1 - r; 1 where nothing is carried over that could lag behind."""
+    def _damping(self, energy: Energy) -> float:
+        """Return 1 - r, of the present theta."""
         mu, largest = energy.bounds
         gamma = (largest - mu) / (largest + mu)
-        return 1 - gamma ** min(self.lower_steps, self.adjoint_steps) if state.finite_sum else 1.0
+        return 1 - gamma ** min(self.lower_steps, self.adjoint_steps)

@@ -12,31 +12,21 @@ point, up to the accuracy of the losses. Where nothing passes, the accuracy is t
 next steps ask for more, as far as floating point certifies it.
 """
 
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, field
 
 import torch
 
-from app.lower import polyak
+from app.lower import lbfgs, polyak
 from app.lower.energy import Solver
 from app.lower.polyak import Epoch
 from app.upper.descent import LAST_MOVE, first_step
-from app.upper.hypergradient import Hypergradient, hypergradient
-from app.upper.method import (
-    Batch,
-    Computations,
-    State,
-    Step,
-    energy_at,
-    first_accuracy,
-    length,
-    move,
-    report,
-    require_finite,
-    warm_start,
-)  # fmt: skip
-from app.upper.schedules import Schedule
-from app.upper.trial import Evaluation, Part, bounded, copies, evaluate, put
+from app.upper.hypergradient import Hypergradient
+from app.upper.iteration import Iteration
+from app.upper.method import Batch, FullBatch, Step
+from app.upper.schedules import Schedule, constant
+from app.upper.state import WarmStart
+from app.upper.theta import copies, length, move, put
+from app.upper.trial import Subset, loss_bounds, trial_loss
 
 TRIALS = 6  # in one step, after which theta stays
 TIGHTER = 0.1  # times the accuracy after that
@@ -44,32 +34,57 @@ SHORTER, LONGER = 0.5, 10 / 9  # of eta
 ENOUGH = 0.25  # of eta ||z||^2
 
 
-@dataclass(frozen=True)
-class GdPolyak:
-    solve: Solver
-    schedule: Schedule  # eps_k / eps_0
-    step_size: float  # eta; 0 to find it at the first step
-    accuracy: float  # eps_0; 0 to find it at the first step
+@dataclass(frozen=True, kw_only=True)
+class Steps:
+    """Where the present epoch is (app/lower/polyak.py), and the short step."""
+
+    gap: float  # f - f~
+    fallen: float  # by how much f fell since the last long step
+    count: float  # short steps since the last long step
+    eta: float
+
+    @staticmethod
+    def of(epoch: Epoch, eta: float) -> "Steps":
+        return Steps(gap=float(epoch.gap), fallen=float(epoch.fallen), count=float(epoch.count), eta=eta)
+
+    @property
+    def epoch(self) -> Epoch:
+        return Epoch(*(torch.tensor(v, dtype=torch.float64) for v in (self.gap, self.fallen, self.count)))
+
+
+@dataclass
+class GdPolyakState:
+    """The last (x, q) of each image, eps_0, the steps, and the factor of the accuracy after steps that failed."""
+
+    warm: WarmStart
+    eps_0: float | None = None
+    steps: Steps | None = field(default=None, metadata={"name": "epoch"})
+    tighter: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class GdPolyak(FullBatch):
+    """Short steps and long Polyak steps, each tried before it is taken."""
+
+    solve: Solver = lbfgs.solve
+    schedule: Schedule = field(default_factory=constant)  # eps_k / eps_0
+    step_size: float = 0.0  # eta; 0 to find it at the first step
+    accuracy: float = 0.0  # eps_0; 0 to find it at the first step
     short_steps: int = 5
 
-    full_batch: ClassVar[bool] = True
-    finite_sum: ClassVar[bool] = True
-    needs_convexity: ClassVar[bool] = True
+    def begin(self, finite_sum: bool) -> GdPolyakState:
+        return GdPolyakState(WarmStart.empty(finite_sum))
 
-    def step(self, k: int, batch: Batch, state: State) -> Step:
-        energy, cost = energy_at(k, batch), Computations()
-        accuracy = self.schedule(k) * (self.accuracy or first_accuracy(batch, energy, state))
-        accuracy *= float(state.values.get("tighter", 1.0))
-        x, q = warm_start(batch, energy, state)
-        z = hypergradient(batch.learned, energy, batch.loss, self.solve, x, q, accuracy)
-        cost.add(z.computations)
-        require_finite(k, z.loss, *z.gradient)
-        epoch, eta = self._recall(batch, state, z, cost)
+    def step(self, k: int, batch: Batch, state: GdPolyakState) -> Step:
+        here = Iteration.begin(k, batch)
+        accuracy = here.accuracy(self.schedule, self.accuracy, state) * (state.tighter or 1.0)
+        z = here.hypergradient(self.solve, *state.warm.recall(batch.images, here.energy.start), accuracy)
+        epoch, eta = self._steps(here, state, z)
         usual = eta
 
-        theta, now = tuple(batch.learned.parameters()), bounded(batch.loss, z.lower)
+        theta, now = here.theta, loss_bounds(batch.loss, z.lower)
         before, squared = copies(theta), torch.tensor(length(z.gradient) ** 2, dtype=torch.float64)
-        part = Part.of(batch, z)
+        subset = Subset.of(batch, z)
         longest = LAST_MOVE * (sum(p.numel() for p in theta) / squared) ** 0.5
         for _ in range(TRIALS):
             long = polyak.is_long(epoch, self.short_steps)
@@ -78,8 +93,8 @@ class GdPolyak:
             alpha = max(float(polyak.long_step(epoch, squared)), eta) if long else eta
             move(theta, z.gradient, alpha)
             trial, change = now, torch.tensor(torch.inf, dtype=torch.float64)
-            if not part.rises(self.solve, accuracy, cost):
-                trial = evaluate(batch, self.solve, z.lower.x, accuracy, cost)
+            if not subset.loss_rises(self.solve, accuracy, here.cost):
+                trial = trial_loss(batch, self.solve, z.lower.x, accuracy, here.cost)
                 change = torch.tensor(trial.value - now.value, dtype=torch.float64)
             accepted = change <= (0.0 if long else -ENOUGH * alpha * squared)
             epoch = polyak.settle(epoch, long, change, accepted)
@@ -91,24 +106,14 @@ class GdPolyak:
             trial, alpha = now, 0.0
         else:
             eta = usual
-            _tighten(state, z)
-        _remember(batch, state, z, trial, epoch, eta)
-        return report(z, accuracy, alpha, cost.total)
+            if bool((z.lower.converged & z.linear.converged).all()):
+                state.tighter = TIGHTER * (state.tighter or 1.0)
+        state.warm.remember(batch.images, trial.lower.x, z.linear.q)
+        state.steps = Steps.of(epoch, eta)
+        return here.report(z, accuracy, alpha)
 
-    def _recall(self, batch: Batch, state: State, z: Hypergradient, cost: Computations) -> tuple[Epoch, float]:
-        if "epoch" in state.values:
-            gap, fallen, count, eta = state.values["epoch"].cpu()
-            return Epoch(gap, fallen, count), float(eta)
-        return polyak.begin(z.loss.double().mean().cpu()), self.step_size or first_step(batch, z, self.solve, cost)
-
-
-def _tighten(state: State, z: Hypergradient) -> None:
-    if bool((z.lower.converged & z.linear.converged).all()):
-        state.values["tighter"] = TIGHTER * state.values.get("tighter", torch.tensor(1.0, dtype=torch.float64))
-
-
-def _remember(batch: Batch, state: State, z: Hypergradient, trial: Evaluation, epoch: Epoch, eta: float) -> None:
-    state.remember("x", batch.images, trial.lower.x)
-    state.remember("q", batch.images, z.linear.q)
-    eta_64 = torch.tensor(eta, dtype=torch.float64)
-    state.values["epoch"] = torch.stack([epoch.gap, epoch.fallen, epoch.count, eta_64])
+    def _steps(self, here: Iteration, state: GdPolyakState, z: Hypergradient) -> tuple[Epoch, float]:
+        if state.steps is not None:
+            return state.steps.epoch, state.steps.eta
+        first = self.step_size or first_step(here.batch, z, self.solve, here.cost)
+        return polyak.begin(z.loss.double().mean().cpu()), first

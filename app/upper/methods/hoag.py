@@ -12,89 +12,94 @@ The paper's t_k = C eps_k has an unknown constant; here t_k is certified, by tri
 own: the record shows the loss that was rejected, and a shorter step from theta_{k-1} with z_{k-1} follows.
 """
 
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, field
 
 import torch
 
+from app.lower import lbfgs
 from app.lower.energy import Solver
 from app.upper.bound import MARGIN, inexactness
 from app.upper.descent import first_step
-from app.upper.hypergradient import hypergradient
-from app.upper.method import (
-    Batch,
-    Computations,
-    State,
-    Step,
-    energy_at,
-    first_accuracy,
-    length,
-    move,
-    remember,
-    report,
-    require_finite,
-    warm_start,
-)  # fmt: skip
-from app.upper.schedules import Schedule
-from app.upper.trial import bounded, copies, put
+from app.upper.iteration import Iteration
+from app.upper.method import Batch, FullBatch, Step
+from app.upper.schedules import Schedule, polynomial
+from app.upper.state import WarmStart
+from app.upper.theta import Theta, copies, length, move, put
+from app.upper.trial import loss_bounds
 
 RAISE, LOWER = 2.0, 0.95  # of L: the author's
 EXPONENTIAL = 0.9  # eps_k = eps_0 0.9^k: the author's
 
 
-def exponential() -> Schedule:
-    return lambda k: EXPONENTIAL**k
-
-
 @dataclass(frozen=True)
-class Hoag:
-    solve: Solver
-    schedule: Schedule  # eps_k / eps_0
-    step_size: float  # 1 / L_0; 0 to find it at the first step
-    accuracy: float  # eps_0; 0 to find it at the first step
+class Before:
+    """What the next loss is compared with."""
 
-    full_batch: ClassVar[bool] = True
-    finite_sum: ClassVar[bool] = True
-    needs_convexity: ClassVar[bool] = True
+    high: float  # certified bound of the loss before the last step
+    moved: float  # length of the last step
 
-    def step(self, k: int, batch: Batch, state: State) -> Step:
-        energy, cost, theta = energy_at(k, batch), Computations(), tuple(batch.learned.parameters())
-        accuracy = self.schedule(k) * (self.accuracy or first_accuracy(batch, energy, state))
+
+@dataclass(frozen=True, kw_only=True)
+class LastStep:
+    """The last step: from theta, against the gradient, of length 1 / L."""
+
+    theta: Theta
+    gradient: Theta = field(metadata={"name": "z"})
+    lipschitz: float = field(metadata={"name": "L"})
+    before: Before
+
+
+@dataclass
+class HoagState:
+    """The last (x, q) of each image, eps_0, the last step, and the accuracy that floating point does not reach."""
+
+    warm: WarmStart
+    eps_0: float | None = None
+    last: LastStep | None = None
+    floor: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hoag(FullBatch):
+    """Solves to accuracies that fall by a fixed sequence, and a step size that adapts itself to the losses."""
+
+    solve: Solver = lbfgs.solve
+    schedule: Schedule = field(default_factory=lambda: polynomial(2))  # eps_k / eps_0, summable
+    step_size: float = 0.0  # 1 / L_0; 0 to find it at the first step
+    accuracy: float = 0.0  # eps_0; 0 to find it at the first step
+
+    def begin(self, finite_sum: bool) -> HoagState:
+        return HoagState(WarmStart.empty(finite_sum))
+
+    def step(self, k: int, batch: Batch, state: HoagState) -> Step:
+        here = Iteration.begin(k, batch)
         # Where floating point stopped a solver once, it is not asked for more.
-        accuracy = max(accuracy, float(state.values.get("floor", 0.0)))
-        x, q = warm_start(batch, energy, state)
-        z = hypergradient(batch.learned, energy, batch.loss, self.solve, x, q, accuracy)
-        cost.add(z.computations)
-        require_finite(k, z.loss, *z.gradient)
+        accuracy = max(here.accuracy(self.schedule, self.accuracy, state), state.floor or 0.0)
+        z = here.hypergradient(self.solve, *state.warm.recall(batch.images, here.energy.start), accuracy)
         if not bool((z.lower.converged & z.linear.converged).all()):
-            state.values["floor"] = MARGIN * inexactness(z).max()
-        now = bounded(batch.loss, z.lower)
+            state.floor = float(MARGIN * inexactness(z).max())
+        now, last = loss_bounds(batch.loss, z.lower), state.last
         # Far from its accuracy, x says nothing about this theta: the step went too far.
         low = now.low if bool((z.lower.error_bound <= MARGIN * accuracy).all()) else torch.inf
 
-        if "L" not in state.values:
-            lipschitz = 1 / (self.step_size or first_step(batch, z, self.solve, cost))
+        if last is None:
+            lipschitz = 1 / (self.step_size or first_step(batch, z, self.solve, here.cost))
         else:
-            lipschitz = adapted(float(state.values["L"]), low, *state.values["before"].tolist())
-        gradient = z.gradient
-        if lipschitz > float(state.values.get("L", torch.inf)):
-            put(theta, tuple(state.values[f"theta.{i}"] for i in range(len(theta))))
-            gradient = tuple(state.values[f"z.{i}"] for i in range(len(theta)))
-            high = float(state.values["before"][0])
+            lipschitz = adapted(last.lipschitz, low, last.before.high, last.before.moved)
+        if last is not None and lipschitz > last.lipschitz:
+            put(here.theta, last.theta)
+            gradient, high = last.gradient, last.before.high
         else:
-            remember(batch, state, z)
-            high = now.high
-        kept = copies(theta)
-        for i, (p, g) in enumerate(zip(kept, gradient, strict=True)):
-            state.values[f"theta.{i}"], state.values[f"z.{i}"] = p, g
-        state.values["L"] = torch.tensor(lipschitz, dtype=torch.float64)
-        move(theta, gradient, 1 / lipschitz)
-        state.values["before"] = torch.tensor([high, length(gradient) / lipschitz], dtype=torch.float64)
-        return report(z, accuracy, 1 / lipschitz, cost.total)
+            state.warm.remember(batch.images, z.lower.x, z.linear.q)
+            gradient, high = z.gradient, now.high
+        before = Before(high, length(gradient) / lipschitz)
+        state.last = LastStep(theta=copies(here.theta), gradient=gradient, lipschitz=lipschitz, before=before)
+        move(here.theta, gradient, 1 / lipschitz)
+        return here.report(z, accuracy, 1 / lipschitz)
 
 
 def adapted(lipschitz: float, low: float, high_before: float, moved: float) -> float:
-    """L after a step of length `moved`, from parameters of loss <= high_before to such of loss >= low."""
+    """Return L after a step of length `moved`, from parameters of loss <= high_before to such of loss >= low."""
     if not low <= high_before:
         return RAISE * lipschitz
     if low <= high_before - lipschitz / 2 * moved**2:

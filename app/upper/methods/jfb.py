@@ -12,42 +12,56 @@ least proven error, ||tau b - H^-1 b|| <= gamma ||H^-1 b||. Where H = I / tau, z
 length of z only.
 """
 
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, field
 
 import torch
 
+from app.lower import lbfgs
 from app.lower.energy import Solver
-from app.upper.descent import Descent
-from app.upper.method import Batch, Computations, State, Step, energy_at, first_accuracy, require_finite
-from app.upper.schedules import Schedule
-from app.upper.trial import tight_loss
+from app.upper.descent import Descent, DescentState
+from app.upper.iteration import Iteration
+from app.upper.method import Batch, Step, Stochastic
+from app.upper.schedules import Schedule, constant
+from app.upper.state import PerImage
 
 
-@dataclass(frozen=True)
-class Jfb:
-    solve: Solver
-    descent: Descent
-    schedule: Schedule  # eps_k / eps_0
-    accuracy: float  # eps_0; 0 to find it at the first step
+@dataclass
+class JfbState:
+    """The last x of each image, eps_0 and the state of the descent."""
 
-    full_batch: ClassVar[bool] = False
-    finite_sum: ClassVar[bool] = False
-    needs_convexity: ClassVar[bool] = True
+    x: PerImage
+    eps_0: float | None = None
+    descent: DescentState = field(default_factory=DescentState)
 
-    def step(self, k: int, batch: Batch, state: State) -> Step:
-        energy, cost = energy_at(k, batch), Computations()
-        accuracy = batch.coarseness * self.schedule(k) * (self.accuracy or first_accuracy(batch, energy, state))
-        lower = self.solve(energy, state.recall("x", batch.images, energy.start), accuracy)
-        q = 2 / sum(energy.bounds) * batch.loss.gradient(lower.x)
-        z = tuple(-g / len(q) for g in batch.learned.mixed(lower.x, q))
-        loss = batch.loss.value(lower.x)
-        require_finite(k, loss, *z)
-        state.remember("x", batch.images, lower.x)
-        cost.add(lower.iterations)
-        trial = tight_loss(batch, self.solve, lower.x, accuracy, cost)
-        alpha = self.descent.step(k, tuple(batch.learned.parameters()), z, state, trial)
-        products = torch.zeros_like(lower.iterations)
+
+@dataclass(frozen=True, kw_only=True)
+class Jfb(Stochastic):
+    """A certified solve of the lower level, and a multiple of the identity for its inverse Hessian."""
+
+    solve: Solver = lbfgs.solve
+    descent: Descent = field(default_factory=Descent)
+    schedule: Schedule = field(default_factory=constant)  # eps_k / eps_0
+    accuracy: float = 0.0  # eps_0; 0 to find it at the first step
+
+    def begin(self, finite_sum: bool) -> JfbState:
+        return JfbState(PerImage(finite_sum))
+
+    def step(self, k: int, batch: Batch, state: JfbState) -> Step:
+        here = Iteration.begin(k, batch)
+        energy, accuracy = here.energy, here.accuracy(self.schedule, self.accuracy, state)
+        lower = self.solve(energy, state.x.recall(batch.images, energy.start), accuracy)
+        loss, z = here.truncated_hypergradient(lower.x, 2 / sum(energy.bounds) * batch.loss.gradient(lower.x))
+        state.x.remember(batch.images, lower.x)
+        here.cost.add(lower.iterations)
+        alpha = self.descent.step(here, z, state.descent, here.tight_loss(self.solve, lower.x, accuracy))
         return Step(
-            lower.x, loss, accuracy, alpha, lower.error_bound, lower.converged, lower.iterations, products, cost.total
+            x=lower.x,
+            loss=loss,
+            accuracy=accuracy,
+            step_size=alpha,
+            error_bound=lower.error_bound,
+            certified=lower.converged,
+            lower_iterations=lower.iterations,
+            linear_iterations=torch.zeros_like(lower.iterations),
+            computations=here.cost.computations,
         )

@@ -23,54 +23,51 @@ prove. The method then stays there: each later step costs one evaluation and has
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from app.lower.energy import Energy, Solver
-from app.upper.bound import MARGIN, error_bound, estimated_error, inexactness
+from app.lower import lbfgs
+from app.lower.energy import Solver
+from app.upper.bound import MARGIN, estimated_error, inexactness
 from app.upper.descent import step_of_change
-from app.upper.hypergradient import Hypergradient, hypergradient
-from app.upper.method import (
-    Batch,
-    Computations,
-    State,
-    Step,
-    Theta,
-    energy_at,
-    first_accuracy,
-    length,
-    move,
-    remember,
-    report,
-    require_finite,
-    warm_start,
-)  # fmt: skip
-from app.upper.trial import Evaluation, Part, bounded, copies, evaluate, inner, put
+from app.upper.hypergradient import Hypergradient
+from app.upper.iteration import Iteration
+from app.upper.method import Batch, FullBatch, Step
+from app.upper.state import WarmStart
+from app.upper.theta import Theta, copies, inner_product, length, move, put
+from app.upper.trial import Subset, TrialLoss, loss_bounds, trial_loss
 
 NU_UNDER, NU_OVER = 0.5, 1.25  # of eps_k
 RHO_UNDER, RHO_OVER = 0.5, 10 / 9  # of alpha_k
 MAX_BT = 5  # trials at first
 CREDIBLE = 0.05  # certified errors of losses are many times too large
-SCREENED = 10  # trials on a part of the batch
+SCREENINGS = 10  # trials on a subset of the batch
 LAMBDA = 0.1  # share of the decrease that a linear f would show
 SAFEGUARD = 10.0  # between a Barzilai-Borwein step and the last step
 FIRST_CHANGE = 0.1  # of theta, in the root mean square: the first trial where no alpha_0 is given
 
 
 @dataclass(frozen=True)
-class _Here:
-    """What does not change within a step."""
+class LastStep:
+    """The last step that was accepted: theta <- theta - alpha z."""
 
-    k: int
-    batch: Batch
-    energy: Energy
-    cost: Computations
+    alpha: float
+    theta: Theta
+    z: Theta
 
-    @property
-    def theta(self) -> Theta:
-        return tuple(self.batch.learned.parameters())
+
+@dataclass
+class MaidState:
+    """What the next step builds on."""
+
+    warm: WarmStart  # the last (x, q) of each image
+    eps_0: float | None = None
+    accuracy: float | None = None  # eps_k that the next step begins with
+    max_BT: int | None = None
+    last: LastStep | None = None
+    highs: tuple[float, ...] = ()  # certified bounds of the last losses
+    stalled: float | None = None  # rounding unit of the format in which no step passed
 
 
 @dataclass(frozen=True)
@@ -84,84 +81,79 @@ class _Gradient:
         return length(self.z.gradient) ** 2
 
 
-@dataclass(frozen=True)
-class Maid:
-    solve: Solver
-    step_size: float  # alpha_0; 0 to find it at the first step
-    accuracy: float  # eps_0; 0 to find it at the first step
+@dataclass(frozen=True, kw_only=True)
+class Maid(FullBatch):
+    """Hypergradients of bounded relative error, and a line search on certified losses."""
+
+    solve: Solver = lbfgs.solve
+    step_size: float = 0.0  # alpha_0; 0 to find it at the first step
+    accuracy: float = 0.0  # eps_0; 0 to find it at the first step
     eta: float = 0.5
     memory: int = 1
     barzilai_borwein: bool = True
-    proven: bool = False
+    proven: bool = False  # the error of z_k is omega of bound.py; else it is estimated
 
-    full_batch: ClassVar[bool] = True
-    finite_sum: ClassVar[bool] = True
-    needs_convexity: ClassVar[bool] = True
+    def begin(self, finite_sum: bool) -> MaidState:
+        return MaidState(WarmStart.empty(finite_sum))
 
-    def step(self, k: int, batch: Batch, state: State) -> Step:
-        here = _Here(k, batch, energy_at(k, batch), Computations())
-        accuracy = _get(state, "accuracy") or self.accuracy or first_accuracy(batch, here.energy, state)
-        x, q = warm_start(batch, here.energy, state)
-        if _stalled(state, x):
-            z = hypergradient(batch.learned, here.energy, batch.loss, self.solve, x, q, accuracy)
-            here.cost.add(z.computations)
-            return report(z, accuracy, 0.0, here.cost.total)
+    def step(self, k: int, batch: Batch, state: MaidState) -> Step:
+        here = Iteration.begin(k, batch)
+        accuracy = state.accuracy or self.accuracy or here.first_accuracy(state)
+        x, q = state.warm.recall(batch.images, here.energy.start)
+        unit = torch.finfo(x.dtype).eps
+        if state.stalled is not None and state.stalled <= unit:
+            return here.report(here.hypergradient(self.solve, x, q, accuracy), accuracy, 0.0)
+        highs = state.highs if self.memory > 1 else ()
         found = self._gradient(here, x, q, accuracy)
-        alpha = self._screened(here, found, self._first_trial(here, found.z, state), _highs(state))
-        trials = int(_get(state, "max_BT") or MAX_BT)
+        alpha = self._screened(here, found, self._first_trial(here, found.z, state.last), highs)
+        trials = state.max_BT or MAX_BT
         while True:
-            alpha, accepted = self._backtrack(here, found, alpha, trials, _highs(state))
+            alpha, accepted = self._backtrack(here, found, alpha, trials, highs)
             z = found.z
             if accepted is not None:
-                _move_on(state, here, found, alpha, accepted, self.memory)
-                _set(state, max_BT=trials)
-                return report(z, found.accuracy, alpha, here.cost.total)
+                state.max_BT = trials
+                self._move_on(state, here, found, alpha, accepted)
+                return here.report(z, found.accuracy, alpha)
             if found.exhausted:
-                remember(batch, state, z)
-                _set(state, stalled=torch.finfo(x.dtype).eps, accuracy=float(inexactness(z).max()))
-                return report(z, found.accuracy, 0.0, here.cost.total)
+                state.warm.remember(batch.images, z.lower.x, z.linear.q)
+                state.stalled, state.accuracy = unit, float(inexactness(z).max())
+                return here.report(z, found.accuracy, 0.0)
             trials += 1
             found = self._gradient(here, z.lower.x, z.linear.q, NU_UNDER * found.accuracy)
 
-    def _gradient(self, here: _Here, x: Tensor, q: Tensor | None, accuracy: float) -> _Gradient:
-        """Algorithm 3.1: raise the accuracy until the error of z is at most (1 - eta) ||z||."""
-
-        def solved(x: Tensor, q: Tensor | None, accuracy: float) -> Hypergradient:
-            batch = here.batch
-            z = hypergradient(batch.learned, here.energy, batch.loss, self.solve, x, q, accuracy)
-            here.cost.add(z.computations)
-            require_finite(here.k, z.loss, *z.gradient)
-            return z
-
-        z = solved(x, q, accuracy)
+    def _gradient(self, here: Iteration, x: Tensor, q: Tensor | None, accuracy: float) -> _Gradient:
+        """Raise the accuracy until the error of z is at most (1 - eta) ||z|| (Algorithm 3.1)."""
+        z = here.hypergradient(self.solve, x, q, accuracy)
         while True:
             if self.proven:
-                error = _proven_error(here, z)
+                error = here.proven_error(z)
             else:  # below what was reached, so that every solve moves on
-                before = z
-                z = solved(z.lower.x, z.linear.q, NU_UNDER * min(accuracy, float(inexactness(z).max())))
+                before, reached = z, min(accuracy, float(inexactness(z).max()))
+                z = here.hypergradient(self.solve, z.lower.x, z.linear.q, NU_UNDER * reached)
                 error = estimated_error(before, z)
             exhausted = float(inexactness(z).max()) > (accuracy if self.proven else NU_UNDER * accuracy)
             if exhausted or error <= (1 - self.eta) * length(z.gradient):
                 return _Gradient(z, accuracy, exhausted)
             accuracy *= NU_UNDER
             if self.proven:
-                z = solved(z.lower.x, z.linear.q, accuracy)
+                z = here.hypergradient(self.solve, z.lower.x, z.linear.q, accuracy)
 
     def _backtrack(
-        self, here: _Here, found: _Gradient, alpha: float, trials: int, highs: Tensor
-    ) -> tuple[float, Evaluation | None]:
-        """The first alpha, alpha rho, ... that passes, theta moved there and its losses; or the last one tried, theta
-        as it was, and None."""
+        self, here: Iteration, found: _Gradient, alpha: float, trials: int, highs: tuple[float, ...]
+    ) -> tuple[float, TrialLoss | None]:
+        """Return the first of alpha, alpha rho, ... that passes, theta moved there, and its loss.
+
+        Or the last one that was tried, theta as it was, and None.
+        """
         z, before = found.z, copies(here.theta)
-        now = bounded(here.batch.loss, z.lower)
+        now = loss_bounds(here.batch.loss, z.lower)
         likely = now.value + CREDIBLE * (now.high - now.value)
-        low, high = (max([bound, *highs.tolist()]) for bound in (now.low, likely))
+        low, high = (max([bound, *highs]) for bound in (now.low, likely))
         for i in range(trials):
             alpha *= RHO_UNDER if i else 1.0
             decrease = LAMBDA * self.eta * alpha * found.squared
             move(here.theta, z.gradient, alpha)
-            trial = evaluate(here.batch, self.solve, z.lower.x, NU_UNDER * found.accuracy, here.cost)
+            trial = trial_loss(here.batch, self.solve, z.lower.x, NU_UNDER * found.accuracy, here.cost)
             if trial.high + decrease <= low:
                 return alpha, trial
             put(here.theta, before)
@@ -170,64 +162,38 @@ class Maid:
                 break
         return alpha, None
 
-    def _screened(self, here: _Here, found: _Gradient, alpha: float, highs: Tensor) -> float:
-        """The first of alpha, alpha rho, ... that is not certified to raise the mean loss of some images."""
-        part, before = Part.of(here.batch, found.z), copies(here.theta)
-        slack = max([0.0, *(highs - bounded(here.batch.loss, found.z.lower).low).tolist()])
-        for _ in range(SCREENED):
+    def _screened(self, here: Iteration, found: _Gradient, alpha: float, highs: tuple[float, ...]) -> float:
+        """Return the first of alpha, alpha rho, ... that is not certified to raise the mean loss of some images."""
+        subset, before = Subset.of(here.batch, found.z), copies(here.theta)
+        low = loss_bounds(here.batch.loss, found.z.lower).low
+        slack = max([0.0, *(high - low for high in highs)])
+        for _ in range(SCREENINGS):
             move(here.theta, found.z.gradient, alpha)
-            rises = part.rises(self.solve, NU_UNDER * found.accuracy, here.cost, slack)
+            rises = subset.loss_rises(self.solve, NU_UNDER * found.accuracy, here.cost, slack)
             put(here.theta, before)
             if not rises:
                 break
             alpha *= RHO_UNDER
         return alpha
 
-    def _first_trial(self, here: _Here, z: Hypergradient, state: State) -> float:
-        last = _get(state, "alpha")
-        if not last:
+    def _first_trial(self, here: Iteration, z: Hypergradient, last: LastStep | None) -> float:
+        if last is None:
             return self.step_size or step_of_change(z.gradient, FIRST_CHANGE)
         if self.barzilai_borwein:
-            previous = [tuple(state.values[f"{name}.{i}"] for i in range(len(z.gradient))) for name in ("theta", "z")]
-            ds, dz = (tuple(b - a for a, b in zip(old, new, strict=True))
-                      for old, new in zip(previous, (copies(here.theta), z.gradient), strict=True))  # fmt: skip
-            along = inner(ds, dz)
+            ds = tuple(b - a for a, b in zip(last.theta, copies(here.theta), strict=True))
+            dz = tuple(b - a for a, b in zip(last.z, z.gradient, strict=True))
+            along = inner_product(ds, dz)
             if along > 0:
-                return min(max(inner(ds, ds) / along, last / SAFEGUARD), last * SAFEGUARD)
-        return RHO_OVER * last
+                return min(max(inner_product(ds, ds) / along, last.alpha / SAFEGUARD), last.alpha * SAFEGUARD)
+        return RHO_OVER * last.alpha
 
-
-def _proven_error(here: _Here, z: Hypergradient) -> float:
-    batch = here.batch
-    return float(error_bound(batch.learned, here.energy, batch.loss.smoothness, z.lower, z.linear).mean())
-
-
-def _move_on(state: State, here: _Here, found: _Gradient, alpha: float, accepted: Evaluation, memory: int) -> None:
-    """Remember what the next step builds on; theta is at the accepted trial already."""
-    z, images = found.z, here.batch.images
-    before = tuple(p.detach() + alpha * g for p, g in zip(here.theta, z.gradient, strict=True))
-    for i, (p, g) in enumerate(zip(before, z.gradient, strict=True)):
-        state.values[f"theta.{i}"], state.values[f"z.{i}"] = p, g.clone()
-    state.remember("x", images, accepted.lower.x)
-    state.remember("q", images, z.linear.q)
-    reached = MARGIN * float(inexactness(z).max()) if found.exhausted else 0.0
-    _set(state, alpha=alpha, accuracy=max(NU_OVER * found.accuracy, reached))
-    if memory > 1:
-        new = torch.tensor([accepted.high], dtype=torch.float64)
-        state.values["highs"] = torch.cat([_highs(state).cpu(), new])[1 - memory :]
-
-
-def _highs(state: State) -> Tensor:
-    return state.values.get("highs", torch.empty(0, dtype=torch.float64))
-
-
-def _stalled(state: State, x: Tensor) -> bool:
-    return torch.finfo(x.dtype).eps >= _get(state, "stalled") > 0
-
-
-def _get(state: State, name: str) -> float:
-    return float(state.values.get(name, 0.0))
-
-
-def _set(state: State, **values: float) -> None:
-    state.values.update({name: torch.tensor(v, dtype=torch.float64) for name, v in values.items()})
+    def _move_on(self, state: MaidState, here: Iteration, found: _Gradient, alpha: float, accepted: TrialLoss) -> None:
+        """Remember what the next step builds on; theta is at the accepted trial already."""
+        z = found.z
+        before = tuple(p.detach() + alpha * g for p, g in zip(here.theta, z.gradient, strict=True))
+        state.last = LastStep(alpha, before, z.gradient)
+        state.warm.remember(here.batch.images, accepted.lower.x, z.linear.q)
+        reached = MARGIN * float(inexactness(z).max()) if found.exhausted else 0.0
+        state.accuracy = max(NU_OVER * found.accuracy, reached)
+        if self.memory > 1:
+            state.highs = (*state.highs, accepted.high)[1 - self.memory :]

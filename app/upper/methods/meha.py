@@ -21,115 +21,135 @@ d2(h + F / c)/du2 is, one step of a power iteration says at every step. In that 
 They are equal because u and w then lag alike: u - w, which c_k multiplies, does not see that theta has moved.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from app.lower import lbfgs
 from app.lower.energy import Energy, Solver
 from app.lower.preconditioner import preconditioner
-from app.upper.descent import Descent
-from app.upper.method import Batch, Computations, State, Step, Theta, energy_at, first_accuracy, require_finite
-from app.upper.methods.moreau import Linear, Sizes, Slopes, iterate, lower_step, proven_sizes, proximal_step
-from app.upper.trial import tight_loss
+from app.lower.stationary import certified_or_stationary
+from app.upper.descent import Descent, DescentState
+from app.upper.iteration import Iteration
+from app.upper.method import Batch, Step, Stochastic
+from app.upper.methods.moreau import Linear, Sizes, Slopes, identity, iterate, lower_step, proven_sizes, proximal_step
+from app.upper.state import PerImage
+from app.upper.theta import Theta
 
 SETTLE = 10  # iterations of u, w and K alone at the first visit of an image
 GAMMA = 4.0
 
 
-@dataclass(frozen=True)
-class Meha:
-    solve: Solver  # for the first u = w of an image, and for the automatic alpha_0
-    descent: Descent  # alpha_k
-    c: float
-    p: float
+@dataclass
+class MehaState:
+    """u, w and the power iteration's v of each image, eps_0 and the state of the descent."""
+
+    u: PerImage
+    w: PerImage
+    v: PerImage
+    eps_0: float | None = None
+    descent: DescentState = field(default_factory=DescentState)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Meha(Stochastic):
+    """One step of u, w and theta each, on a penalty that needs no hypergradient."""
+
+    # For the first u = w of an image, and for the automatic alpha_0.
+    solve: Solver = field(default_factory=lambda: certified_or_stationary(lbfgs.solve))
+    descent: Descent = field(default_factory=Descent)  # alpha_k
+    c: float = 10.0
+    p: float = 0.0
     gamma: float = 0.0  # 0, as for eta and beta: found
     eta: float = 0.0
     beta: float = 0.0
     preconditioned: bool = True
 
-    full_batch: ClassVar[bool] = False
-    finite_sum: ClassVar[bool] = True
+    needs_finite_sum: ClassVar[bool] = True
     needs_convexity: ClassVar[bool] = False
 
-    def step(self, k: int, batch: Batch, state: State) -> Step:
-        energy, cost = energy_at(k, batch), Computations()
-        slopes = _slopes(batch, energy)
-        u, w, sizes = self._start(k, batch, energy, slopes, state, cost)
+    def begin(self, finite_sum: bool) -> MehaState:
+        return MehaState(PerImage(finite_sum), PerImage(finite_sum), PerImage(finite_sum))
+
+    def step(self, k: int, batch: Batch, state: MehaState) -> Step:
+        here = Iteration.begin(k, batch)
+        slopes = _slopes(batch, here.energy)
+        u, w, sizes = self._start(here, slopes, state)
         x, loss, alpha = u, batch.loss.value(u), 0.0
-        probe = tight_loss(batch, self.solve, x, first_accuracy(batch, energy, state), cost)
+        trial = here.tight_loss(self.solve, x, here.first_accuracy(state))
 
         def move(d: Theta) -> Slopes:
             nonlocal alpha
-            require_finite(k, loss, *d)
+            here.require_finite(loss, *d)
             z = tuple(sizes.c * g for g in d)  # estimates the hypergradient
-            theta = tuple(batch.learned.parameters())
-            alpha = self.descent.step(k, theta, z, state, probe, share=2 / sizes.c)
+            alpha = self.descent.step(here, z, state.descent, trial, share=2 / sizes.c)
             return _slopes(batch, batch.energy())
 
         with torch.no_grad():
             u, w = iterate(slopes, u, w, sizes, move)
-        state.remember("u", batch.images, u)
-        state.remember("w", batch.images, w)
-        gradients = torch.full((len(x),), 4, device=x.device)  # of h: two by images, two by theta
-        cost.add(gradients)
-        return Step(
-            x, loss, float("nan"), alpha, torch.full_like(loss, torch.inf), torch.zeros_like(loss, dtype=torch.bool),
-            gradients, torch.full_like(gradients, int(self.preconditioned)), cost.total,
-        )  # fmt: skip
+        state.u.remember(batch.images, u)
+        state.w.remember(batch.images, w)
+        here.cost.computations += 4 * len(x)  # gradients of h: two by images, two by theta
+        never = torch.full_like(loss, torch.inf)
+        return here.report_truncated(x, loss, never, alpha, (4, int(self.preconditioned)))
 
     @torch.no_grad()
-    def _start(
-        self, k: int, batch: Batch, energy: Energy, slopes: Slopes, state: State, cost: Computations
-    ) -> tuple[Tensor, Tensor, Sizes]:
-        """The last (u, w) of the images. A new one begins with u = w = argmin h, which settle together with the others
-        of the batch while theta waits."""
-        c = self.c * (k + 1) ** self.p
-        known = state.images.get("u", {})
-        new = [n for n, i in enumerate(batch.images) if i not in known]
-        u = state.recall("u", batch.images, energy.start)
-        w = state.recall("w", batch.images, energy.start)
+    def _start(self, here: Iteration, slopes: Slopes, state: MehaState) -> tuple[Tensor, Tensor, Sizes]:
+        """Return the last (u, w) of the images, and the step sizes.
+
+        A new image begins with u = w = argmin h. All images of the batch then settle together while theta waits.
+        """
+        batch, energy = here.batch, here.energy
+        c = self.c * (here.k + 1) ** self.p
+        new = [n for n, i in enumerate(batch.images) if i not in state.u.tensors]
+        u = state.u.recall(batch.images, energy.start)
+        w = state.w.recall(batch.images, energy.start)
         if new:
             places = torch.tensor(new, device=u.device)
-            lower = self.solve(energy.take(places), u[places], first_accuracy(batch, energy, state) / (10 * c))
-            cost.add(lower.iterations)
+            lower = self.solve(energy.take(places), u[places], here.first_accuracy(state) / (10 * c))
+            here.cost.add(lower.iterations)
             u, w = u.index_copy(0, places, lower.x), w.index_copy(0, places, lower.x)
         if self.preconditioned:
-            sizes = self._measured(batch, energy, u, c, SETTLE if new else 1, state, cost)
+            sizes = self._measured(here, u, c, SETTLE if new else 1, state)
         else:
             sizes = self._proven(energy, batch.loss.smoothness, c)
         if new:
             for _ in range(SETTLE):
                 w = proximal_step(slopes, u, w, sizes)
                 u = lower_step(slopes, u, w, sizes)
-            cost.add(torch.full((len(u),), 2 * SETTLE))
+            here.cost.computations += 2 * SETTLE * len(u)
         return u, w, sizes
 
     def _proven(self, energy: Energy, smoothness: float, c: float) -> Sizes:
-        """P = 1, from proven bounds."""
+        """Return the steps for P = 1, from proven bounds."""
         mu, largest = energy.bounds
         gamma = self.gamma or automatic_gamma(energy)
         proven = proven_sizes(max(mu, -0.5 / gamma), largest, smoothness, gamma, c)
         return Sizes(gamma, self.eta or proven.eta, self.beta or proven.beta, c)
 
-    def _measured(
-        self, batch: Batch, energy: Energy, u: Tensor, c: float, count: int, state: State, cost: Computations
-    ) -> Sizes:
-        inverse, product = preconditioner(energy, u), energy.hessian(u)
+    def _measured(self, here: Iteration, u: Tensor, c: float, count: int, state: MehaState) -> Sizes:
+        """Return the steps in the metric of the preconditioner, or of P = 1 where there is none."""
+        batch, product = here.batch, here.energy.hessian(u)
+        inverse = preconditioner(here.energy, u) or identity
         start = torch.randn(u.shape[1:], generator=torch.Generator().manual_seed(0)).to(u)
-        v = state.recall("v", batch.images, start.expand_as(u))
+        v = state.v.recall(batch.images, start.expand_as(u))
         curvature, v = largest_curvature(lambda v: product(v) + batch.loss.smoothness / c * v, inverse, v, count)
-        state.remember("v", batch.images, v)
-        cost.add(torch.full((len(u),), 1 + count))
+        state.v.remember(batch.images, v)
+        here.cost.computations += (1 + count) * len(u)
         gamma = self.gamma or GAMMA
         step = 1 / (curvature + 1 / gamma)
         return Sizes(gamma, self.eta or step, self.beta or step, c, inverse)
 
 
-def largest_curvature(product: Linear, inverse: Linear, v: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Of P^-1 K, for each image: <K v, P^-1 K v> / <v, K v> after `count` steps v <- P^-1 K v -> ((B, 1, 1, 1), v).
-    Never more than the largest eigenvalue."""
+def largest_curvature(
+    product: Linear, inverse: Linear, v: Tensor, count: int
+) -> tuple[Tensor, Tensor]:  # (B, C, H, W) -> (B, 1, 1, 1), (B, C, H, W)
+    """Return <K v, P^-1 K v> / <v, K v> of each image after `count` steps v <- P^-1 K v, and v.
+
+    It is never more than the largest eigenvalue of P^-1 K.
+    """
     largest = v.new_ones(len(v), 1, 1, 1)
     for _ in range(count):
         changed = product(v)
@@ -141,12 +161,15 @@ def largest_curvature(product: Linear, inverse: Linear, v: Tensor, count: int) -
 
 
 def automatic_gamma(energy: Energy) -> float:
-    """1 / gamma = ||A||^2 + ridge, the curvature of h without R, or -4 mu where this is more: half the limit."""
+    """Return gamma with 1 / gamma = ||A||^2 + ridge, the curvature of h without R.
+
+    Where -4 mu is more, 1 / gamma = -4 mu: half the limit.
+    """
     return 1 / max(-4 * energy.bounds[0], energy.operator.norm_squared + energy.ridge)
 
 
 def _slopes(batch: Batch, energy: Energy) -> Slopes:
-    """Of the images' own F and h by u, of their means by theta."""
+    """Return the gradients of the images' own F and h by u, and of their means by theta."""
 
     def by_theta(u: Tensor) -> Theta:
         return tuple(g / len(u) for g in batch.learned.slopes(u))

@@ -12,18 +12,19 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from app.upper.method import Theta
+from app.upper.theta import Theta
 
 Linear = Callable[[Tensor], Tensor]
 
 
-def identity(v: Tensor) -> Tensor:
+def identity(v: Tensor) -> Tensor:  # (B, C, H, W) -> (B, C, H, W)
+    """Return v as it is."""
     return v
 
 
 @dataclass(frozen=True)
 class Slopes:
-    """Gradients at one theta; `upper_by_theta` is None where F does not depend on theta directly."""
+    """The gradients of F and h at one theta; `upper_by_theta` is None where F does not depend on theta directly."""
 
     upper: Callable[[Tensor], Tensor]  # u -> dF/du
     upper_by_theta: Callable[[Tensor], Theta] | None
@@ -33,7 +34,7 @@ class Slopes:
 
 @dataclass(frozen=True)
 class Sizes:
-    """eta and beta may be those of each image (B, 1, 1, 1)."""
+    """The step sizes and constants of one iteration; eta and beta may be those of each image (B, 1, 1, 1)."""
 
     gamma: float
     eta: float | Tensor
@@ -43,7 +44,7 @@ class Sizes:
 
 
 def proven_sizes(mu: float, largest: float, smoothness: float, gamma: float, c: float) -> Sizes:
-    """Steps under which, at fixed theta, a merit function like the paper's decreases, if gamma mu > -1.
+    """Return steps under which, at fixed theta, a merit function like the paper's decreases, if gamma mu > -1.
 
     mu <= d2h/du2 <= largest, mu of any sign; smoothness: the Lipschitz constant of dF/du. The proximal problem of w has
     curvatures in [m, M] = [mu + 1 / gamma, largest + 1 / gamma]: with eta = 1 / M its error shrinks by 1 - m / M. (The
@@ -61,13 +62,13 @@ def proven_sizes(mu: float, largest: float, smoothness: float, gamma: float, c: 
     return Sizes(gamma, eta, min(1 / (2 * curvature), eta * stretch**2 / 12**0.5), c)
 
 
-def proximal_step(slopes: Slopes, u: Tensor, w: Tensor, sizes: Sizes) -> Tensor:
-    """The next w."""
+def proximal_step(slopes: Slopes, u: Tensor, w: Tensor, sizes: Sizes) -> Tensor:  # (B, C, H, W) each
+    """Return the next w."""
     return w - sizes.eta * (sizes.inverse(slopes.lower(w)) + (w - u) / sizes.gamma)
 
 
-def direction(slopes: Slopes, u: Tensor, w: Tensor, sizes: Sizes) -> Theta:
-    """What theta moves against."""
+def direction(slopes: Slopes, u: Tensor, w: Tensor, sizes: Sizes) -> Theta:  # u, w (B, C, H, W)
+    """Return what theta moves against."""
     at_u, at_w = slopes.lower_by_theta(u), slopes.lower_by_theta(w)
     difference = tuple(a - b for a, b in zip(at_u, at_w, strict=True))
     if slopes.upper_by_theta is None:
@@ -75,16 +76,19 @@ def direction(slopes: Slopes, u: Tensor, w: Tensor, sizes: Sizes) -> Theta:
     return tuple(f / sizes.c + d for f, d in zip(slopes.upper_by_theta(u), difference, strict=True))
 
 
-def lower_step(slopes: Slopes, u: Tensor, w: Tensor, sizes: Sizes) -> Tensor:
-    """The next u."""
+def lower_step(slopes: Slopes, u: Tensor, w: Tensor, sizes: Sizes) -> Tensor:  # (B, C, H, W) each
+    """Return the next u."""
     gradient = sizes.inverse(slopes.upper(u) / sizes.c + slopes.lower(u))
     return u - sizes.beta * (gradient - (u - w) / sizes.gamma)
 
 
 def iterate(
     slopes: Slopes, u: Tensor, w: Tensor, sizes: Sizes, move: Callable[[Theta], Slopes]
-) -> tuple[Tensor, Tensor]:
-    """One step of the algorithm -> (u, w). `move` changes theta and returns the gradients at the new one."""
+) -> tuple[Tensor, Tensor]:  # (B, C, H, W) each
+    """Make one step of the algorithm and return (u, w).
+
+    `move` changes theta and returns the gradients at the new one.
+    """
     w = proximal_step(slopes, u, w, sizes)
     moved = move(direction(slopes, u, w, sizes))
     return lower_step(moved, u, w, sizes), w

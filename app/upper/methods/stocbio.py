@@ -16,35 +16,36 @@ would be given.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
+from app.lower import lbfgs
 from app.lower.energy import Energy, Solver
 from app.lower.solution import norm
-from app.upper.descent import Descent
-from app.upper.method import (
-    Batch,
-    Computations,
-    State,
-    Step,
-    energy_at,
-    first_accuracy,
-    report_truncated,
-    require_finite,
-)
-from app.upper.trial import tight_loss
+from app.upper.descent import Descent, DescentState
+from app.upper.iteration import Iteration
+from app.upper.method import Batch, Step, Stochastic
+from app.upper.state import PerImage
 
 SHARE = 0.3
+
+
+@dataclass
+class StocbioState:
+    """The last x of each image, eps_0 of the trials and the state of the descent."""
+
+    x: PerImage
+    eps_0: float | None = None
+    descent: DescentState = field(default_factory=DescentState)
 
 
 @torch.no_grad()
 def gradient_steps(
     energy: Energy, start: Tensor, tau: float, count: int
 ) -> tuple[Tensor, Tensor]:  # (B, C, H, W) -> (B, C, H, W), (B,)
-    """x after `count` >= 1 steps x - tau grad h(x), and a bound on ||x - argmin h|| that costs no further gradient.
+    """Return x after `count` >= 1 steps x - tau grad h(x), and a bound on ||x - argmin h|| for no further gradient.
 
     A step is Lipschitz with max(|1 - tau mu|, |1 - tau L|), so the bound is this times that of the point before.
     """
@@ -60,7 +61,7 @@ def gradient_steps(
 def neumann_series(
     hessian: Callable[[Tensor], Tensor], b: Tensor, tau: float, terms: int
 ) -> Tensor:  # (B, C, H, W) -> (B, C, H, W)
-    """tau sum_{j < terms} (I - tau H)^j b = (I - (I - tau H)^terms) H^-1 b, with terms - 1 products."""
+    """Return tau sum_{j < terms} (I - tau H)^j b = (I - (I - tau H)^terms) H^-1 b, with terms - 1 products."""
     term = q = tau * b
     for _ in range(terms - 1):
         term = term - tau * hessian(term)
@@ -68,28 +69,27 @@ def neumann_series(
     return q
 
 
-@dataclass(frozen=True)
-class Stocbio:
-    solve: Solver  # of the trials that find the first step size, and of nothing else
-    descent: Descent
-    lower_steps: int  # D
-    series_terms: int  # Q
+@dataclass(frozen=True, kw_only=True)
+class Stocbio(Stochastic):
+    """Gradient steps on the lower level and a Neumann series for the inverse Hessian."""
 
-    full_batch: ClassVar[bool] = False
-    finite_sum: ClassVar[bool] = False
-    needs_convexity: ClassVar[bool] = True
+    solve: Solver = lbfgs.solve  # of the trials that find the first step size, and of nothing else
+    descent: Descent = field(default_factory=Descent)
+    lower_steps: int = 10  # D
+    series_terms: int = 10  # Q
 
-    def step(self, k: int, batch: Batch, state: State) -> Step:
-        energy, cost = energy_at(k, batch), Computations()
-        tau = 2 / sum(energy.bounds)
-        start = state.recall("x", batch.images, energy.start)
+    def begin(self, finite_sum: bool) -> StocbioState:
+        return StocbioState(PerImage(finite_sum))
+
+    def step(self, k: int, batch: Batch, state: StocbioState) -> Step:
+        here = Iteration.begin(k, batch)
+        energy, tau = here.energy, 2 / sum(here.energy.bounds)
+        start = state.x.recall(batch.images, energy.start)
         x, error_bound = gradient_steps(energy, start, tau, self.lower_steps)
         q = neumann_series(energy.hessian(x), batch.loss.gradient(x), tau, self.series_terms)
-        z = tuple(-g / len(x) for g in batch.learned.mixed(x, q))
-        loss, counts = batch.loss.value(x), (self.lower_steps, self.series_terms - 1)
-        require_finite(k, loss, *z)
-        state.remember("x", batch.images, x)
-        cost.total += len(x) * sum(counts)
-        trial = tight_loss(batch, self.solve, x, first_accuracy(batch, energy, state), cost)
-        alpha = self.descent.step(k, tuple(batch.learned.parameters()), z, state, trial, share=SHARE)
-        return report_truncated(x, loss, error_bound, alpha, counts, cost.total)
+        loss, z = here.truncated_hypergradient(x, q)
+        state.x.remember(batch.images, x)
+        here.cost.computations += len(x) * (self.lower_steps + self.series_terms - 1)
+        trial = here.tight_loss(self.solve, x, here.first_accuracy(state))
+        alpha = self.descent.step(here, z, state.descent, trial, share=SHARE)
+        return here.report_truncated(x, loss, error_bound, alpha, (self.lower_steps, self.series_terms - 1))

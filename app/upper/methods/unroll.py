@@ -17,36 +17,47 @@ computations, which count gradients and products alone: at equal counts a step t
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from app.lower.energy import Energy
 from app.lower.solution import NonFiniteError, norm
-from app.upper.descent import Descent
+from app.upper.descent import Descent, DescentState
 from app.upper.hypergradient import Learned
-from app.upper.method import Batch, Computations, State, Step, energy_at, report_truncated, require_finite
+from app.upper.iteration import Iteration
+from app.upper.method import Batch, Step, Stochastic
+from app.upper.state import PerImage
+
+
+@dataclass
+class UnrollState:
+    """The last x of each image and the state of the descent."""
+
+    x: PerImage
+    descent: DescentState = field(default_factory=DescentState)
 
 
 @dataclass(frozen=True)
-class Path:
+class Trajectory:
+    """Where the iteration ended, and the points that the derivative needs."""
+
     x: Tensor  # x_T (B, C, H, W)
     points: Sequence[Tensor]  # the last z_t, up to z_{T-1}
     error_bound: Tensor  # (B,) >= ||x_T - argmin h||, from the gradient at z_{T-1}
 
 
 def coefficients(energy: Energy) -> tuple[float, float]:
-    """(tau, beta)."""
+    """Return (tau, beta)."""
     mu, largest = energy.bounds
     root = (mu / largest) ** 0.5
     return 1 / largest, (1 - root) / (1 + root)
 
 
 @torch.no_grad()
-def forward(energy: Energy, start: Tensor, iterations: int, kept: int) -> Path:  # (B, C, H, W)
-    """`iterations` >= 1 steps, the last `kept` points of which are remembered.
+def forward(energy: Energy, start: Tensor, iterations: int, kept: int) -> Trajectory:  # start (B, C, H, W)
+    """Make `iterations` >= 1 steps and keep the last `kept` of their points.
 
     A gradient step of length 1 / L contracts by 1 - mu / L, hence the bound.
     """
@@ -60,55 +71,59 @@ def forward(energy: Energy, start: Tensor, iterations: int, kept: int) -> Path: 
         g = energy.gradient(z)
         x_next = z - tau * g
         x, z = x_next, x_next + beta * (x_next - x)
-    return Path(x, points, (1 - mu / largest) * norm(g) / mu)
+    return Trajectory(x, points, (1 - mu / largest) * norm(g) / mu)
 
 
 @torch.no_grad()
-def backward(learned: Learned, energy: Energy, path: Path, b: Tensor) -> tuple[Tensor, ...]:
-    """The derivative of the mean loss by theta, b = grad loss(x_T): a product with H per point but the first, and J^T
-    at every point."""
+def backward(
+    learned: Learned, energy: Energy, trajectory: Trajectory, b: Tensor
+) -> tuple[Tensor, ...]:  # b (B, C, H, W)
+    """Return the derivative of the mean loss by theta, b = grad loss(x_T).
+
+    It takes a product with H at every point but the first, and J^T at every point.
+    """
     tau, beta = coefficients(energy)
     adjoints, zeta = [b], torch.zeros_like(b)
-    for z in list(path.points)[:0:-1]:
+    for z in list(trajectory.points)[:0:-1]:
         before, zeta = zeta, adjoints[-1] - tau * energy.hessian(z)(adjoints[-1])
         adjoints.append((1 + beta) * zeta - beta * before)
-    sums = learned.mixed(torch.cat(list(path.points)), torch.cat(adjoints[::-1]))
+    sums = learned.mixed(torch.cat(list(trajectory.points)), torch.cat(adjoints[::-1]))
     return tuple(-tau / len(b) * g for g in sums)
 
 
-@dataclass(frozen=True)
-class Unroll:
-    descent: Descent
-    iterations: int  # T
+@dataclass(frozen=True, kw_only=True)
+class Unroll(Stochastic):
+    """The derivative of an accelerated gradient method, iteration by iteration."""
+
+    descent: Descent = field(default_factory=Descent)
+    iterations: int = 20  # T
     backward_steps: int = 0  # K; 0 for all T
 
-    full_batch: ClassVar[bool] = False
-    finite_sum: ClassVar[bool] = False
-    needs_convexity: ClassVar[bool] = True
+    def begin(self, finite_sum: bool) -> UnrollState:
+        return UnrollState(PerImage(finite_sum))
 
-    def step(self, k: int, batch: Batch, state: State) -> Step:
-        energy, cost = energy_at(k, batch), Computations()
-        start = state.recall("x", batch.images, energy.start)
+    def step(self, k: int, batch: Batch, state: UnrollState) -> Step:
+        here = Iteration.begin(k, batch)
+        start = state.x.recall(batch.images, here.energy.start)
         kept = min(self.backward_steps or self.iterations, self.iterations)
-        path = forward(energy, start, self.iterations, kept)
-        z = backward(batch.learned, energy, path, batch.loss.gradient(path.x))
-        loss, counts = batch.loss.value(path.x), (self.iterations, kept - 1)
-        require_finite(k, loss, *z)
-        state.remember("x", batch.images, path.x)
-        cost.total += len(start) * sum(counts)
-        trial = self._trial(batch, start, cost)
-        alpha = self.descent.step(k, tuple(batch.learned.parameters()), z, state, trial)
-        return report_truncated(path.x, loss, path.error_bound, alpha, counts, cost.total)
+        end = forward(here.energy, start, self.iterations, kept)
+        z = backward(batch.learned, here.energy, end, batch.loss.gradient(end.x))
+        loss, counts = batch.loss.value(end.x), (self.iterations, kept - 1)
+        here.require_finite(loss, *z)
+        state.x.remember(batch.images, end.x)
+        here.cost.computations += len(start) * sum(counts)
+        alpha = self.descent.step(here, z, state.descent, self._trial(here, start))
+        return here.report_truncated(end.x, loss, end.error_bound, alpha, counts)
 
-    def _trial(self, batch: Batch, start: Tensor, cost: Computations) -> Callable[[], float]:
-        """theta -> the mean loss after T iterations from the same start, of which z is the gradient."""
+    def _trial(self, here: Iteration, start: Tensor) -> Callable[[], float]:
+        """Return theta -> the mean loss after T iterations from the same start, of which z is the gradient."""
 
         def loss() -> float:
-            cost.total += len(start) * self.iterations
+            here.cost.computations += len(start) * self.iterations
             try:
-                x = forward(batch.energy(), start, self.iterations, 1).x
+                x = forward(here.batch.energy(), start, self.iterations, 1).x
             except NonFiniteError:
                 return float("inf")
-            return float(batch.loss.value(x).mean())
+            return float(here.batch.loss.value(x).mean())
 
         return loss
