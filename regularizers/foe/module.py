@@ -31,7 +31,7 @@ class FieldOfExperts(Regularizer):
     root of its `spectral_bound`, so that sum_k C_k^T C_k <= 1, and scale = `weak_convexity` = rho < 1; R is then
     rho-weakly convex for every value of the parameters (the scheme of arXiv 2308.10542).
 
-    The arguments, and what raises RegularizerError:
+    Raises RegularizerError where the arguments do not fit each other or a name is unknown. The arguments are
     channels: 1 or 3.  filters: K.  filter_size: s in pixels, odd.
     potential: a name of `potentials.POTENTIALS` or a record of one's own.  boundary: one of `filter_bank.BOUNDARIES`.
     weak_convexity: rho, for `budgeted` potentials only.
