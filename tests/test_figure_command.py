@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -268,6 +269,23 @@ def test_what_can_be_drawn_is_asked_of_the_functional(run_folder):  # noqa: F811
         assert (filters_of(regularizer) is not None, potentials_of(regularizer) is not None) == drawn
     titles = [section.title for section in report._figures(run_folder, Mine(), look("web"))]
     assert titles == ["Curves", "Parameters"]
+
+
+def test_the_example_of_the_readme_runs(tmp_path, monkeypatch, tv_runs, run_folder):  # noqa: F811
+    text = (ROOT / "figures" / "README.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    for name, folder in (("tv-denoise", tv_runs / "tv-seed0"), ("foe-denoise", run_folder)):
+        shutil.copytree(folder, tmp_path / "runs" / name)
+    monkeypatch.chdir(tmp_path)
+    exec(code, {})
+    assert all((tmp_path / name).read_bytes().startswith(b"%PDF") for name in ("psnr.pdf", "filters.pdf"))
+
+
+def test_the_readme_lists_every_kind_and_its_links_lead_somewhere():
+    text = (ROOT / "figures" / "README.md").read_text()
+    assert re.findall(r"^\| `(\w+)`", text, re.MULTILINE) == list(kinds.KINDS)
+    for link in re.findall(r"\]\((.*?)\)", text):
+        assert (ROOT / "figures" / link).exists(), link
 
 
 def test_total_variation_has_potentials_but_no_filters(capsys, tmp_path, tv_runs):
