@@ -16,7 +16,7 @@ class Smooth(Regularizer):
 
     def __init__(self):
         super().__init__()
-        self.log_weight = nn.Parameter(torch.tensor(-3.0))
+        self.log_weight = nn.Parameter(torch.tensor(0.0))
 
     def value(self, x):
         return self.log_weight.exp() * ((x.diff().square() + 0.1**2).sqrt() - 0.1).sum((1, 2, 3))

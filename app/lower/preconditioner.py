@@ -42,12 +42,11 @@ class Preconditioner(PerImage):
 
 
 def preconditioner(energy: Energy, x: Tensor) -> Preconditioner | None:  # x (B, C, H, W)
-    """Return P at x, for about the cost of one gradient; None where nothing is known of R''."""
-    known = energy.functional.curvature_model(x)
-    if known is None:
+    """Return P at x, for about the cost of one gradient; None where nothing is known of R'' or A^T A."""
+    known, data = energy.functional.curvature_model(x), energy.operator.normal_model
+    if known is None or data is None:
         return None
-    stencil, diagonal = known
-    data_symbol, data_diagonal = energy.operator.normal_model
+    (stencil, diagonal), (data_symbol, data_diagonal) = known, data
     least = energy.ridge if energy.assumed is None else max(energy.ridge, energy.assumed)  # keeps P definite
     diagonal = diagonal + data_diagonal + least
     unscale = (diagonal / diagonal.mean((2, 3), keepdim=True)).rsqrt_()

@@ -32,7 +32,7 @@ def _atoms(channels: int, size: int) -> Tensor:
     grid = torch.arange(size, dtype=torch.float64)
     waves = torch.cos(math.pi * grid[:, None] * (grid + 0.5) / size)
     waves = waves / waves.norm(dim=1, keepdim=True)
-    axes = torch.tensor(OPPONENT_AXES if channels == 3 else ((1,),), dtype=torch.float64)
+    axes = torch.tensor(OPPONENT_AXES, dtype=torch.float64) if channels == 3 else torch.eye(channels).double()
     axes = axes / axes.norm(dim=1, keepdim=True)
     frequencies = sorted(
         (i * i + j * j, a, i, j) for a in range(channels) for i in range(size) for j in range(size) if i or j

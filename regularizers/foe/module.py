@@ -32,7 +32,7 @@ class FieldOfExperts(Regularizer):
     rho-weakly convex for every value of the parameters (the scheme of arXiv 2308.10542).
 
     Raises RegularizerError where the arguments do not fit each other or a name is unknown. The arguments are
-    channels: 1 or 3.  filters: K.  filter_size: s in pixels, odd.
+    channels: 1, 3 for RGB, 2 for complex images.  filters: K.  filter_size: s in pixels, odd.
     potential: a name of `potentials.POTENTIALS` or a record of one's own.  boundary: one of `filter_bank.BOUNDARIES`.
     weak_convexity: rho, for `budgeted` potentials only.
     weight, smoothing: common initial w and s, in units of the filter responses; with `noise_nodes` > 0 those at the
