@@ -145,7 +145,7 @@ def method(config: Config) -> Method:
                 schedule=schedules.polynomial(upper.accuracy_decay),
                 accuracy=upper.accuracy,
                 relative_accuracy=upper.relative_accuracy,
-                proven=upper.relative_error == "proven",
+                proven=upper.relative_accuracy > 0 and upper.relative_error == "proven",
             )
         case StocbioOptions():
             return Stocbio(

@@ -147,7 +147,13 @@ def test_runs_that_differ_in_their_seed_are_one_method(file, tmp_path, capsys):
 def test_the_training_psnr_is_that_of_all_patches(file, tmp_path):
     """Without a step the reconstruction is that of the initial regularizer, whatever the batches are."""
     out = tmp_path / "run"
-    config = next(iter(resolve_comparison([str(file)], ["run.budget=0", "run.steps=1", "upper.batch_size=4"], False).variants.values()))
+    config = next(
+        iter(
+            resolve_comparison(
+                [str(file)], ["run.budget=0", "run.steps=1", "upper.batch_size=4"], False
+            ).variants.values()
+        )
+    )
     assert train.train(config, out, Path("data"), True, draw=False) == 0
     first = records.read(out / "metrics.csv")["psnr"][0]
     final = outcome(out, Path("data")).training_psnr

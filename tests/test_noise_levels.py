@@ -16,8 +16,8 @@ from app.models.files import load_model, save_model
 from app.problem.losses import SquaredError
 from app.settings.options import Config, ConfigError
 from app.settings.toml import override
-from app.training.start import begin
 from app.training.noise_levels import NoiseLevels
+from app.training.start import begin
 from app.upper import direction, schedules
 from app.upper.descent import Descent
 from app.upper.hypergradient import hypergradient
