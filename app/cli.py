@@ -178,7 +178,7 @@ def _models(options: argparse.Namespace) -> int:
 
 
 def _settings(options: argparse.Namespace) -> list[str]:
-    """The settings of a command: --task, --noise-level and --kernel are short for --set problem.*; a later --set wins."""
+    """The settings of a command; --task, --noise-level, --kernel are short for --set problem.*, a later --set wins."""
     short = {"task": options.task, "noise_level": options.noise_level, "kernel": options.kernel}
     return [f"problem.{k}={v}" for k, v in short.items() if v is not None] + options.set
 
