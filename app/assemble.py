@@ -155,7 +155,8 @@ def method(config: Config) -> Method[Any]:
 
     match upper:
         case IsgdOptions():
-            proven, rates = upper.relative_error == "proven", schedules.polynomial(upper.accuracy_decay)
+            proven = upper.relative_accuracy > 0 and upper.relative_error == "proven"
+            rates = schedules.polynomial(upper.accuracy_decay)
             solve = stationary if config.lower.uncertified else solve
             return Isgd(**own("accuracy", "relative_accuracy"), solve=solve, schedule=rates, proven=proven)
         case StocbioOptions():

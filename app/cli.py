@@ -107,7 +107,8 @@ def _compare(options: argparse.Namespace) -> int:
 
 
 def resolve_comparison(sources: list[str], assignments: list[str], full: bool) -> Comparison:
-    """One comparison (scripts/comparisons/NAME.toml or a file with [[variant]]), or experiments by their names."""
+    """Return one comparison (scripts/comparisons/NAME.toml or a file with [[variant]]), or experiments by their names.
+    Raises ConfigError."""
     path = COMPARISONS / f"{sources[0]}.toml"
     if not path.is_file():
         path = Path(sources[0])
@@ -120,7 +121,7 @@ def resolve_comparison(sources: list[str], assignments: list[str], full: bool) -
     except ConfigError as error:
         comparisons = ", ".join(sorted(p.stem for p in COMPARISONS.glob("*.toml")))
         raise ConfigError(f"{error}, or a comparison: {comparisons}") from None
-    return Comparison("comparison", "", dict(named), (0,))
+    return Comparison(name="comparison", about="", variants=dict(named), seeds=(0,))
 
 
 def _evaluate(options: argparse.Namespace) -> int:
@@ -172,7 +173,7 @@ def _models(options: argparse.Namespace) -> int:
 
 
 def _settings(options: argparse.Namespace) -> list[str]:
-    """--task, --noise-level and --kernel are short for --set problem.*; a later --set wins."""
+    """The settings of a command; --task, --noise-level, --kernel are short for --set problem.*, a later --set wins."""
     short = {"task": options.task, "noise_level": options.noise_level, "kernel": options.kernel}
     return [f"problem.{k}={v}" for k, v in short.items() if v is not None] + options.set
 
@@ -191,6 +192,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parser() -> argparse.ArgumentParser:
+    """Return the command line: a table of all commands, hence its many lines."""
     parser = _Parser(prog="python -m app", description="Learn image regularizers by stochastic bilevel optimisation.")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
@@ -219,7 +221,9 @@ def _parser() -> argparse.ArgumentParser:
         settings(sub)
         sub.add_argument("--task", help="denoise | deblur | inpaint | superres (default: that of the model)")
         sub.add_argument("--noise-level", help="standard deviation on the scale [0, 1], such as 25/255")
-        sub.add_argument("--kernel", help="gaussian | levin:1 ... levin:8 | levin:all | FILE.npz:KEY | an image file")
+        sub.add_argument(
+            "--kernel", help="gaussian:SIZE:WIDTH | levin:1 ... levin:8 | levin:all | FILE.npz:KEY | an image file"
+        )
 
     train = command("train", _train, "learn a regularizer")
     train.add_argument("experiment", help="a preset (scripts/experiments) or a TOML file")

@@ -2,12 +2,14 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from app.problem.blur_kernel import BlurKernel
 from app.settings.families import (
+    LEARNED,
     CrrOptions,
     FoeOptions,
     IcnnOptions,
@@ -106,16 +108,22 @@ def _base(options: RegularizerOptions, channels: int) -> Regularizer:
 
 def _field_of_experts(options: FoeOptions | CrrOptions | WcrrOptions, channels: int) -> FieldOfExperts:
     """Return a field of experts; a ridge regularizer is one with composed filters and a learned potential."""
+    may: dict[str, Any] = {}  # what some potentials have and others do not
     match options:
         case FoeOptions():
             size, potential, hidden = options.filter_size, options.potential, ()
-            bounds = {"weak_convexity": options.weak_convexity, "least_smoothing": options.least_smoothing}
+            if options.budgeted:
+                may["weak_convexity"] = options.weak_convexity
+            else:
+                may["least_smoothing"] = options.least_smoothing
+            if potential in LEARNED:
+                may["shared_potential"] = options.shared_potential
         case CrrOptions():
             size, potential, hidden = options.layer_size, "spline", options.hidden_channels
-            bounds = {"least_smoothing": options.least_smoothing}
+            may = {"shared_potential": options.shared_potential, "least_smoothing": options.least_smoothing}
         case WcrrOptions():
             size, potential, hidden = options.layer_size, "weak_spline", options.hidden_channels
-            bounds = {"weak_convexity": options.weak_convexity}
+            may = {"shared_potential": options.shared_potential, "weak_convexity": options.weak_convexity}
     return FieldOfExperts(
         channels,
         options.filters,
@@ -125,7 +133,6 @@ def _field_of_experts(options: FoeOptions | CrrOptions | WcrrOptions, channels: 
         weight=options.weight,
         smoothing=options.smoothing,
         hidden_channels=hidden,
-        shared_potential=options.shared_potential,
         noise_nodes=options.noise_nodes,
-        **bounds,
+        **may,
     )

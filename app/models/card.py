@@ -68,7 +68,7 @@ def blur_text(problem: Problem) -> str:
 
 
 def full_name(config: Config, noise_levels: list[float], blurs: list[str]) -> str:
-    """Return [adaptive-]REGULARIZER-TASK-grey|color-LEVEL.
+    """Return the name of a shipped model: [adaptive-]REGULARIZER-TASK-grey|color-LEVEL.
 
     LEVEL is the noise level on the scale of 8 bit, or what a kernel is called; `all` where there are several levels.
     """

@@ -27,7 +27,7 @@ from app.settings.toml import override
 KEYS = {"about": str, "experiment": str, "set": list, "full": list, "seeds": list, "claims": list, "variant": list}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Comparison:
     """Experiments to be compared, by label, in the order of the figure."""
 
@@ -83,7 +83,8 @@ def read_comparison(path: Path, base: Callable[[str], Config], assignments: list
     for label in (label for claim in claims for label in claim):
         if label not in variants:
             raise ConfigError(f"{path}: claims name {label!r}, which is no [[variant]]")
-    return Comparison(path.stem, values.get("about", path.stem), variants, seeds, claims)
+    about = values.get("about", path.stem)
+    return Comparison(name=path.stem, about=about, variants=variants, seeds=seeds, claims=claims)
 
 
 def slug(label: str) -> str:

@@ -76,7 +76,7 @@ def _least_smoothing(when: When | None = None) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class TvOptions(RegularizerOptions):
-    """Total variation."""
+    """Total variation of the image."""
 
     name: ClassVar[str] = "tv"
     isotropic: bool = option(True, "both differences under one root")

@@ -137,7 +137,7 @@ class HoagOptions(UpperOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class JfbOptions(StochasticOptions):
-    """Jacobian-free backpropagation."""
+    """Jacobian-free backpropagation of the loss."""
 
     algorithm: ClassVar[str] = "jfb"
     accuracy: float = _accuracy()

@@ -5,6 +5,7 @@ import tomllib
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import Field, fields, replace
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace, UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -80,8 +81,13 @@ def to_toml(config: Config) -> str:
     return "\n".join([*lines, ""])
 
 
+@cache
+def _hints(kind: type) -> dict[str, Any]:
+    return get_type_hints(kind)
+
+
 def _choices(options: Any, key: str) -> str:
-    hint = get_type_hints(type(options))[key]
+    hint = _hints(type(options))[key]
     return f" ({' | '.join(get_args(hint))})" if get_origin(hint) is Literal else ""
 
 
@@ -125,7 +131,7 @@ def _section(name: str, present: Any, given: dict[str, Any], strict: bool) -> An
     section, kind = SECTIONS[name], type(present)
     if section.selector in given:
         kind = _choice(name, given[section.selector])
-    known, hints = {f.name: f for f in fields(kind)}, get_type_hints(kind)
+    known, hints = {f.name: f for f in fields(kind)}, _hints(kind)
     kept = {f.name: getattr(present, f.name) for f in fields(present) if _same(f, known.get(f.name))}
     checked = {}
     for key, value in given.items():
