@@ -11,10 +11,10 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import numpy as np
 import pytest
-from app.training.train import Interrupted, Progress
 from PIL import Image
 
 from app import assemble
+from app.evaluation.simulation import simulation
 from app.models.build import build_model
 from app.models.files import ModelError
 from app.settings.families import FAMILIES, FoeOptions, RegularizerOptions
@@ -22,10 +22,11 @@ from app.settings.methods import METHODS, UpperOptions
 from app.settings.options import SECTIONS, Config, ConfigError, Data, Lower, Run, settings
 from app.settings.tasks import TASKS, Problem
 from app.settings.toml import parse, to_dict
+from app.training import run as runs
 from app.training import start
-from app.training import train as training_loop
+from app.training.run import Interrupted, Progress
 from app.training.setup import prepare
-from app.upper.method import Batch, Method, State, Step
+from app.upper.method import Batch, Method, Step
 
 Choice = tuple[str, str, str, str]  # task, family, potential ("" where there is no choice), method
 Nested = dict[str, dict[str, Any]]
@@ -45,6 +46,7 @@ CIRCUMSTANCES: list[Nested] = [
     {"upper": {"relative_accuracy": 0.1}},
     {"upper": {"schedule": "constant"}, "run": {"budget": 1e6}},
     {"run": {"validate_every": 0}},
+    {"data": {"loss": "huber"}},
 ]
 # Legal values that the type of a key does not tell.
 VALUES: dict[str, Any] = {
@@ -140,10 +142,16 @@ def recorded() -> Iterator[set[str]]:
 class Once:
     """A method whose first step asks the run to end after it."""
 
-    method: Method
-    full_batch = finite_sum = needs_convexity = False
+    method: Method[Any]
+    full_batch = needs_finite_sum = needs_convexity = False
 
-    def step(self, k: int, batch: Batch, state: State) -> Step:
+    def begin(self, finite_sum: bool) -> Any:
+        return self.method.begin(finite_sum)
+
+    def images_per_step(self, count: int) -> int:
+        return self.method.images_per_step(count)
+
+    def step(self, k: int, batch: Batch, state: Any) -> Step:
         signal.raise_signal(signal.SIGTERM)
         return self.method.step(k, batch, state)
 
@@ -156,18 +164,16 @@ def read_by(config: Config, folder: Path, section: str) -> frozenset[str]:
         with suppress(ModelError, ConfigError):  # there is no trained model to start from
             start.begin(config)
         model = build_model(config)
-        assemble.operator_factory(config, folder, training=True)
-        assemble.reconstructor(config, model, folder)
+        simulation(config, model, folder)
         assemble.method(config)
         if section == "regularizer":
             return frozenset(seen)
-        training = prepare(config, model, folder, folder)
+        run = prepare(config, model, folder, folder)
         if section in ("data", "run"):
-            training_loop.begin(training)
-            training.validate()
+            runs.begin(run)
+            run.validate()
             with suppress(Interrupted):
-                once = replace(training, method=Once(training.method))
-                training_loop.train(once, Progress(), quiet=True)
+                runs.train(replace(run, method=Once(run.method)), Progress(), quiet=True)
     return frozenset(seen)
 
 
@@ -215,7 +221,7 @@ def test_the_keys_of_denoising_by_total_variation_with_maid():
     values = to_dict(parse({"regularizer": {"name": "tv"}, "upper": {"algorithm": "maid"}}))
     assert {section: " ".join(keys) for section, keys in values.items()} == {
         "problem": "task noise_level ridge",
-        "data": "images validation color patch_size noise count augment validation_crop",
+        "data": "images validation color patch_size noise targets loss count augment validation_crop",
         "regularizer": "name weight smoothing start learn isotropic noise_nodes",
         "lower": "solver final_accuracy max_iterations",
         "upper": "algorithm step_size accuracy eta relative_error barzilai_borwein memory",
