@@ -8,11 +8,11 @@ from app.commands.sweep import table
 from matplotlib.image import imread
 
 from app.cli import main, resolve_comparison
-from app.commands import train
 from app.settings.comparison import read_comparison, slug
 from app.settings.options import Config, ConfigError
 from app.training import records
 from app.training.outcome import Outcome, outcome, verdicts
+from app.training.session import DONE, finish
 from figures import curves
 
 FILE = """
@@ -94,7 +94,7 @@ def test_a_comparison_ends_with_a_table_and_a_figure_and_is_not_trained_twice(fi
     assert "| ISGD, SGD | " in (out / "table.md").read_text()
     assert imread(out / "comparison.png").ndim == 3
 
-    monkeypatch.setattr(train.training_loop, "train", lambda training, progress, quiet: progress)
+    monkeypatch.setattr("app.training.run.train", lambda run, progress, quiet: progress)
     before = (out / "table.csv").read_bytes()
     assert main(arguments) == 0
     assert (out / "table.csv").read_bytes() == before, "finished runs are taken as they are"
@@ -154,7 +154,7 @@ def test_the_training_psnr_is_that_of_all_patches(file, tmp_path):
             ).variants.values()
         )
     )
-    assert train.train(config, out, Path("data"), True, draw=False) == 0
+    assert finish(config, out, Path("data"), True, "") == DONE
     first = records.read(out / "metrics.csv")["psnr"][0]
     final = outcome(out, Path("data")).training_psnr
     assert abs(final - first) < 1.0

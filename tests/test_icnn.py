@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from app.cli import main, resolve_experiment
-from app.commands.train import train
 from app.settings.options import Config, ConfigError
 from app.settings.toml import override
+from app.training.session import finish
 from regularizers import CHARBONNIER, FieldOfExperts, InputConvexNetwork
 from tests.problems import dense, perturbed
 from tests.test_cli import SMALL, refused
@@ -79,7 +79,7 @@ def test_what_it_cannot_do_is_named(assignments, message):
 def test_a_run_from_training_to_its_report(capsys, tmp_path, photograph):
     run = tmp_path / "run"
     config = resolve_experiment("icnn-denoise", SMALL[1:-1:2])[1]
-    assert train(config, run, tmp_path, quiet=True, draw=False) == 0
+    assert finish(config, run, tmp_path, True, "") == 0
     assert main(["evaluate", str(run), "--images", str(photograph), "--quiet"]) == 0
     assert main(["report", str(run), "--images", str(photograph)]) == 0
     assert "no filters to draw" in refused(capsys, "figure", "filters", run, "--out", tmp_path / "a.png")

@@ -8,7 +8,6 @@ import torch
 from safetensors.torch import load_file
 
 from app.cli import main, resolve_experiment
-from app.commands.train import train
 from app.lower import lbfgs
 from app.lower.energy import Energy
 from app.models.build import build_model
@@ -17,6 +16,7 @@ from app.problem.losses import SquaredError
 from app.problem.noise_levels import NoiseLevels
 from app.settings.options import Config, ConfigError
 from app.settings.toml import override
+from app.training.session import finish
 from app.training.start import begin
 from app.upper import direction
 from app.upper.descent import Descent
@@ -183,7 +183,7 @@ def test_a_saved_model_comes_back_at_its_level(tmp_path):
 def run_folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "all"
     config = resolve_experiment("foe-mcp-denoise", [*SMALL[1:-1:2], *ALL[1::2]])[1]
-    assert train(config, folder, folder, quiet=True, draw=False) == 0
+    assert finish(config, folder, folder, True, "") == 0
     return folder
 
 
