@@ -13,7 +13,7 @@ from skimage.data import camera
 
 from app import assemble
 from app.cli import main
-from app.evaluation.guide import ACCURACY, completed
+from app.evaluation.guide import ACCURACY, lower_problem
 from app.evaluation.simulation import simulation
 from app.lower import lbfgs
 from app.lower.energy import Energy
@@ -106,19 +106,16 @@ def test_hypergradient_of_a_network_against_central_differences():
     operator = denoising(torch.device("cpu"))(clean.shape[1:], (0, 1))
     r = adaptive(CHARBONNIER, "valid", 1)
 
-    def energy(functional):
-        return Energy(operator, functional, y)
-
     def loss() -> float:
-        complete, first = completed(r, energy, lbfgs.solve)
-        assert first is not None
-        assert first.converged.all()
-        h = energy(complete.frozen())
+        lower = lower_problem(r, operator, y, 0.0, lbfgs.solve)
+        assert lower.guided is not None
+        assert lower.guided.converged.all()
+        h = replace(lower.energy(), guess=None)
         return float(SquaredError(clean).value(lbfgs.solve(h, h.start, 1e-11).x).mean())
 
-    complete, _ = completed(r, energy, lbfgs.solve)
-    h = energy(complete.frozen())
-    z = hypergradient(complete, h, SquaredError(clean), lbfgs.solve, h.start, None, 1e-11)
+    lower = lower_problem(r, operator, y, 0.0, lbfgs.solve)
+    h = replace(lower.energy(), guess=None)
+    z = hypergradient(lower.regularizer, h, SquaredError(clean), lbfgs.solve, h.start, None, 1e-11)
     found = dict(zip([name for name, _ in r.named_parameters()], z.gradient, strict=True))
     for name, p in r.named_parameters():
         direction = torch.randn(p.shape, generator=torch.Generator().manual_seed(5), dtype=p.dtype)
@@ -176,10 +173,10 @@ def test_both_solves_count_and_both_must_be_certified(tmp_path, monkeypatch, run
     model, config = assemble.load(str(runs[1]), ["run.device=cpu", "lower.max_iterations=60"])
     reconstruct = simulation(config, model, tmp_path)
     y = reconstruct.measure(reconstruct.read(photograph, False), (0,))
-    solution, energy = reconstruct(y, (0,)), reconstruct.energy(y, (0,))
-    second = reconstruct.solve(energy, energy.start, reconstruct.accuracy)
+    solution, energy = reconstruct(y, (0,)), reconstruct.problem(y, (0,)).energy()
+    second = reconstruct.solver(energy, energy.start, reconstruct.accuracy)
     guide = replace(energy, functional=model.regularizer.guide.frozen(), guess=None)
-    first = reconstruct.solve(guide, guide.start, ACCURACY * y.numel() ** 0.5)
+    first = reconstruct.solver(guide, guide.start, ACCURACY * y.numel() ** 0.5)
     assert bool(solution.converged)
     assert solution.iterations == first.iterations + second.iterations
     torch.testing.assert_close(energy.start, first.x)

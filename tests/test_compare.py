@@ -4,7 +4,6 @@ import csv
 from pathlib import Path
 
 import pytest
-from app.commands.sweep import table
 from matplotlib.image import imread
 
 from app.cli import main, resolve_comparison
@@ -13,6 +12,7 @@ from app.settings.options import Config, ConfigError
 from app.training import records
 from app.training.outcome import Outcome, outcome, verdicts
 from app.training.session import DONE, finish
+from app.training.sweep import table
 from figures import curves
 
 FILE = """

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from app.cli import main
-from app.training.selection import Selection, standing_in
+from app.training.selection import Selection, swapped_in
 from tests.test_training import ARGUMENTS, same_run, start, wait_for_step
 
 
@@ -33,12 +33,12 @@ def test_best_survives_later_parameters_and_a_checkpoint():
     restored.restore(selection.tensors(), torch.device("cpu"))
     for s in (selection, restored):
         assert s.chosen([torch.tensor([4.0])])[0] == 2.0
-        assert s.waited == 2
+        assert s.without_progress == 2
 
 
-def test_standing_in_ends_where_it_began():
+def test_swapped_in_ends_where_it_began():
     p = torch.nn.Parameter(torch.ones(2))
-    with pytest.raises(RuntimeError), standing_in([p], [torch.zeros(2)]):
+    with pytest.raises(RuntimeError), swapped_in([p], [torch.zeros(2)]):
         assert p.sum() == 0
         raise RuntimeError
     assert p.sum() == 2
