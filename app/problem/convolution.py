@@ -14,7 +14,6 @@ kernel (h, w) is d = 0.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -30,7 +29,7 @@ class Convolution:
     norm_squared: float
     lambda_min: float
     diagonal: float  # of A^T A
-    norm_proven: ClassVar[bool] = True
+    norm_proven: bool = True
 
     def forward(self, x: Tensor) -> Tensor:  # (B, C, H, W) -> (B, C, H, W)
         return self._filtered(x, self.spectrum)
