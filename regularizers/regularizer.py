@@ -11,7 +11,7 @@ overrides `functional`.
 from collections.abc import Callable
 from copy import copy
 from inspect import Parameter, signature
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 import torch
 from deepinv.optim import Prior
@@ -32,7 +32,7 @@ class Regularizer(Prior):
     """
 
     arguments: dict[str, Any]
-    has_sensitivity: ClassVar[bool] = False
+    has_sensitivity: bool = False
 
     def __new__(cls, *args, **kwargs) -> Self:
         made = super().__new__(cls)

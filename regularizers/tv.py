@@ -6,7 +6,7 @@ root. Anisotropic: each of the two differences has a root of its own.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -129,7 +129,7 @@ class TotalVariation(Regularizer):
     those at the noise level 25/255, and both are proportional to the level.
     """
 
-    has_sensitivity: ClassVar[bool] = True
+    has_sensitivity: bool = True
 
     def __init__(
         self,

@@ -5,6 +5,7 @@ import torch
 
 from app.lower import lbfgs
 from app.lower.energy import Energy
+from app.lower.solution import NotProvableError
 from app.problem.losses import SquaredError
 from app.problem.tasks import deblurring, denoising, inpainting
 from app.upper.bound import error_bound
@@ -86,3 +87,11 @@ def test_an_uncertified_lower_level_has_an_infinite_bound():
     energy = Energy(denoising(CPU)(y.shape[1:], (0,)), r.frozen(), y)
     z = hypergradient(r, energy, SquaredError(y), lambda e, x, a: lbfgs.solve(e, x * torch.nan, a), y, None, 1e-3)
     assert error_bound(r, energy, 1.0, z.lower, z.linear).isinf().all()
+
+
+def test_a_regularizer_of_unknown_sensitivity_is_told_so():
+    r, y = regularizers(1)["icnn"], torch.randn(1, 1, 8, 8)
+    energy = Energy(denoising(CPU)(y.shape[1:], (0,)), r.frozen(), y)
+    z = hypergradient(r, energy, SquaredError(y + 1), lbfgs.solve, y, accuracy=1e-3)
+    with pytest.raises(NotProvableError, match="InputConvexNetwork"):
+        error_bound(r, energy, 1.0, z.lower, z.linear)

@@ -5,6 +5,7 @@ import torch
 
 from app.lower import agd, lbfgs
 from app.lower.energy import Energy
+from app.lower.solution import CurvatureError
 from app.lower.stationary import certified_or_stationary
 from app.problem.losses import SquaredError
 from app.problem.tasks import deblurring, denoising, inpainting, super_resolution
@@ -213,3 +214,66 @@ def test_the_batch_gradient_is_the_mean_of_the_images_gradients():
     alone = [run(r, operator, y[b : b + 1], clean[b : b + 1], 1e-10) for b in range(2)]
     for a, *parts in zip(together.gradient, *(z.gradient for z in alone), strict=True):
         torch.testing.assert_close(a, sum(parts) / 2)
+
+
+class Boasting(Tikhonov):
+    """R(x) = exp(t) / 2 ||x||^2 with bounds (rho, L) of its own choice."""
+
+    def __init__(self, t: float, claims: tuple[float, float]) -> None:
+        super().__init__(t)
+        self.claims = claims
+
+    def functional(self):
+        honest = _TikhonovFunctional(self.t.exp())
+        honest.curvature = lambda: self.claims
+        return honest
+
+
+def test_bounds_that_conjugate_gradients_contradict_are_an_error_with_both_numbers():
+    """h'' = 1 + 1 = 2 everywhere."""
+    y, clean = torch.randn(2, 1, 4, 4), torch.randn(2, 1, 4, 4)
+    at_the_minimiser = lambda energy, start, accuracy: lbfgs.solve(replace_claims(energy), start, accuracy)  # noqa: E731
+    for claims, message in (((-1.5, 3.0), r"mu = 2\.5 .* = 2 was"), ((-1.0, 0.5), r"L = 1\.5 .* = 2 was")):
+        r = Boasting(0.0, claims)
+        energy = Energy(Identity(), r.frozen(), y)
+        with pytest.raises(CurvatureError, match=message):
+            hypergradient(r, energy, SquaredError(clean), at_the_minimiser, y, accuracy=1e-8)
+
+
+def replace_claims(energy: Energy) -> Energy:
+    """The same energy with honest bounds, which the lower level needs here."""
+    return Energy(energy.operator, Tikhonov(0.0).frozen(), energy.y)
+
+
+def test_an_operator_whose_norm_is_an_estimate_claims_no_largest_curvature():
+    class Estimated(Identity):
+        norm_squared, norm_proven = 0.3, False
+
+    y = torch.randn(2, 1, 4, 4)
+    r = Boasting(0.0, (-1.0, 1.0))
+    energy = Energy(Estimated(), r.frozen(), y)
+    assert energy.bounds[1] < 2
+    z = hypergradient(r, energy, SquaredError(0.5 * y + 1), lbfgs.solve, y, accuracy=1e-8)
+    torch.testing.assert_close(z.linear.largest, 2 * torch.ones(2))
+
+
+def test_a_hypergradient_needs_an_accuracy():
+    y = torch.randn(1, 1, 4, 4)
+    r = Tikhonov(0.0)
+    with pytest.raises(TypeError, match="accuracy"):
+        hypergradient(r, Energy(Identity(), r.frozen(), y), SquaredError(y), lbfgs.solve, y)
+
+
+def test_without_a_curvature_model_conjugate_gradients_run_plain():
+    operator, y, clean, ridge = problem("blur", 1)
+    r = regularizers(1)["foe charbonnier valid"]
+    expected = run(r, operator, y, clean, 1e-9, ridge)
+    functional = r.frozen()
+    unknown = type("Unknown", (), {"__getattr__": lambda self, name: getattr(functional, name)})()
+    unknown.curvature_model = lambda x: None
+    unknown.take = lambda images: unknown
+    energy = Energy(operator, unknown, y, ridge)
+    z = hypergradient(r, energy, SquaredError(clean), lbfgs.solve, energy.start, accuracy=1e-9)
+    assert (z.computations == z.lower.iterations + z.linear.iterations).all()
+    for a, b in zip(z.gradient, expected.gradient, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-5)

@@ -78,3 +78,25 @@ def test_an_indefinite_matrix_ends_unconverged_and_finite():
     solution = conjugate_gradient(product(matrices), torch.ones(1, 1, 4, 4), torch.full((1,), 1e-9))
     assert not solution.converged.any()
     assert solution.q.isfinite().all()
+
+
+@pytest.mark.parametrize("condition", [35.0, 1e4])
+def test_the_quotients_seen_lie_within_the_spectrum_and_reach_for_its_ends(condition):
+    matrices, b = spd(condition, 3), torch.randn(3, 1, 4, 4)
+    solution = conjugate_gradient(product(matrices), b, 1e-8 * norm(b))
+    assert (solution.least >= 1 - 1e-9).all()
+    assert (solution.least <= 3).all()
+    assert (solution.largest <= condition * (1 + 1e-9)).all()
+    assert (solution.largest >= 0.3 * condition).all()
+
+
+def test_negative_curvature_is_seen():
+    matrices = torch.diag(torch.linspace(-1, 1, 16))[None]
+    solution = conjugate_gradient(product(matrices), torch.eye(16)[:1].view(1, 1, 4, 4), torch.full((1,), 1e-9))
+    torch.testing.assert_close(solution.least, -torch.ones(1))
+
+
+def test_without_a_product_no_curvature_is_seen():
+    solution = conjugate_gradient(product(spd(10, 1)), torch.zeros(1, 1, 4, 4), torch.zeros(1))
+    assert solution.least.isposinf().all()
+    assert solution.largest.isneginf().all()

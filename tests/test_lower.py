@@ -1,13 +1,16 @@
 """The lower level: closed form, dense linear algebra, certificates."""
 
+from dataclasses import dataclass, replace
+
 import pytest
 import torch
 
 from app.lower import agd, gd_polyak, lbfgs
 from app.lower.energy import Energy
-from app.lower.solution import NotStronglyConvexError, norm
+from app.lower.solution import CurvatureError, NotStronglyConvexError, norm
 from app.lower.stationary import certified_or_stationary
 from regularizers import CHARBONNIER, HUBER, LOG, MCP, FieldOfExperts, TotalVariation
+from regularizers.functional import Functional
 from tests.problems import NAMES, Identity, MatrixOperator, dense, identity, regularizers
 
 pytestmark = pytest.mark.usefixtures("double")
@@ -43,6 +46,52 @@ class Quadratic:
         return -float(self.weights.min()), float(self.weights.max())
 
 
+@dataclass(frozen=True)
+class Claiming:
+    """A functional that claims bounds (rho, L) of its own choice."""
+
+    functional: Functional
+    claims: tuple[float, float]
+
+    def __getattr__(self, name):
+        return getattr(self.functional, name)
+
+    def curvature(self):
+        return self.claims
+
+    def take(self, images):
+        return replace(self, functional=self.functional.take(images))
+
+
+@dataclass(frozen=True)
+class Unknown(Claiming):
+    """A functional of which preconditioners know nothing."""
+
+    def curvature_model(self, x):
+        return None
+
+
+@dataclass(frozen=True)
+class ComplexOperator(MatrixOperator):
+    """A complex matrix on real images, of whose A^T A = Re A^H A nothing but the spectrum is known."""
+
+    normal_model = None
+
+    @property
+    def gram(self):
+        return (self.matrix.mH @ self.matrix).real
+
+    @property
+    def spectrum(self):
+        return torch.linalg.eigvalsh(self.gram)
+
+    def forward(self, x):
+        return x.flatten(1).to(self.matrix.dtype) @ self.matrix.T
+
+    def adjoint(self, y):
+        return (y @ self.matrix.conj()).real.reshape(-1, *self.image_shape)
+
+
 def random_operator(seed: int = 0, shape=SHAPE) -> MatrixOperator:
     n = shape[0] * shape[1] * shape[2]
     return MatrixOperator(torch.randn(n + 5, n, generator=torch.Generator().manual_seed(seed)) / n**0.5, shape)
@@ -65,6 +114,44 @@ def test_least_squares_agrees_with_dense_linear_algebra(solver):
     a = operator.matrix
     expected = torch.linalg.solve(a.T @ a + 0.1 * torch.eye(64), a.T @ y.T).T.view(2, 1, 8, 8)
     torch.testing.assert_close(solver(energy, torch.zeros(2, 1, 8, 8), 1e-9).x, expected, atol=1e-8, rtol=0)
+
+
+@SOLVERS
+def test_complex_measurements_agree_with_dense_linear_algebra(solver):
+    """h(x) = 1/2 ||A x - y||^2 + ridge/2 ||x||^2 over real x:  (Re A^H A + ridge) x = Re A^H y."""
+    generator = torch.Generator().manual_seed(0)
+    a = torch.randn(40, 64, generator=generator, dtype=torch.complex128) / 8
+    y = torch.randn(2, 40, generator=generator, dtype=torch.complex128)
+    operator = ComplexOperator(a, SHAPE)
+    energy = Energy(operator, Quadratic(torch.zeros(1, 1, 8, 8)), y, ridge=0.1)
+    solution = solver(energy, energy.start, 1e-9)
+    expected = torch.linalg.solve(operator.gram + 0.1 * torch.eye(64), (y @ a.conj()).real.T).T.view(2, 1, 8, 8)
+    assert solution.converged.all()
+    torch.testing.assert_close(solution.x, expected, atol=1e-8, rtol=0)
+    x = torch.randn(2, 1, 8, 8, requires_grad=True)
+    value = energy.value(x)
+    assert value.dtype == torch.float64
+    torch.testing.assert_close(torch.autograd.grad(value.sum(), x)[0], energy.gradient(x.detach()))
+
+
+@SOLVERS
+def test_a_regularizer_of_unknown_curvature_model_is_minimised_all_the_same(solver):
+    y, functional = torch.randn(2, 1, 8, 8), regularizers(1)["foe charbonnier valid"].frozen()
+    known = Energy(Identity(), functional, y)
+    unknown = Energy(Identity(), Unknown(functional, functional.curvature()), y)
+    a, b = solver(known, y, 1e-8), solver(unknown, y, 1e-8)
+    assert b.converged.all()
+    torch.testing.assert_close(a.x, b.x, atol=2e-8, rtol=0)
+
+
+@SOLVERS
+def test_a_modulus_that_steps_contradict_is_an_error_with_both_numbers(solver):
+    weights, y = torch.full((1, 1, 8, 8), 0.2), torch.randn(2, 1, 8, 8)  # h'' = 1.2
+    energy = Energy(Identity(), Claiming(Quadratic(weights), (-1.0, 3.0)), y)
+    with pytest.raises(CurvatureError, match=r"mu = 2 .* = 1\.2 was"):
+        solver(energy, torch.zeros_like(y), 1e-10)
+    honest = Energy(Identity(), Quadratic(weights), y)
+    assert solver(honest, torch.zeros_like(y), 1e-10).converged.all()
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -11,7 +11,7 @@ from app.problem.tasks import deblurring, denoising, inpainting
 from app.upper.linear import conjugate_gradient
 from datasets.blur_kernels import gaussian_kernel
 from regularizers import CHARBONNIER, HUBER, FieldOfExperts
-from tests.problems import NAMES, dense, regularizers
+from tests.problems import NAMES, Identity, dense, regularizers
 
 pytestmark = pytest.mark.usefixtures("double")
 CPU = torch.device("cpu")
@@ -81,3 +81,15 @@ def test_it_is_definite_where_float32_loses_what_the_regularizer_hardly_sees(cha
     applied = preconditioner(Energy(operator, regularizer.frozen(), x), x)(x)
     assert applied.isfinite().all()
     assert ((applied * x).sum((1, 2, 3)) > 0).all()
+
+
+def test_of_an_operator_of_unknown_model_it_takes_the_norm():
+    """With R = 0 nothing but ||A||^2 + ridge is left."""
+
+    class Opaque(Identity):
+        norm_squared, normal_model = 4.0, None
+
+    functional = FieldOfExperts(1, 4, 3, CHARBONNIER, boundary="circular", weight=1e-12, smoothing=1.0).frozen()
+    v = torch.randn(2, 1, 9, 8)
+    inverse = preconditioner(Energy(Opaque(), functional, v, 1.0), v)
+    torch.testing.assert_close(inverse(v), v / 5)

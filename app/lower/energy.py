@@ -8,7 +8,7 @@ Images x are (B, C, H, W). Measurements y have any shape (B, ...), real or compl
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import isfinite
 from typing import Protocol
@@ -70,8 +70,8 @@ class Energy:
     functional: Functional
     y: Tensor
     ridge: float = 0.0
-    assumed: float | None = None
-    guess: Tensor | None = None
+    assumed: float | None = field(default=None, kw_only=True)
+    guess: Tensor | None = field(default=None, kw_only=True)
 
     @cached_property
     def backprojection(self) -> Tensor:

@@ -91,6 +91,16 @@ class _Books(PerImage):
         self.milestone = torch.where(halved, error, self.milestone)
         self.stalled = (self.stalled + 1).masked_fill_(halved, 0).masked_fill_(error.isnan(), torch.inf)
 
+    def put(self, part: "_Books") -> None:
+        """Write down what was found for images that leave."""
+        for name in ("best", "bound", "iterations", "least"):
+            getattr(self, name)[part.place] = getattr(part, name)
+
+    def solution(self, accuracy: float) -> LowerSolution:
+        """Return what is certified."""
+        converged = self.bound <= accuracy
+        return LowerSolution(x=self.best, error_bound=self.bound, converged=converged, iterations=self.iterations)
+
     def compare(self, along: Tensor, squared: Tensor) -> None:  # (B,), (B,)
         """Remember the mean curvature along a step. That of no step is no number, and ignored."""
         self.least = torch.fmin(self.least, torch.addcmul(along, self.noise, squared.sqrt()) / squared)
@@ -110,13 +120,11 @@ def iterate(
     if mu <= 0:
         raise NotStronglyConvexError(mu)
     whole, g = energy, energy.gradient(start)
-    books = _begin(scheme, energy, start, g)
-    best, bound, iterations, seen = start.clone(), books.bound.clone(), books.iterations.clone(), [books.least]
-    todo = ((bound > accuracy) & books.stalled.isfinite()).nonzero()[:, 0]
+    results = _begin(scheme, energy, start, g)
+    todo = ((results.bound > accuracy) & results.stalled.isfinite()).nonzero()[:, 0]
     if len(todo) == 0:
-        return LowerSolution(x=best, error_bound=bound, converged=bound <= accuracy, iterations=iterations)
-
-    energy, books = energy.take(todo), books.take(todo)
+        return results.solution(accuracy)
+    energy, books = energy.take(todo), results.take(todo)
     state = scheme.begin(energy, start[todo], g[todo])
     books.iterations += scheme.overhead(state)
     for k in range(2, max_iterations + 1):
@@ -130,20 +138,18 @@ def iterate(
         open_ = (books.bound > accuracy) & (books.stalled < scheme.patience(energy, state)) & (k < max_iterations)
         kept, gone, due = _look(open_, books.bound < books.renew_below)
         if gone:
-            left = books.take(torch.tensor(gone, device=start.device))
-            best[left.place], bound[left.place], iterations[left.place] = left.best, left.bound, left.iterations
-            seen.append(left.least)
+            results.put(books.take(torch.tensor(gone, device=start.device)))
             if not kept:
                 break
-            stay = torch.tensor(kept, device=start.device)
-            energy, state, books = energy.take(stay), state.take(stay), books.take(stay)
+            images = torch.tensor(kept, device=start.device)
+            energy, state, books = energy.take(images), state.take(images), books.take(images)
         if due and scheme.renew is not None:
             images = torch.tensor(due, device=start.device)
             scheme.renew(energy, state, images)
             books.renew_below[images] = 0
             books.iterations[images] += scheme.overhead(state)
-    whole.check_curvature(torch.cat(seen))
-    return LowerSolution(x=best, error_bound=bound, converged=bound <= accuracy, iterations=iterations)
+    whole.check_curvature(results.least)
+    return results.solution(accuracy)
 
 
 def _begin(scheme: Scheme, energy: Energy, x: Tensor, g: Tensor) -> _Books:
@@ -154,10 +160,10 @@ def _begin(scheme: Scheme, energy: Energy, x: Tensor, g: Tensor) -> _Books:
     scale = largest * (norm(x) + 2 * error) + norm(energy.backprojection)
     return _Books(
         place=torch.arange(len(x), device=x.device),
-        best=x,
+        best=x.clone(),
         bound=bound,
         iterations=torch.ones(len(x), dtype=torch.long, device=x.device),
-        milestone=bound,
+        milestone=bound.clone(),
         stalled=torch.zeros_like(bound).masked_fill(error.isnan(), torch.inf),
         renew_below=bound / scheme.renew_after,
         noise=2 * ROUNDINGS * torch.finfo(x.dtype).eps * scale,

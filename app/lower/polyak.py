@@ -36,27 +36,28 @@ class Epoch(PerImage):
 
 
 def begin(gap: Tensor) -> Epoch:  # (B,)
-    """gap: f(x) minus a lower bound of f."""
+    """Begin the first epoch at f(x) minus a lower bound of f."""
     return Epoch(gap, torch.zeros_like(gap), torch.zeros_like(gap))
 
 
 def is_long(epoch: Epoch, short_steps: int) -> Tensor:  # -> (B,) bool
+    """Tell whether the next step is long."""
     return epoch.count >= short_steps
 
 
 def long_step(epoch: Epoch, squared: Tensor) -> Tensor:  # (B,) -> (B,)
-    """(f - f~) / ||g||^2; 0 where g = 0."""
+    """Return (f - f~) / ||g||^2 for squared = ||g||^2, and 0 where g = 0."""
     gap = torch.maximum(epoch.gap, epoch.fallen)
     return torch.where(squared > 0, gap / squared, 0)
 
 
 def limit(epoch: Epoch, gap: Tensor) -> Epoch:  # (B,)
-    """With no larger gap than this."""
+    """Return the epoch with no larger gap than this one."""
     return Epoch(epoch.gap.minimum(gap), epoch.fallen.minimum(gap), epoch.count)
 
 
-def settle(epoch: Epoch, long: Tensor, change: Tensor, accepted: Tensor) -> Epoch:
-    """After a step that changed f by `change`, accepted or taken back."""
+def settle(epoch: Epoch, long: Tensor, change: Tensor, accepted: Tensor) -> Epoch:  # (B,) each
+    """Return the epoch after a step that changed f by `change`, and was accepted or taken back."""
     gap = torch.where(long, torch.maximum(epoch.gap, epoch.fallen), epoch.gap)
     gain = torch.where(accepted, -change, 0)
     little, much = gain < LITTLE * gap, gain > MUCH * gap

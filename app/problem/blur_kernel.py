@@ -81,6 +81,10 @@ class SemiBlind:
         """dh/dtheta at fixed x, summed over the batch."""
         return *self.regularizer.slopes(x), self.kernel.misfit_gradient(x, self.y)
 
+    @property
+    def has_sensitivity(self) -> bool:
+        return self.regularizer.has_sensitivity
+
     @torch.no_grad()
     def sensitivity(self, x: Tensor, q: Tensor, radius: Tensor) -> Sensitivity:
         """The regularizer's, and those of the kernel, whose J is affine in x and whose Hessian A^T A is constant.

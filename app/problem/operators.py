@@ -122,7 +122,6 @@ class StackedOperator:
     """One operator for each image of a batch; the bounds hold for all of them."""
 
     parts: tuple[LinearOperator, ...]
-    device: str = "cpu"
     norm_squared: float = field(init=False)
     lambda_min: float = field(init=False)
     norm_proven: bool = field(init=False)
@@ -142,14 +141,9 @@ class StackedOperator:
         return self._each(lambda part, i: part.normal(x[i : i + 1]))
 
     @property
-    def normal_model(self) -> tuple[Tensor, Tensor] | None:
-        """(symbol, diagonal), multiples of the identity, or None where nothing is known of an image."""
-        models = [part.normal_model for part in self.parts]
-        means = [float(torch.as_tensor(model[1]).mean()) for model in models if model is not None]
-        if len(means) < len(models):
-            return None
-        diagonal = torch.tensor(means, device=self.device).view(-1, 1, 1, 1)
-        return diagonal.unsqueeze(-1), diagonal
+    def normal_model(self) -> None:
+        """Nothing is known that would hold for all images."""
+        return None
 
     def measure(self, clean: Tensor, noise_level: float, draws: Sequence[torch.Generator]) -> Tensor:
         return self._each(lambda part, i: part.measure(clean[i : i + 1], noise_level, draws[i : i + 1]))
@@ -158,7 +152,7 @@ class StackedOperator:
         return self._each(lambda part, i: part.as_image(y[i : i + 1]))
 
     def take(self, images: Tensor) -> StackedOperator:
-        return replace(self, parts=tuple(self.parts[i] for i in images.tolist()))
+        return StackedOperator(parts=tuple(self.parts[i] for i in images.tolist()))
 
     def _each(self, apply: Callable[[LinearOperator, int], Tensor]) -> Tensor:
         results = [apply(part, i) for i, part in enumerate(self.parts)]
@@ -204,7 +198,7 @@ def operators_of(
         if max(images) >= len(several):
             raise OperatorError(f"there are {len(several)} physics, and none for image {max(images)}")
         parts = tuple(one(shape, i) for i in images)
-        return parts[0] if len(parts) == 1 else StackedOperator(parts=parts, device=device)
+        return parts[0] if len(parts) == 1 else StackedOperator(parts=parts)
 
     return Operators(build)
 
@@ -237,8 +231,7 @@ def wrap(
     reached = None if bool((y != 0).all()) else (y != 0).to(dtype)
     operator = LinearOperator(physics=physics, image_shape=shape, norm_squared=1.0, support=reached)
     operator = _with_exact_adjoint(operator, x, y)
-    mean = float(y.abs().square().sum() / x.square().sum())  # of the diagonal of A^T A, estimated (Hutchinson, 1989)
-    operator, known = replace(operator, symbol=mean, diagonal=mean), _known_bounds(physics)
+    known = _known_bounds(physics)
     if norm_squared is None and known is None:
         estimate = MARGIN * _estimated_norm_squared(operator, x)
         return replace(operator, norm_squared=estimate, norm_proven=False, lambda_min=lambda_min or 0.0)

@@ -5,8 +5,6 @@ R(x) = scale sum_k sum_i phi((c_k * x)_i; w_k, s_k),    c_k = filters, w_k = exp
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import torch
 from torch import Tensor, nn
 
@@ -43,7 +41,7 @@ class FieldOfExperts(Regularizer):
     potentials, whose L is bounded otherwise.
     """
 
-    has_sensitivity: ClassVar[bool] = True
+    has_sensitivity: bool = True
 
     def __init__(
         self,
