@@ -62,11 +62,6 @@ class SemiBlind:
     kernel: BlurKernel
     y: Tensor
 
-    @property
-    def has_sensitivity(self) -> bool:
-        """Whether that of the regularizer is known."""
-        return self.regularizer.has_sensitivity
-
     def parameters(self) -> Iterator[nn.Parameter]:
         yield from self.regularizer.parameters()
         yield from self.kernel.parameters()
