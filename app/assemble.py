@@ -115,25 +115,25 @@ def lower_solver(config: Config) -> Solver:
 def method(config: Config) -> Method[Any]:
     """The upper-level method of upper.algorithm."""
     upper, solve = config.upper, lower_solver(config)
-    drawn: dict[str, Any] = {"batch_size": upper.batch_size, "descent": descent(config)}
-    found: dict[str, Any] = {"solve": solve, "step_size": upper.step_size, "accuracy": upper.accuracy}
+    stochastic: dict[str, Any] = {"batch_size": upper.batch_size, "descent": descent(config)}
+    full_batch: dict[str, Any] = {"solve": solve, "step_size": upper.step_size, "accuracy": upper.accuracy}
     methods: dict[str, Callable[[], Method[Any]]] = {
         "isgd": lambda: Isgd(
-            **drawn, solve=certified_or_stationary(solve) if config.lower.uncertified else solve,
+            **stochastic, solve=certified_or_stationary(solve) if config.lower.uncertified else solve,
             schedule=_accuracies(config), accuracy=upper.accuracy, relative_accuracy=upper.relative_accuracy,
             proven=upper.relative_error == "proven",
         ),
-        "stocbio": lambda: Stocbio(**drawn, solve=solve, **asdict(config.stocbio)),
-        "amigo": lambda: Amigo(**drawn, solve=solve, **asdict(config.amigo)),
-        "jfb": lambda: Jfb(**drawn, solve=solve, schedule=_accuracies(config), accuracy=upper.accuracy),
-        "unroll": lambda: Unroll(**drawn, **asdict(config.unroll)),
-        "meha": lambda: Meha(**drawn, solve=certified_or_stationary(solve), **asdict(config.meha)),
+        "stocbio": lambda: Stocbio(**stochastic, solve=solve, **asdict(config.stocbio)),
+        "amigo": lambda: Amigo(**stochastic, solve=solve, **asdict(config.amigo)),
+        "jfb": lambda: Jfb(**stochastic, solve=solve, schedule=_accuracies(config), accuracy=upper.accuracy),
+        "unroll": lambda: Unroll(**stochastic, **asdict(config.unroll)),
+        "meha": lambda: Meha(**stochastic, solve=certified_or_stationary(solve), **asdict(config.meha)),
         "maid": lambda: Maid(
-            **found, eta=config.maid.eta, memory=config.maid.memory, barzilai_borwein=config.maid.barzilai_borwein,
+            **full_batch, eta=config.maid.eta, memory=config.maid.memory, barzilai_borwein=config.maid.barzilai_borwein,
             proven=config.maid.error == "proven",
         ),
-        "hoag": lambda: Hoag(**found, schedule=_tolerances(config)),
-        "gd_polyak": lambda: GdPolyak(**found, schedule=_accuracies(config), **asdict(config.gd_polyak)),
+        "hoag": lambda: Hoag(**full_batch, schedule=_tolerances(config)),
+        "gd_polyak": lambda: GdPolyak(**full_batch, schedule=_accuracies(config), **asdict(config.gd_polyak)),
     }  # fmt: skip
     return methods[upper.algorithm]()
 
