@@ -98,16 +98,10 @@ class Iteration:
     def report(self, z: Hypergradient, accuracy: float, step_size: float) -> Step:
         """Return the step of a method built on certified hypergradients."""
         return Step(
-            x=z.lower.x,
-            loss=z.loss,
-            accuracy=accuracy,
-            step_size=step_size,
-            error_bound=z.lower.error_bound,
-            certified=z.lower.converged & z.linear.converged,
-            lower_iterations=z.lower.iterations,
-            linear_iterations=z.linear.iterations,
-            computations=self.cost.computations,
-        )
+            x=z.lower.x, loss=z.loss, accuracy=accuracy, step_size=step_size, error_bound=z.lower.error_bound,
+            certified=z.lower.converged & z.linear.converged, lower_iterations=z.lower.iterations,
+            linear_iterations=z.linear.iterations, computations=self.cost.computations,
+        )  # fmt: skip
 
     def report_truncated(
         self, x: Tensor, loss: Tensor, error_bound: Tensor, step_size: float, counts: tuple[int, int]
@@ -115,13 +109,7 @@ class Iteration:
         """Return the step of a method whose solves end after so many gradients and products, whatever they reached."""
         gradients, products = (torch.full_like(loss, n, dtype=torch.long) for n in counts)
         return Step(
-            x=x,
-            loss=loss,
-            accuracy=float("nan"),
-            step_size=step_size,
-            error_bound=error_bound,
-            certified=torch.zeros_like(loss, dtype=torch.bool),
-            lower_iterations=gradients,
-            linear_iterations=products,
-            computations=self.cost.computations,
-        )
+            x=x, loss=loss, accuracy=float("nan"), step_size=step_size, error_bound=error_bound,
+            certified=torch.zeros_like(loss, dtype=torch.bool), lower_iterations=gradients,
+            linear_iterations=products, computations=self.cost.computations,
+        )  # fmt: skip

@@ -55,13 +55,7 @@ class Jfb(Stochastic):
         here.cost.add(lower.iterations)
         alpha = self.descent.step(here, z, state.descent, here.tight_loss(self.solve, lower.x, accuracy))
         return Step(
-            x=lower.x,
-            loss=loss,
-            accuracy=accuracy,
-            step_size=alpha,
-            error_bound=lower.error_bound,
-            certified=lower.converged,
-            lower_iterations=lower.iterations,
-            linear_iterations=torch.zeros_like(lower.iterations),
-            computations=here.cost.computations,
-        )
+            x=lower.x, loss=loss, accuracy=accuracy, step_size=alpha, error_bound=lower.error_bound,
+            certified=lower.converged, lower_iterations=lower.iterations,
+            linear_iterations=torch.zeros_like(lower.iterations), computations=here.cost.computations,
+        )  # fmt: skip
