@@ -64,7 +64,7 @@ class Patches:
         return len(self.source)
 
     def batch(self, step: int, size: int) -> PatchBatch:
-        """Return the mini-batch of a step: `size` patches."""
+        """Return the mini-batch of a step: `size` patches. Raises ImageError where whole images differ in size."""
         images, visits = self.places(step, size)
         clean = [self._patch(i, v) for i, v in zip(images, visits, strict=True)]
         if len({patch.shape for patch in clean}) > 1:

@@ -118,5 +118,6 @@ def test_only_the_operators_import_deepinv_physics():
         "app/problem/operators.py",
         "app/problem/problem.py",
         "app/problem/tasks.py",
+        "app/evaluation/learned.py",
         "app/evaluation/reconstructor.py",
     }

@@ -22,12 +22,12 @@ PACKAGES = {"wavelet": "pywt", "bm3d": "bm3d"}  # what is not among the program'
 
 
 def total_variation(y: Tensor, weight: float) -> Tensor:
-    """argmin_x 1/2 ||x - y||^2 + weight TV(x), isotropic, channel by channel (Chambolle, JMIV 2004)."""
+    """Minimise 1/2 ||x - y||^2 + weight TV(x) over x, isotropic, channel by channel (Chambolle, JMIV 2004)."""
     return _through(lambda image, axis: restoration.denoise_tv_chambolle(image, weight, channel_axis=axis), y)
 
 
 def wavelet(y: Tensor, sigma: float) -> Tensor:
-    """Soft thresholds chosen per subband (Chang, Yu, Vetterli, TIP 2000); colour in YCbCr. The result is clipped."""
+    """Apply soft thresholds, chosen per subband (Chang, Yu, Vetterli, TIP 2000), in YCbCr, and clip the result."""
 
     def denoise(image: np.ndarray, axis: int | None) -> np.ndarray:
         return restoration.denoise_wavelet(
@@ -38,7 +38,7 @@ def wavelet(y: Tensor, sigma: float) -> Tensor:
 
 
 def nonlocal_means(y: Tensor, sigma: float) -> Tensor:
-    """Means over pixels with similar patches (Buades, Coll, Morel, CVPR 2005)."""
+    """Return means over pixels with similar patches (Buades, Coll, Morel, CVPR 2005)."""
 
     def denoise(image: np.ndarray, axis: int | None) -> np.ndarray:
         return restoration.denoise_nl_means(
@@ -49,21 +49,23 @@ def nonlocal_means(y: Tensor, sigma: float) -> Tensor:
 
 
 def bm3d(y: Tensor, sigma: float) -> Tensor:
-    """Collaborative filtering of similar patches (Dabov et al., TIP 2007); colour in an opponent space."""
+    """Return the collaborative filtering of similar patches (Dabov et al., TIP 2007); colour in an opponent space."""
     package = importlib.import_module("bm3d")
     return _through(lambda image, axis: (package.bm3d if axis is None else package.bm3d_rgb)(image, sigma), y)
 
 
 def wiener(y: Tensor, kernel: Tensor, balance: float) -> Tensor:  # kernel (h, w)
-    """argmin_x ||k * x - y||^2 + balance ||Laplacian x||^2, circular, channel by channel."""
+    """Minimise ||k * x - y||^2 + balance ||Laplacian x||^2, circular, channel by channel."""
     psf = kernel.cpu().numpy()
     channels = [np.asarray(restoration.wiener(c, psf, balance, clip=False)) for c in y[0].cpu().numpy()]
     return torch.from_numpy(np.stack(channels)).to(y)[None]
 
 
 def golden_section(f: Callable[[float], float], low: float, high: float, precision: float = 0.05) -> float:
-    """The maximizer of a unimodal f on [low, high] up to the factor 1 + precision, by golden section of the logarithm
-    (Kiefer, 1953): one evaluation of f shortens the interval by (sqrt 5 - 1)/2."""
+    """Return the maximizer of a unimodal f on [low, high] up to the factor 1 + precision.
+
+    By golden section of the logarithm (Kiefer, 1953): one evaluation of f shortens the interval by (sqrt 5 - 1)/2.
+    """
     ratio = (math.sqrt(5) - 1) / 2
     a, d = math.log(low), math.log(high)
     b, c = d - ratio * (d - a), a + ratio * (d - a)

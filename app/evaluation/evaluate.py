@@ -11,7 +11,7 @@ from app.evaluation.simulation import Simulation
 from app.problem.quality import psnr, ssim
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Evaluation:
     """One image: quality, certificate and cost. None stands where a method certifies nothing."""
 
@@ -32,7 +32,7 @@ Baseline = Callable[[Tensor, int], Tensor]  # y (1, C, H, W), position of the im
 def evaluate(
     reconstruct: Simulation, paths: tuple[Path, ...], color: bool, baseline: Baseline | None = None
 ) -> Iterator[Evaluation]:
-    """One row per image, whole images, in order; of a baseline, where one is given, on the same measurements."""
+    """Yield one row per image, whole images, in order; of a baseline, where one is given, on the same measurements."""
     for i, path in enumerate(paths):
         clean = reconstruct.read(path, color)
         y = reconstruct.measure(clean, (i,))
@@ -46,13 +46,7 @@ def evaluate(
         seconds = time.perf_counter() - start
         degraded = reconstruct.as_image(y, (i,))
         yield Evaluation(
-            path.stem,
-            float(psnr(x, clean)),
-            float(ssim(x, clean)),
-            float(psnr(degraded, clean)),
-            float(ssim(degraded, clean)),
-            bound,
-            converged,
-            iterations,
-            seconds,
-        )
+            image=path.stem, psnr=float(psnr(x, clean)), ssim=float(ssim(x, clean)),
+            psnr_degraded=float(psnr(degraded, clean)), ssim_degraded=float(ssim(degraded, clean)),
+            error_bound=bound, converged=converged, iterations=iterations, seconds=seconds,
+        )  # fmt: skip

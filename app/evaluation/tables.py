@@ -13,7 +13,7 @@ from figures.table import escape, standard_error
 
 
 def summary_table(methods: dict[str, list[Evaluation]]) -> str:
-    """Means over the images, the degraded measurements first; the certificates of baselines are empty."""
+    """Write means over the images, the degraded measurements first; the certificates of baselines are empty."""
     width = max(len("degraded"), *(len(name) for name in methods))
     first = next(iter(methods.values()))
     several = len(first) > 1
@@ -54,7 +54,7 @@ COLUMNS = ("psnr", "ssim", "psnr_degraded", "error_bound", "iterations", "second
 
 
 def csv_table(rows: list[Evaluation]) -> str:
-    """One row per image and a last row `mean`; what a method does not have is empty."""
+    """Write one row per image and a last row `mean`; what a method does not have is empty."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(["image", *COLUMNS])
@@ -65,7 +65,7 @@ def csv_table(rows: list[Evaluation]) -> str:
 
 
 def read_csv(path: Path) -> dict[str, dict[str, float]]:
-    """What `csv_table` wrote: metric -> image -> value, without the means and empty metrics. Raises ConfigError."""
+    """Read what `csv_table` wrote: metric -> image -> value, without means and empty metrics. Raises ConfigError."""
     try:
         rows = [row for row in csv.DictReader(io.StringIO(path.read_text())) if row["image"] != "mean"]
         names = [name for name in rows[0] if name != "image" and any(row[name] != "" for row in rows)]
@@ -78,7 +78,7 @@ def read_csv(path: Path) -> dict[str, dict[str, float]]:
 
 
 def latex_table(methods: dict[str, list[Evaluation]]) -> str:
-    r"""A booktabs table of mean PSNR, \pm its standard error, and mean SSIM."""
+    r"""Write a booktabs table of mean PSNR, \pm its standard error, and mean SSIM."""
     first = next(iter(methods.values()))
     rows = [("degraded", [e.psnr_degraded for e in first], fmean(e.ssim_degraded for e in first))]
     rows += [(name, [e.psnr for e in r], fmean(e.ssim for e in r)) for name, r in methods.items()]

@@ -37,20 +37,20 @@ class BlurKernel(nn.Module):
 
     @torch.no_grad()
     def operator(self, grid: Sequence[int]) -> Convolution:
-        """A at the present kernel, for images of this grid (H, W)."""
+        """Return A at the present kernel, for images of this grid (H, W). Raises KernelError where it does not fit."""
         if self.size[0] > min(grid):
             raise KernelError(f"the {self.size} learned kernel is larger than the image, {tuple(grid)}")
         return convolution(self(), (grid[0], grid[1]))
 
     @torch.no_grad()
     def pull_back(self, g: Tensor) -> Tensor:  # (size, size) -> (size, size)
-        """P g: from a derivative by the entries to that by the logits."""
+        """Return P g: a derivative by the logits from that by the entries."""
         k = self()
         return k * (g - (k * g).sum())
 
     @torch.no_grad()
     def misfit_gradient(self, x: Tensor, y: Tensor) -> Tensor:  # 2 x (B, C, H, W) -> (size, size)
-        """d/dlogits of sum_b h_b(x_b) at fixed x."""
+        """Return d/dlogits of sum_b h_b(x_b) at fixed x."""
         return self.pull_back(misfit_by_kernel(self.operator(_grid(x)), x, y, self.size))
 
 
@@ -68,12 +68,12 @@ class SemiBlind:
 
     @torch.no_grad()
     def mixed(self, x: Tensor, q: Tensor) -> tuple[Tensor, ...]:
-        """J^T q, J = d2h/(dtheta dx), summed over the batch."""
+        """Return J^T q, J = d2h/(dtheta dx), summed over the batch."""
         by_kernel = mixed_by_kernel(self.kernel.operator(_grid(x)), x, self.y, q, self.kernel.size)
         return *self.regularizer.mixed(x, q), self.kernel.pull_back(by_kernel)
 
     def slopes(self, x: Tensor) -> tuple[Tensor, ...]:
-        """dh/dtheta at fixed x, summed over the batch."""
+        """Return dh/dtheta at fixed x, summed over the batch."""
         return *self.regularizer.slopes(x), self.kernel.misfit_gradient(x, self.y)
 
     @property
@@ -82,7 +82,7 @@ class SemiBlind:
 
     @torch.no_grad()
     def sensitivity(self, x: Tensor, q: Tensor, radius: Tensor) -> Sensitivity:
-        """The regularizer's, and those of the kernel, whose J is affine in x and whose Hessian A^T A is constant.
+        """Return the regularizer's bounds with those of the kernel, whose J is affine in x, and A^T A constant.
 
         J_k(x)^T q = P (<c_d, q>)_d with c_d = S_-d r + S_d A^T x, so ||J_k(x)|| <= spread(r, A^T x). Moving x by e
         moves it by (<S_-d A e + S_d A^T e, q>)_d = (<e, S_d A^T q + S_-d A q>)_d before P, at most spread(A q, A^T q)
@@ -101,7 +101,7 @@ class SemiBlind:
 
 
 def spread(operator: Convolution, kernel: Tensor, a: Tensor, b: Tensor) -> Tensor:  # 2 x (B, C, H, W) -> (B,)
-    """(sum_d k(d)^2 ||c_d - sum_e k(e) c_e||^2)^(1/2) with c_d = S_-d a + S_d b: the Frobenius norm of q ->
+    """Return (sum_d k(d)^2 ||c_d - sum_e k(e) c_e||^2)^(1/2) with c_d = S_-d a + S_d b: the Frobenius norm of q ->
     P (<c_d, q>)_d."""
     mean, total = operator.adjoint(a) + operator.forward(b), a.new_zeros(len(a))
     h, w = kernel.shape
@@ -114,7 +114,7 @@ def spread(operator: Convolution, kernel: Tensor, a: Tensor, b: Tensor) -> Tenso
 
 
 def kernel_error(kernel: Tensor, true: Tensor) -> float:  # (h, w), (h', w') -> []
-    """||k - k_true|| / ||k_true||, pixels (h // 2, w // 2) on top of each other; no shift is searched for."""
+    """Return ||k - k_true|| / ||k_true||, pixels (h // 2, w // 2) on top of each other; no shift is searched for."""
     side = 2 * (max(*kernel.shape, *true.shape) // 2) + 1
     a, b = _framed(kernel.detach(), side), _framed(true, side)
     return float((a - b).norm() / b.norm())

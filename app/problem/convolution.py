@@ -53,7 +53,7 @@ class Convolution:
 
 
 def convolution(kernel: Tensor, grid: tuple[int, int]) -> Convolution:
-    """k (h, w) on images of this grid (H, W), h <= H and w <= W; bounds in float64."""
+    """Return A for k (h, w) on images of this grid (H, W), h <= H and w <= W; bounds in float64."""
     (h, w), k = kernel.shape, kernel.detach().double()
     centred = F.pad(k, (0, grid[1] - w, 0, grid[0] - h)).roll((-(h // 2), -(w // 2)), (0, 1))
     spectrum = torch.fft.rfft2(centred)
@@ -64,17 +64,17 @@ def convolution(kernel: Tensor, grid: tuple[int, int]) -> Convolution:
 
 
 def correlation(a: Tensor, b: Tensor, size: tuple[int, int]) -> Tensor:  # 2 x (B, C, H, W) -> (h, w)
-    """corr(a, b) at the displacements of a kernel of this size."""
+    """Return corr(a, b) at the displacements of a kernel of this size."""
     spectrum = (torch.fft.rfft2(a) * torch.fft.rfft2(b).conj()).sum((0, 1))
     everywhere = torch.fft.irfft2(spectrum, s=a.shape[2:])
     return everywhere.roll((size[0] // 2, size[1] // 2), (0, 1))[: size[0], : size[1]]
 
 
 def misfit_by_kernel(operator: Convolution, x: Tensor, y: Tensor, size: tuple[int, int]) -> Tensor:  # -> (h, w)
-    """d/dk sum_b 1/2 ||A x_b - y_b||^2."""
+    """Return d/dk sum_b 1/2 ||A x_b - y_b||^2."""
     return correlation(operator.forward(x) - y, x, size)
 
 
 def mixed_by_kernel(operator: Convolution, x: Tensor, y: Tensor, q: Tensor, size: tuple[int, int]) -> Tensor:
-    """d/dk sum_b <A^T (A x_b - y_b), q_b>, (h, w)."""
+    """Return d/dk sum_b <A^T (A x_b - y_b), q_b>, (h, w)."""
     return correlation(operator.forward(x) - y, q, size) + correlation(operator.forward(q), x, size)

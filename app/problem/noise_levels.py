@@ -24,28 +24,30 @@ USUAL = (15 / 255, 25 / 255, 50 / 255)  # levels that the literature reports
 
 @dataclass(frozen=True)
 class NoiseLevels:
+    """One level, or all between a low and a high one; the sequence belongs to the seed."""
+
     low: float
     high: float
     seed: int
 
     def at(self, step: int) -> float:
-        """sigma_k."""
+        """Return the level sigma_k of a step."""
         if self.low == self.high:
             return self.low
         start = float(torch.rand((), generator=generator(self.seed, LEVELS), dtype=torch.float64))
         return self.low * (self.high / self.low) ** ((start + step * GOLDEN) % 1)
 
     def relative(self, level: float) -> float:
-        """sigma / (low high)^(1/2)."""
+        """Return sigma / (low high)^(1/2)."""
         return 1.0 if self.low == self.high else level / (self.low * self.high) ** 0.5
 
     def weight(self, level: float) -> float:
-        """Of the loss."""
+        """Return the weight of the loss of a batch at this level."""
         return self.relative(level) ** -EXPONENT
 
     @property
     def validated(self) -> tuple[float, ...]:
-        """Where held-out images are reconstructed: at the usual levels within, or in the middle."""
+        """The levels at which held-out images are reconstructed: the usual ones within the range, or its middle."""
         if self.low == self.high:
             return (self.low,)
         return tuple(s for s in USUAL if self.low <= s <= self.high) or ((self.low * self.high) ** 0.5,)

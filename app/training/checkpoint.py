@@ -16,12 +16,14 @@ class RunError(ValueError):
 
 
 def save(path: Path, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
+    """Write tensors by name (...), and facts that JSON can hold."""
     path.parent.mkdir(parents=True, exist_ok=True)
     detached = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
     write_atomically(path, safetensors.torch.save(detached, {"facts": json.dumps(facts)}))
 
 
 def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read what `save` wrote. Raises RunError where the file is missing or damaged."""
     if not path.is_file():
         raise RunError(f"{path.parent.parent} has no checkpoint to resume from ({path} is missing)")
     try:

@@ -23,7 +23,8 @@ NAMES = ("filters", "weights", "smoothings", "amplitude", "contrast")
 
 
 def begin(folder: Path, step: int, regularizer: Regularizer) -> None:
-    """What a run continues at `step`: no snapshot of a later step, and none that was kept only as the last."""
+    """Prepare the history for a run that goes on at `step`: without later snapshots, and without one that was kept only
+    as the last."""
     file = _file(folder)
     if step and file.exists():
         history = read(folder)
@@ -48,7 +49,7 @@ def note(folder: Path, step: int, regularizer: Regularizer, last: bool) -> None:
 
 
 def due(step: int) -> bool:
-    """step = round(RATIO^j) for a whole j, or 0."""
+    """Tell whether a step is kept: 0, or round(RATIO^j) for a whole j."""
     if step == 0:
         return True
     nearest = round(math.log(step) / math.log(RATIO))
@@ -56,12 +57,13 @@ def due(step: int) -> bool:
 
 
 def exists(folder: Path) -> bool:
+    """Tell whether a run has a history."""
     return _file(folder).is_file()
 
 
 def read(folder: Path) -> dict[str, Tensor]:
-    """{"steps": (T,), "weights": (T, K, 1, 1), "smoothings": (T, K, 1, 1), "filters": (T, K, C, s, s) if any}, or of a
-    rescaled regularizer {"steps", "amplitude", "contrast"}, (T,) each.
+    """Return "steps" (T,), "weights" (T, K, 1, 1), "smoothings" (T, K, 1, 1) and, if any, "filters" (T, K, C, s, s); of a
+    rescaled regularizer "steps", "amplitude" and "contrast", (T,) each.
 
     Raises RunError where there is none.
     """

@@ -10,6 +10,8 @@ from app.files import write_atomically
 
 @dataclass(frozen=True)
 class Record:
+    """What one step did, and what was validated after it."""
+
     step: int
     loss: float  # mean over the batch before the step; 1/2 ||x - clean||^2 for one noise level
     psnr: float  # mean over the batch, dB
@@ -28,16 +30,17 @@ NAMES = tuple(f.name for f in fields(Record))
 
 
 def to_row(record: Record) -> str:
+    """Format a record as a line of the file."""
     return ",".join("" if v is None else repr(v) for v in asdict(record).values()) + "\n"
 
 
 def begin(path: Path, steps: int) -> None:
-    """A header and the rows of the first `steps` steps, if there are any: what a resumed run continues."""
+    """Write a header and the rows of the first `steps` steps, if there are any: a resumed run goes on from there."""
     kept = path.read_text().splitlines(keepends=True)[1 : steps + 1] if path.exists() else []
     write_atomically(path, (",".join(NAMES) + "\n" + "".join(kept)).encode())
 
 
 def read(path: Path) -> dict[str, list[float]]:
-    """Columns of a metrics.csv; empty cells are NaN."""
+    """Return the columns of a metrics.csv; empty cells are NaN."""
     rows = list(csv.DictReader(io.StringIO(path.read_text())))
     return {name: [float(row[name] or "nan") for row in rows] for name in NAMES}

@@ -17,7 +17,8 @@ Found = dict[float, float]  # held-out PSNR in dB at the end, by factor; -inf wh
 
 
 def sweep(comparison: Comparison, out: Path, data_root: Path, quiet: bool, command: str) -> int:
-    """Train what is not there yet, with the first seed alone, then print one table."""
+    """Train what is not there yet, with the first seed alone, then print one table. Raises
+    ConfigError for steps that are given."""
     rows: dict[str, tuple[float, Found]] = {}
     for label, [(name, config), *_] in comparison.runs().items():
         if config.upper.step_size:
@@ -50,7 +51,7 @@ def _held_out(config: Config, folder: Path, train: Callable[[Config, Path], int]
 
 
 def table(rows: dict[str, tuple[float, Found]]) -> str:
-    """Markdown. The gap is what the best of the steps is ahead of the one that was found."""
+    """Write a table in Markdown. The gap is what the best of the steps is ahead of the one that was found."""
     heads = ["method", "step found", *(f"x {f:g}" for f in FACTORS), "gap (dB)"]
     lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
     for label, (alpha, found) in rows.items():
