@@ -40,12 +40,12 @@ __all__ = sorted(_HOME)
 
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
-        raise AttributeError(f"app has no {name!r}; it has {', '.join(__all__)}")
+        raise AttributeError(f"app has no {name!r}; it has {', '.join(sorted(_HOME))}")
     return getattr(import_module(_HOME[name]), name)
 
 
 def __dir__() -> list[str]:
-    return __all__
+    return sorted(_HOME)
 
 
 def _require_our_datasets() -> None:

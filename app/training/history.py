@@ -62,8 +62,9 @@ def exists(folder: Path) -> bool:
 
 
 def read(folder: Path) -> dict[str, Tensor]:
-    """Return "steps" (T,), "weights" (T, K, 1, 1), "smoothings" (T, K, 1, 1) and, if any, "filters" (T, K, C, s, s); of a
-    rescaled regularizer "steps", "amplitude" and "contrast", (T,) each.
+    """Return "steps" (T,), "weights" (T, K, 1, 1), "smoothings" (T, K, 1, 1) and, if any, "filters" (T, K, C, s, s).
+
+    Of a rescaled regularizer: "steps", "amplitude" and "contrast", (T,) each.
 
     Raises RunError where there is none.
     """
