@@ -17,6 +17,7 @@ from torch import Tensor
 from regularizers.functional import RegularizerError
 
 LOWEST, REFERENCE, HIGHEST = 5 / 255, 25 / 255, 50 / 255
+ROUNDING = 1e-6  # a deepinv physics keeps its noise level in float32
 
 
 class NoiseLevelError(RegularizerError):
@@ -25,7 +26,7 @@ class NoiseLevelError(RegularizerError):
 
 def require_known(noise_level: float) -> None:
     """Check that a noise level (of pixels in [0, 1]) is known. Raises NoiseLevelError outside [LOWEST, HIGHEST]."""
-    if not LOWEST <= noise_level <= HIGHEST:
+    if not LOWEST * (1 - ROUNDING) <= noise_level <= HIGHEST * (1 + ROUNDING):
         raise NoiseLevelError(
             f"this regularizer knows noise levels from {255 * LOWEST:g}/255 to {255 * HIGHEST:g}/255, "
             f"not {255 * noise_level:g}/255"
