@@ -132,6 +132,9 @@ def test_complex_measurements_agree_with_dense_linear_algebra(solver):
     value = energy.value(x)
     assert value.dtype == torch.float64
     torch.testing.assert_close(torch.autograd.grad(value.sum(), x)[0], energy.gradient(x.detach()))
+    exact = Energy(operator, energy.functional, operator.forward(x.detach()), ridge=0.1)  # no residual at all
+    second = torch.autograd.functional.hessian(lambda flat: exact.value(flat.view(2, 1, 8, 8))[0], x.detach().flatten())
+    torch.testing.assert_close(second[:64, :64], operator.gram + 0.1 * torch.eye(64))
 
 
 @SOLVERS

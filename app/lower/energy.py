@@ -93,7 +93,9 @@ class Energy:
         return mu, self.operator.norm_squared + self.ridge + largest
 
     def value(self, x: Tensor) -> Tensor:  # (B, C, H, W) -> (B,)
-        misfit = (self.operator.forward(x) - self.y).abs().square().flatten(1).sum(1)
+        r = self.operator.forward(x) - self.y
+        parts = torch.view_as_real(r) if r.is_complex() else r  # abs() would lose the second derivative where r = 0
+        misfit = parts.square().flatten(1).sum(1)
         return 0.5 * misfit + self.functional.value(x) + 0.5 * self.ridge * x.square().sum((1, 2, 3))
 
     def gradient(self, x: Tensor) -> Tensor:  # (B, C, H, W) -> (B, C, H, W)
