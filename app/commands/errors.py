@@ -1,7 +1,9 @@
 """Mistakes of the user: one line on stderr instead of a traceback."""
 
-from app.lower.solution import NonFiniteError, NotStronglyConvexError
+from app.lower.solution import CurvatureError, NonFiniteError, NotProvableError, NotStronglyConvexError
 from app.models.files import ModelError
+from app.problem.operators import OperatorError
+from app.problem.problem import ProblemError
 from app.settings.options import ConfigError
 from app.training.checkpoint import RunError
 from datasets.blur_kernels import KernelError
@@ -12,6 +14,7 @@ from regularizers import ImageTooSmallError, RegularizerError
 
 USER_ERRORS = (
     ConfigError,
+    CurvatureError,
     FetchError,
     FigureError,
     ImageError,
@@ -19,7 +22,10 @@ USER_ERRORS = (
     KernelError,
     ModelError,
     NonFiniteError,
+    NotProvableError,
     NotStronglyConvexError,
+    OperatorError,
+    ProblemError,
     RegularizerError,
     RunError,
 )
