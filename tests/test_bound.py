@@ -43,7 +43,7 @@ def test_omega_is_above_the_error(name, task, channels):
     make, ridge = PROBLEMS[task]
     clean = torch.randn(2, channels, 9, 8, generator=torch.Generator().manual_seed(5))
     operator = make()(clean.shape[1:], (0, 1))
-    y = operator.measure(clean, 0.3 * torch.randn(clean.shape, generator=torch.Generator().manual_seed(6)))
+    y = operator.measure(clean, 0.3, [torch.Generator().manual_seed(n) for n in (6, 7)])
     r = regularizers(channels)[name]
     energy = Energy(operator, r.frozen(), y, ridge)
     exact, _ = image_by_image(r, energy, clean, 1e-11)

@@ -95,7 +95,7 @@ def problem(name: str, channels: int):
     generator = torch.Generator().manual_seed(5)
     clean = torch.randn(2, channels, 8, 8, generator=generator)
     operator = make()(clean.shape[1:], (0, 1))
-    y = operator.measure(clean, 0.3 * torch.randn(clean.shape, generator=generator))
+    y = operator.measure(clean, 0.3, [generator, generator])
     return operator, y, clean, ridge
 
 
@@ -168,7 +168,7 @@ def test_central_differences_where_nothing_proves_convexity(name):
     r = regularizers(1)[name]
     clean = 2 * torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(5))
     operator = inpainting(0.9, 0, CPU, torch.float64)(clean.shape[1:], (0, 1))
-    y, loss, ridge = operator.measure(clean, 0 * clean), SquaredError(clean), 0.01
+    y, loss, ridge = operator.forward(clean), SquaredError(clean), 0.01
     solve = certified_or_stationary(lbfgs.solve)
 
     def at_present(start):
