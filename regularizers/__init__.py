@@ -14,24 +14,7 @@ from regularizers.rescaled import Rescaled
 from regularizers.tv import TotalVariation
 
 __all__ = [
-    "BOUNDARIES",
-    "CHARBONNIER",
-    "HUBER",
-    "LOG",
-    "MCP",
-    "POTENTIALS",
-    "SPLINE",
-    "WEAK_SPLINE",
-    "Adaptive",
-    "AutogradFunctional",
-    "FieldOfExperts",
-    "Functional",
-    "ImageTooSmallError",
-    "InputConvexNetwork",
-    "NoiseLevelError",
-    "Potential",
-    "Regularizer",
-    "RegularizerError",
-    "Rescaled",
-    "TotalVariation",
-]
+    "BOUNDARIES", "CHARBONNIER", "HUBER", "LOG", "MCP", "POTENTIALS", "SPLINE", "WEAK_SPLINE", "Adaptive",
+    "AutogradFunctional", "FieldOfExperts", "Functional", "ImageTooSmallError", "InputConvexNetwork", "NoiseLevelError",
+    "Potential", "Regularizer", "RegularizerError", "Rescaled", "TotalVariation",
+]  # fmt: skip

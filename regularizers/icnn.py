@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from regularizers.autograd import derivatives_at
 from regularizers.foe.filter_bank import analysis, autocorrelation, pad, pad_adjoint, spectral_bound, synthesis
 from regularizers.foe.initial_filters import dct_filters
-from regularizers.functional import RegularizerError
 from regularizers.regularizer import Regularizer
 
 HIDDEN = 3  # side of the filters A, in pixels
@@ -181,17 +180,10 @@ class InputConvexNetwork(Regularizer):
     SHARE = 0.1
 
     def __init__(
-        self,
-        channels: int = 1,
-        filters: int = 32,
-        filter_size: int = 7,
-        *,
-        weight: float = 0.01,
-        smoothing: float = 0.01,
-    ) -> None:
+        self, channels: int = 1, filters: int = 32, filter_size: int = 7, *,
+        weight: float = 0.01, smoothing: float = 0.01,
+    ) -> None:  # fmt: skip
         super().__init__()
-        if filter_size % 2 == 0 or filter_size < 3:
-            raise RegularizerError(f"filter_size must be odd and at least 3, not {filter_size}")
         self.raw_filters = nn.Parameter(dct_filters(channels, filters, filter_size))
         self.raw_skips = nn.Parameter(dct_filters(channels, filters, filter_size))
         self.log_hidden = nn.Parameter(torch.full((filters, filters, HIDDEN, HIDDEN), 1 / (filters * HIDDEN**2)).log())

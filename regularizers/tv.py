@@ -132,14 +132,9 @@ class TotalVariation(Regularizer):
     has_sensitivity: bool = True
 
     def __init__(
-        self,
-        channels: int = 1,
-        isotropic: bool = True,
-        *,
-        weight: float = 0.01,
-        smoothing: float = 0.01,
-        noise_nodes: int = 0,
-    ) -> None:
+        self, channels: int = 1, isotropic: bool = True, *,
+        weight: float = 0.01, smoothing: float = 0.01, noise_nodes: int = 0,
+    ) -> None:  # fmt: skip
         super().__init__(noise_nodes)
         self.isotropic = isotropic
         self.log_weights = nn.Parameter(initial_at_nodes(torch.full((channels, 1, 1), weight).log(), noise_nodes))

@@ -12,7 +12,7 @@ from app.upper.bound import error_bound
 from app.upper.hypergradient import hypergradient
 from datasets.blur_kernels import gaussian_kernel
 from regularizers import CHARBONNIER, FieldOfExperts
-from tests.problems import NAMES, measured, regularizers
+from tests.problems import NAMES, regularizers
 
 pytestmark = pytest.mark.usefixtures("double")
 PROVEN = [name for name in NAMES if name != "icnn"]  # regularizers with a sensitivity
@@ -43,7 +43,7 @@ def test_omega_is_above_the_error(name, task, channels):
     make, ridge = PROBLEMS[task]
     clean = torch.randn(2, channels, 9, 8, generator=torch.Generator().manual_seed(5))
     operator = make()(clean.shape[1:], (0, 1))
-    y = measured(operator, clean, 0.3)
+    y = operator.measure(clean, 0.3, [torch.Generator().manual_seed(n) for n in (6, 7)])
     r = regularizers(channels)[name]
     energy = Energy(operator, r.frozen(), y, ridge)
     exact, _ = image_by_image(r, energy, clean, 1e-11)

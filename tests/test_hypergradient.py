@@ -12,7 +12,7 @@ from app.problem.tasks import deblurring, denoising, inpainting, super_resolutio
 from app.upper.hypergradient import hypergradient
 from datasets.blur_kernels import gaussian_kernel
 from regularizers import Regularizer
-from tests.problems import NAMES, Identity, dense, measured, regularizers
+from tests.problems import NAMES, Identity, dense, regularizers
 
 pytestmark = pytest.mark.usefixtures("double")
 CPU = torch.device("cpu")
@@ -95,7 +95,7 @@ def problem(name: str, channels: int):
     generator = torch.Generator().manual_seed(5)
     clean = torch.randn(2, channels, 8, 8, generator=generator)
     operator = make()(clean.shape[1:], (0, 1))
-    y = measured(operator, clean, 0.3)
+    y = operator.measure(clean, 0.3, [generator, generator])
     return operator, y, clean, ridge
 
 

@@ -13,7 +13,7 @@ from app.upper.linear import conjugate_gradient
 from datasets.blur_kernels import KernelError, antialias_kernel
 from datasets.patches import whole_blocks
 from regularizers import CHARBONNIER, FieldOfExperts
-from tests.problems import dense, measured, regularizers
+from tests.problems import dense, regularizers
 
 pytestmark = pytest.mark.usefixtures("double")
 CPU = torch.device("cpu")
@@ -70,7 +70,7 @@ def test_a_measured_pixel_lies_in_the_middle_of_its_block(factor):
 
 def test_noise_keeps_its_level():
     a = operator(2, 0.5, (1, 64, 64))
-    y = measured(a, torch.zeros(4, 1, 64, 64), 0.1)
+    y = a.measure(torch.zeros(4, 1, 64, 64), 0.1, [torch.Generator().manual_seed(n) for n in range(4)])
     assert y.shape == (4, 1, 32, 32)
     assert float(y.std()) == pytest.approx(0.1, rel=0.05)
 

@@ -15,8 +15,11 @@ def dct_filters(channels: int, filters: int, size: int) -> Tensor:  # -> (K, C, 
     """Return the first K atoms of the orthonormal DCT-II of a C x s x s patch, lowest frequencies first.
 
     Past the C (s^2 - 1) atoms that are not constant, filter k is the normalized sum of two of them, so that all filters
-    differ and gradient descent can tell them apart. Raises RegularizerError where there are not so many.
+    differ and gradient descent can tell them apart. Raises RegularizerError where there are not so many, and for a
+    size that is even or less than 3.
     """
+    if size % 2 == 0 or size < 3:
+        raise RegularizerError(f"filter_size must be odd and at least 3, not {size}")
     atoms = _atoms(channels, size)
     count = len(atoms)
     if filters > count * (count // 2):

@@ -44,24 +44,13 @@ class FieldOfExperts(Regularizer):
     has_sensitivity: bool = True
 
     def __init__(
-        self,
-        channels: int = 1,
-        filters: int = 32,
-        filter_size: int = 7,
-        potential: str | Potential | LearnedPotential = "charbonnier",
-        *,
-        boundary: str = "circular",
-        weak_convexity: float = 0.95,
-        weight: float = 0.01,
-        smoothing: float = 0.01,
-        hidden_channels: tuple[int, ...] = (),
-        shared_potential: bool = True,
-        noise_nodes: int = 0,
+        self, channels: int = 1, filters: int = 32, filter_size: int = 7,
+        potential: str | Potential | LearnedPotential = "charbonnier", *, boundary: str = "circular",
+        weak_convexity: float = 0.95, weight: float = 0.01, smoothing: float = 0.01,
+        hidden_channels: tuple[int, ...] = (), shared_potential: bool = True, noise_nodes: int = 0,
         least_smoothing: float = 0.0,
-    ) -> None:
+    ) -> None:  # fmt: skip
         super().__init__(noise_nodes)
-        if filter_size % 2 == 0 or filter_size < 3:
-            raise RegularizerError(f"filter_size must be odd and at least 3, not {filter_size}")
         if boundary not in BOUNDARIES:
             raise RegularizerError(f"boundary must be one of {', '.join(BOUNDARIES)}, not {boundary}")
         potential = _named(potential) if isinstance(potential, str) else potential

@@ -7,6 +7,7 @@ a_J, which follow w and s wherever derivatives by parameters are listed.
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 Elementwise = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -40,10 +41,10 @@ class Potential:
     curvature: Elementwise  # d2 phi / dt2
     derivatives_by_parameters: tuple[Elementwise, ...]  # d2 phi / dt dw, d2 phi / dt ds, ...
     slopes_by_parameters: tuple[Elementwise, ...]  # d phi / dw, d phi / ds, ...
-    largest_curvature: Callable[[Tensor, Tensor], Tensor]  # (w, s) -> max_t phi''
-    weak_convexity: Callable[[Tensor, Tensor], Tensor]  # (w, s) -> -min_t phi'', or 0 where phi is convex
-    budgeted: bool  # -min_t phi'' <= 1 for every w and s, so that the bank alone decides how weakly convex R is
-    smoothing: Callable[[Tensor, Tensor], Tensor]  # (w, unconstrained) -> s in its range
     variation: Callable[[Tensor, Tensor, Tensor, Tensor], Variation]  # (low, high, w, s)
-    kinks: Callable[[Tensor, Tensor], list[Kink]]  # (w, s)
+    largest_curvature: Callable[[Tensor, Tensor], Tensor] = lambda w, s: w / s  # (w, s) -> max_t phi''
+    weak_convexity: Callable[[Tensor, Tensor], Tensor] = lambda w, s: torch.zeros_like(w)  # -min_t phi'', 0 if convex
+    budgeted: bool = False  # -min_t phi'' <= 1 for all w and s: the bank alone decides how weakly convex R is
+    smoothing: Callable[[Tensor, Tensor], Tensor] = lambda w, unconstrained: unconstrained.exp()  # s in its range
+    kinks: Callable[[Tensor, Tensor], list[Kink]] = lambda w, s: []
     shape: Tensor | None = None  # (K, J), a_1 ... a_J of every filter

@@ -9,25 +9,14 @@ class Bank(Protocol):
     """Declares the tensors of a field of experts; `regularizers.foe.functional` has them."""
 
     @property
-    def filters(self) -> Tensor:  # (K, C, s, s)
-        ...
-
+    def filters(self) -> Tensor: ...  # (K, C, s, s)
     @property
-    def weights(self) -> Tensor:  # (K, 1, 1)
-        ...
-
+    def weights(self) -> Tensor: ...  # (K, 1, 1)
     @property
-    def smoothings(self) -> Tensor:  # (K, 1, 1)
-        ...
-
+    def smoothings(self) -> Tensor: ...  # (K, 1, 1)
     @property
-    def parameters(self) -> tuple[Tensor, ...]:
-        """Filters, weights, smoothings and, of a spline, its shape (K, J)."""
-        ...
-
+    def parameters(self) -> tuple[Tensor, ...]: ...  # filters, weights, smoothings and, of a spline, its shape (K, J)
     @property
-    def contrasts(self) -> Tensor | None:  # (B, K, H - s + 1, W - s + 1) of padded images (B, C, H, W)
-        ...
-
+    def contrasts(self) -> Tensor | None: ...  # (B, K, H - s + 1, W - s + 1) of padded images (B, C, H, W)
     @property
     def scale(self) -> float: ...

@@ -39,18 +39,16 @@ class _Shape(ctypes.Structure):
 
 @dataclass(frozen=True)
 class CpuKernel:
-    """Calls the compiled functions, for images (B, C, H, W) that have their padding."""
+    """Calls the compiled functions; the formulas are those of `choice.CompiledKernel`."""
 
     library: ctypes.CDLL
 
     def gradient(self, bank: Bank, x: Tensor) -> Tensor:  # (B, C, H, W) -> (B, C, H, W)
-        """Return scale C^T phi'(g C x) / g, g the contrasts."""
         g = torch.zeros_like(x, memory_format=torch.contiguous_format)
         self._apply(GRADIENT, bank, x.contiguous(), None, g, None)
         return g
 
     def hessian(self, bank: Bank, x: Tensor) -> Callable[[Tensor], Tensor]:  # (B, C, H, W)
-        """Return v -> scale C^T phi''(g C x) C v."""
         x = x.contiguous()
         length = self.library.foe_memory(ctypes.byref(_Shape(*x.shape)), len(bank.filters))
         mode, curvature = PRODUCT_AT_X, None
@@ -66,7 +64,6 @@ class CpuKernel:
         return product
 
     def summary(self, bank: Bank, x: Tensor) -> tuple[Tensor, Tensor]:  # (B, C, H, W) -> (B, K), (B, C, H, W)
-        """Return sum_i |phi''(g C x)| and scale (C o C)^T |phi''(g C x)|, C o C the entries squared."""
         x, experts = x.contiguous(), len(bank.filters)
         diagonal = torch.zeros_like(x)
         bands = self.library.foe_bands(ctypes.byref(_Shape(*x.shape)))
@@ -75,7 +72,6 @@ class CpuKernel:
         return sums.sum(1)[:, :experts], diagonal
 
     def mixed(self, bank: Bank, x: Tensor, q: Tensor) -> tuple[Tensor, ...]:  # 2 x (B, C, H, W)
-        """Return d/d parameters of <scale C^T phi'(g C x) / g, q>, summed over the batch."""
         x, q = x.contiguous(), q.contiguous()
         sizes = [t.numel() for t in bank.parameters]
         sums = x.new_zeros(sum(sizes), dtype=torch.float64)
@@ -91,13 +87,9 @@ class CpuKernel:
         shape = (None,) * (4 - len(parameters))
         contrasts = None if bank.contrasts is None else bank.contrasts.contiguous()
         function(
-            *head,
-            ctypes.byref(_Shape(*x.shape)),
-            *map(_address, (*parameters, *shape, contrasts)),
-            ctypes.c_double(bank.scale),
-            ctypes.c_int(len(bank.filters)),
-            *map(_address, (x, *others)),
-        )
+            *head, ctypes.byref(_Shape(*x.shape)), *map(_address, (*parameters, *shape, contrasts)),
+            ctypes.c_double(bank.scale), ctypes.c_int(len(bank.filters)), *map(_address, (x, *others)),
+        )  # fmt: skip
 
 
 def _address(t: Tensor | None) -> ctypes.c_void_p:
@@ -109,12 +101,8 @@ def compiled_kernel(dtype: torch.dtype, filter_size: int, potential: str) -> Cpu
     """Return the kernel, compiled if it is not in the cache; None, after a warning, where it cannot be compiled."""
     compiler = os.environ.get("CXX") or "c++"
     knots = ",".join(map(repr, KNOTS)) if potential == "spline" else ""
-    defines = (
-        f"-DREAL={REALS[dtype]}",
-        f"-DSIZE={filter_size}",
-        f"-DPOTENTIAL={potential.capitalize()}",
-        f"-DKNOTS={knots}",
-    )
+    values = {"REAL": REALS[dtype], "SIZE": filter_size, "POTENTIAL": potential.capitalize(), "KNOTS": knots}
+    defines = tuple(f"-D{name}={value}" for name, value in values.items())
     try:
         library = ctypes.CDLL(str(_compiled(compiler, defines)))
     except (OSError, subprocess.CalledProcessError) as error:

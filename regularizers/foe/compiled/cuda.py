@@ -234,26 +234,9 @@ def _add_adjoint(z, taps, part, CHANNELS: tl.constexpr, SIZE: tl.constexpr, SQUA
 
 @jit
 def _parts(
-    x,
-    v,
-    taps,
-    weights,
-    smoothings,
-    shapes,
-    contrasts,
-    parts,
-    sums,
-    height,
-    width,
-    experts,
-    blocks,
-    tiles,
-    MODE: tl.constexpr,
-    ADAPTIVE: tl.constexpr,
-    POTENTIAL: tl.constexpr,
-    CHANNELS: tl.constexpr,
-    SIZE: tl.constexpr,
-):
+    x, v, taps, weights, smoothings, shapes, contrasts, parts, sums, height, width, experts, blocks, tiles,
+    MODE: tl.constexpr, ADAPTIVE: tl.constexpr, POTENTIAL: tl.constexpr, CHANNELS: tl.constexpr, SIZE: tl.constexpr,
+):  # fmt: skip
     """Compute what a tile adds to scale^-1 dR/dx, to a product with v, or to the summary, whose sums are (tile, k).
 
     A Triton kernel takes its tensors one by one and all sizes as parameters; one launch is one function of many lines.
@@ -323,23 +306,9 @@ def _sum_parts(
 
 @jit
 def _derivatives(
-    x,
-    v,
-    taps,
-    weights,
-    smoothings,
-    shapes,
-    contrasts,
-    sums,
-    height,
-    width,
-    experts,
-    tiles,
-    ADAPTIVE: tl.constexpr,
-    POTENTIAL: tl.constexpr,
-    CHANNELS: tl.constexpr,
-    SIZE: tl.constexpr,
-):
+    x, v, taps, weights, smoothings, shapes, contrasts, sums, height, width, experts, tiles,
+    ADAPTIVE: tl.constexpr, POTENTIAL: tl.constexpr, CHANNELS: tl.constexpr, SIZE: tl.constexpr,
+):  # fmt: skip
     """Compute derivatives of scale^-1 <dR/dx, v> by a block's taps, weights, smoothings and b, over every
     num_programs-th tile. Its parameters and lines are many, as those of `_parts`."""
     block = tl.program_id(1)
@@ -408,26 +377,22 @@ def _derivatives(
 
 @dataclass(frozen=True)
 class CudaKernel:
-    """Calls the kernels of one potential, for images (B, C, H, W) that have their padding."""
+    """Calls the kernels of one potential; the formulas are those of `choice.CompiledKernel`."""
 
     potential: str
 
     def gradient(self, bank: Bank, x: Tensor) -> Tensor:  # (B, C, H, W) -> (B, C, H, W)
-        """Return scale C^T phi'(g C x) / g, g the contrasts."""
         return self._apply("gradient", bank, _packed(bank), x)[0]
 
     def hessian(self, bank: Bank, x: Tensor) -> Callable[[Tensor], Tensor]:  # (B, C, H, W)
-        """Return v -> scale C^T phi''(g C x) C v; C x is computed anew by every product."""
-        packed, x = _packed(bank), x.contiguous()
+        packed, x = _packed(bank), x.contiguous()  # C x is computed anew by every product
         return lambda v: self._apply("product", bank, packed, x, v)[0]
 
     def summary(self, bank: Bank, x: Tensor) -> tuple[Tensor, Tensor]:  # (B, C, H, W) -> (B, K), (B, C, H, W)
-        """Return sum_i |phi''(g C x)| and scale (C o C)^T |phi''(g C x)|, C o C the entries squared."""
         diagonal, sums = self._apply("summary", bank, _packed(bank), x)
         return sums.view(len(x), -1, sums.shape[-1]).sum(1)[:, : len(bank.filters)], diagonal
 
     def mixed(self, bank: Bank, x: Tensor, q: Tensor) -> tuple[Tensor, ...]:  # 2 x (B, C, H, W)
-        """Return d/d parameters of <scale C^T phi'(g C x) / g, q>, summed over the batch."""
         (channels, size), tiles = bank.filters.shape[1:3], _tiles(x, bank)
         x, packed = x.contiguous(), _packed(bank)
         blocks, experts = len(packed[0]), packed[1].numel()
