@@ -59,11 +59,6 @@ class MatrixOperator:
         return self
 
 
-def measured(operator, clean: Tensor, noise_level: float, seed: int = 5) -> Tensor:
-    """y = A clean + noise, each image with noise of its own."""
-    return operator.measure(clean, noise_level, [torch.Generator().manual_seed(seed + i) for i in range(len(clean))])
-
-
 class Identity:
     """A = I on images."""
 
