@@ -56,7 +56,7 @@ class BlurKernel(nn.Module):
 
 @dataclass(frozen=True)
 class SemiBlind:
-    """What the upper level moves for one batch of measurements y (B, C, H, W)."""
+    """What the upper level moves (`app.upper.hypergradient.Learned`) for one batch of measurements y (B, C, H, W)."""
 
     regularizer: Regularizer
     kernel: BlurKernel
@@ -68,12 +68,10 @@ class SemiBlind:
 
     @torch.no_grad()
     def mixed(self, x: Tensor, q: Tensor) -> tuple[Tensor, ...]:
-        """Return J^T q, J = d2h/(dtheta dx), summed over the batch."""
         by_kernel = mixed_by_kernel(self.kernel.operator(_grid(x)), x, self.y, q, self.kernel.size)
         return *self.regularizer.mixed(x, q), self.kernel.pull_back(by_kernel)
 
     def slopes(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Return dh/dtheta at fixed x, summed over the batch."""
         return *self.regularizer.slopes(x), self.kernel.misfit_gradient(x, self.y)
 
     @property

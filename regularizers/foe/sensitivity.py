@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -38,7 +39,7 @@ def sensitivity(
     weights, smoothings and columns of the shape (scales (K,) each), and filters stay zero-mean.
     """
     norms = _Norms.of(functional)
-    sums = _Sums.zeros(norms, functional, x, radius)
+    sums = _Sums(norms, functional, x, radius)
     for largest_gains in (True, False):  # the multipliers of the jumps need the largest gains
         for tile in _tiles(functional, x, q):
             sums.add(largest_gains, *tile)
@@ -65,7 +66,6 @@ class _Norms:
         )
 
 
-@dataclass(kw_only=True)
 class _Sums:
     """Sums and suprema over all responses of an image: (B, K) where an expert matters, (B,) where all are together.
 
@@ -73,39 +73,22 @@ class _Sums:
     or of q. Lists have an entry for each parameter of the potential: w, s, a_1, ..., a_J.
     """
 
-    f: FieldOfExpertsFunctional
-    norms: _Norms
-    radius: Tensor  # (B,)
-    curvature: Tensor  # (B, K) sup phi''
-    trace: Tensor  # (B, K) sum_i sup phi''_i ||patch_i||^2
-    influence: Tensor  # (B, K) ||phi'(u)||^2
-    product: Tensor  # (B, K) ||phi''(u) v||^2
-    moved_by_x: Tensor  # (B, K) sum_i (lip v)^2 ||patch||^2
-    moved_by_q: Tensor  # (B, K) sum_i (phi'' ||q patch||)^2
-    steepest: Tensor  # (B,) max_i lip |v|
-    spread: Tensor  # (B,) sum_i (lip v r)^2
-    parameters: list[Tensor]  # (B, K) sup ||d phi' / dw||^2, sup ||d phi' / ds||^2, ...
-    moved_parameters: list[Tensor]  # (B, K) sum_i (lip v)^2, lip that of d phi' / dw, d phi' / ds, ...
-    jumps: list[
-        _Jumps
-    ]  # of (phi'' v)^2 for all experts together, and of phi'' v ||patch||, d phi' / dw v, d phi' / ds v
-
-    @classmethod
-    def zeros(cls, norms: _Norms, f: FieldOfExpertsFunctional, x: Tensor, radius: Tensor) -> _Sums:
-        def images() -> Tensor:
-            return x.new_zeros(len(x))
-
-        def experts() -> Tensor:
-            return x.new_zeros(len(x), len(f.filters))
-
-        budget, count = norms.expert * radius[:, None], len(f.potential.derivatives_by_parameters)
-        return cls(
-            f=f, norms=norms, radius=radius, curvature=experts(), trace=experts(), influence=experts(),
-            product=experts(), moved_by_x=experts(), moved_by_q=experts(), steepest=images(), spread=images(),
-            parameters=[experts() for _ in range(count)], moved_parameters=[experts() for _ in range(count)],
-            jumps=[_Jumps(images(), images(), norms.bank * radius)]
-            + [_Jumps(experts(), experts(), budget) for _ in range(3)],
-        )  # fmt: skip
+    def __init__(self, norms: _Norms, f: FieldOfExpertsFunctional, x: Tensor, radius: Tensor) -> None:
+        self.f, self.norms, self.radius = f, norms, radius
+        images, experts = partial(x.new_zeros, len(x)), partial(x.new_zeros, len(x), len(f.filters))
+        self.curvature = experts()  # sup phi''
+        self.trace = experts()  # sum_i sup phi''_i ||patch_i||^2
+        self.influence = experts()  # ||phi'(u)||^2
+        self.product = experts()  # ||phi''(u) v||^2
+        self.moved_by_x = experts()  # sum_i (lip v)^2 ||patch||^2
+        self.moved_by_q = experts()  # sum_i (phi'' ||q patch||)^2
+        self.steepest = images()  # max_i lip |v|
+        self.spread = images()  # sum_i (lip v r)^2
+        count = len(f.potential.derivatives_by_parameters)
+        self.parameters = [experts() for _ in range(count)]  # sup ||d phi' / dw||^2, sup ||d phi' / ds||^2, ...
+        self.moved_parameters = [experts() for _ in range(count)]  # sum_i (lip v)^2, lip that of d phi' / dw, ...
+        # of (phi'' v)^2 for all experts together, and of phi'' v ||patch||, d phi' / dw v, d phi' / ds v
+        self.jumps = [_Jumps(norms.bank * radius), *(_Jumps(norms.expert * radius[:, None]) for _ in range(3))]
 
     def add(self, largest_gains: bool, b: slice, u: Tensor, v: Tensor, x_energy: Tensor, q_energy: Tensor) -> None:
         """Take in the responses of a tile of the images b, or, at first, only their largest gains at the jumps."""
@@ -115,12 +98,8 @@ class _Sums:
         reached = [(kink, (t - kink.place).abs()) for kink in potential.kinks(w, s)]
         for kink, distance in reached:
             near = distance <= r
-            gains = (
-                (kink.jumps[0] * v).square(),
-                kink.jumps[0] * v * x_energy.sqrt(),
-                kink.jumps[1] * v,
-                kink.jumps[2] * v,
-            )
+            jumped = [jump * v for jump in kink.jumps]
+            gains = jumped[0].square(), jumped[0] * x_energy.sqrt(), *jumped[1:]
             for jumps, gain in zip(self.jumps, gains, strict=True):
                 jumps.note(b, gain * near) if largest_gains else jumps.add(b, gain, distance, near, len(reached))
         if largest_gains:
@@ -189,12 +168,12 @@ def _tiles(f: FieldOfExpertsFunctional, x: Tensor, q: Tensor) -> Iterator[tuple]
 class _Jumps:
     """The bound min over lambda of lambda B^2 + sum_i max(0, g_i - lambda d_i^2), summed tile by tile.
 
-    largest, total, budget: max_i g_i and the sum to begin with, both 0, and B; of shape (B,) or (B, K).
+    largest is max_i g_i; it and budget, which is B, are of shape (B,) or (B, K).
     """
 
-    def __init__(self, largest: Tensor, total: Tensor, budget: Tensor) -> None:
-        self.largest, self.budget = largest, budget
-        self.sums = total.unsqueeze(-1).repeat(*[1] * total.ndim, len(MULTIPLIERS))
+    def __init__(self, budget: Tensor) -> None:
+        self.largest, self.budget = torch.zeros_like(budget), budget
+        self.sums = budget.new_zeros(*budget.shape, len(MULTIPLIERS))
 
     @property
     def lambdas(self) -> Tensor:  # (..., len(MULTIPLIERS))
