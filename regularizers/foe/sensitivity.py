@@ -16,7 +16,6 @@ if ||u' - u|| <= B (weak duality). Any lambda gives a bound; a few are tried.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -38,32 +37,11 @@ def sensitivity(
     theta is such that ||(dc/dtheta)^T y|| <= (sum_k sum_groups ||scales y||^2)^(1/2), with y derivatives by filters,
     weights, smoothings and columns of the shape (scales (K,) each), and filters stay zero-mean.
     """
-    norms = _Norms.of(functional)
-    sums = _Sums(norms, functional, x, radius)
+    sums = _Sums(functional, x, radius)
     for largest_gains in (True, False):  # the multipliers of the jumps need the largest gains
         for tile in _tiles(functional, x, q):
             sums.add(largest_gains, *tile)
     return sums.bounds(scales)
-
-
-@dataclass(frozen=True)
-class _Norms:
-    """How far responses move with x, and patches with it."""
-
-    pixel: Tensor  # (K,) n_k
-    expert: Tensor  # (K,) a_k
-    bank: Tensor  # [] a
-    patches: float  # the change of all patches of an image is at most so many times that of the image
-
-    @classmethod
-    def of(cls, f: FieldOfExpertsFunctional) -> _Norms:
-        factor, ones = boundary_factor(f.boundary), torch.ones_like(f.weights.flatten())
-        return cls(
-            (factor * f.filters.square().sum((1, 2, 3))).sqrt(),
-            torch.stack([spectral_bound(c[None], ones[:1], f.boundary) for c in f.filters]).sqrt(),
-            spectral_bound(f.filters, ones, f.boundary).sqrt(),
-            f.filters.shape[-1] * factor**0.5,
-        )
 
 
 class _Sums:
@@ -73,8 +51,13 @@ class _Sums:
     or of q. Lists have an entry for each parameter of the potential: w, s, a_1, ..., a_J.
     """
 
-    def __init__(self, norms: _Norms, f: FieldOfExpertsFunctional, x: Tensor, radius: Tensor) -> None:
-        self.f, self.norms, self.radius = f, norms, radius
+    def __init__(self, f: FieldOfExpertsFunctional, x: Tensor, radius: Tensor) -> None:
+        self.f, self.radius, bound = f, radius, partial(spectral_bound, boundary=f.boundary)
+        factor, ones = boundary_factor(f.boundary), torch.ones_like(f.weights.flatten())
+        self.pixel = (factor * f.filters.square().sum((1, 2, 3))).sqrt()  # (K,) n_k
+        self.expert = torch.stack([bound(c[None], ones[:1]) for c in f.filters]).sqrt()  # (K,) a_k
+        self.bank = bound(f.filters, ones).sqrt()  # [] a
+        self.patches = f.filters.shape[-1] * factor**0.5  # bounds ||change of all patches|| / ||change of the image||
         images, experts = partial(x.new_zeros, len(x)), partial(x.new_zeros, len(x), len(f.filters))
         self.curvature = experts()  # sup phi''
         self.trace = experts()  # sum_i sup phi''_i ||patch_i||^2
@@ -88,12 +71,12 @@ class _Sums:
         self.parameters = [experts() for _ in range(count)]  # sup ||d phi' / dw||^2, sup ||d phi' / ds||^2, ...
         self.moved_parameters = [experts() for _ in range(count)]  # sum_i (lip v)^2, lip that of d phi' / dw, ...
         # of (phi'' v)^2 for all experts together, and of phi'' v ||patch||, d phi' / dw v, d phi' / ds v
-        self.jumps = [_Jumps(norms.bank * radius), *(_Jumps(norms.expert * radius[:, None]) for _ in range(3))]
+        self.jumps = [_Jumps(self.bank * radius), *(_Jumps(self.expert * radius[:, None]) for _ in range(3))]
 
     def add(self, largest_gains: bool, b: slice, u: Tensor, v: Tensor, x_energy: Tensor, q_energy: Tensor) -> None:
         """Take in the responses of a tile of the images b, or, at first, only their largest gains at the jumps."""
         potential, w, s = self.f.potential, self.f.weights, self.f.smoothings
-        r = self.norms.pixel[:, None, None] * self.radius[b, None, None, None]
+        r = self.pixel[:, None, None] * self.radius[b, None, None, None]
         t, v = u.abs(), v.abs()
         reached = [(kink, (t - kink.place).abs()) for kink in potential.kinks(w, s)]
         for kink, distance in reached:
@@ -123,8 +106,8 @@ class _Sums:
 
     def bounds(self, scales: tuple[Tensor, ...]) -> Sensitivity:
         f, r = self.f, self.radius
-        patches, step = self.norms.patches * r[:, None], self.norms.expert * r[:, None]  # changes of patches, of u_k
-        change = torch.minimum(self.steepest * self.norms.bank * r, self.spread.sqrt()) + self.jumps[0].total().sqrt()
+        patches, step = self.patches * r[:, None], self.expert * r[:, None]  # changes of patches, of u_k
+        change = torch.minimum(self.steepest * self.bank * r, self.spread.sqrt()) + self.jumps[0].total().sqrt()
         by_filters, *by_parameters = scales
         jacobian = self._jacobian(by_filters, by_parameters, patches)
 
@@ -135,7 +118,7 @@ class _Sums:
         for scale, total, jump in zip(by_parameters, self.moved_parameters, jumps, strict=True):
             parts.append(scale * (total.sqrt() * step + jump))
         jacobian_product = torch.stack([part.norm(dim=1) for part in parts]).norm(dim=0)
-        return Sensitivity(f.scale * jacobian, f.scale * self.norms.bank * change, f.scale * jacobian_product)
+        return Sensitivity(f.scale * jacobian, f.scale * self.bank * change, f.scale * jacobian_product)
 
     def _jacobian(self, by_filters: Tensor, by_parameters: list[Tensor], patches: Tensor) -> Tensor:  # -> (B,)
         """Bound ||J(x')|| over the ball.
@@ -143,14 +126,14 @@ class _Sums:
         J(x')^T q by filters is the patches' phi'' C q + q's patches phi'. The first is at most the root of
         <q, sum_k (scale trace)_k C_k^T phi'' C_k q>.
         """
-        f, norms = self.f, self.norms
+        f = self.f
         traces = by_filters * (self.trace.sqrt() + patches * self.curvature.sqrt())
         stiffness = traces.square() * self.curvature
         first = torch.stack([spectral_bound(f.filters, row, f.boundary) for row in stiffness]).sqrt()
-        influence = self.influence.sqrt() + self.curvature * norms.expert * self.radius[:, None]
-        second = norms.patches * (by_filters * influence).norm(dim=1)
+        influence = self.influence.sqrt() + self.curvature * self.expert * self.radius[:, None]
+        second = self.patches * (by_filters * influence).norm(dim=1)
         others = [
-            (scale * norms.expert * total.sqrt()).norm(dim=1)
+            (scale * self.expert * total.sqrt()).norm(dim=1)
             for scale, total in zip(by_parameters, self.parameters, strict=True)
         ]
         return torch.stack([first + second, *others]).norm(dim=0)

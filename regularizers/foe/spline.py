@@ -109,13 +109,7 @@ def _difference(f: Callable[[Tensor, float], Tensor], before: float, knot: float
     return lambda t, w, s: w * s**power * (f(t / s, knot) - f(t / s, before))
 
 
-def _charbonnier_slope(z: Tensor, weight: float, smoothing: float) -> Tensor:
-    return z / (1 + z.square()).sqrt()
-
-
-def _mcp_slope(z: Tensor, weight: float, smoothing: float) -> Tensor:
-    return (weight / smoothing * z).clamp(-1, 1) - z.clamp(-1, 1)
-
-
-SPLINE = LearnedPotential("spline", budgeted=False, initial_slope=_charbonnier_slope)
-WEAK_SPLINE = LearnedPotential("weak_spline", budgeted=True, initial_slope=_mcp_slope)
+SPLINE = LearnedPotential("spline", False, lambda z, weight, smoothing: z / (1 + z.square()).sqrt())  # charbonnier
+WEAK_SPLINE = LearnedPotential(
+    "weak_spline", True, lambda z, weight, smoothing: (weight / smoothing * z).clamp(-1, 1) - z.clamp(-1, 1)
+)  # mcp

@@ -85,8 +85,7 @@ def deep_equilibrium(
 ) -> Tensor:  # (N,)
     """Run deepinv's deep-equilibrium gradient descent, with that many steps forward and backward."""
     mu, largest = energy.bounds
-    autograd: Any = lambda x, *_: plain(regularizer.functional()).value(x)  # noqa: E731
-    prior = Prior(g=autograd)  # with every derivative by autograd
+    prior = Prior(g=lambda x, *_: plain(regularizer.functional()).value(x))  # type: ignore[arg-type]
     solver = deepinv.optim.GD(
         data_fidelity=L2(), prior=prior, stepsize=2 / (mu + largest), max_iter=int(iterations), unfold=True,
         trainable_params=[], DEQ=deepinv.optim.DEQConfig(max_iter_backward=int(iterations)),

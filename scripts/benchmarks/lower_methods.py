@@ -116,23 +116,15 @@ def barzilai_borwein(energy: Observer, x: Tensor) -> None:  # (B, C, H, W)
         x, g = x_next, g_next
 
 
-class ObservedPrior(Prior):
-    """R of the energy for deepinv; its gradient is where the observer looks."""
-
-    def __init__(self, observer: Observer) -> None:
-        super().__init__()
-        self.explicit_prior, self.observer = True, observer
-
-    def fn(self, x: Tensor, *args, **kwargs) -> Tensor:
-        return self.observer.functional.value(x)
-
-    def grad(self, x: Tensor, *args, **kwargs) -> Tensor:
-        self.observer.note(x)
-        return self.observer.functional.gradient(x)
-
-
 def deepinv_gradient_descent(energy: Observer, x: Tensor) -> None:  # (B, C, H, W)
-    """Run deepinv.optim.GD with its backtracking (A = identity)."""
-    solver = deepinv.optim.GD(data_fidelity=L2(), prior=ObservedPrior(energy), stepsize=1.0, backtracking=True,
+    """Run deepinv.optim.GD with its backtracking (A = identity); the gradient of its prior is what is observed."""
+
+    def gradient(z: Tensor, *_) -> Tensor:
+        energy.note(z)
+        return energy.functional.gradient(z)
+
+    prior = Prior(g=lambda z, *_: energy.functional.value(z))  # type: ignore[arg-type]
+    prior.grad = gradient
+    solver = deepinv.optim.GD(data_fidelity=L2(), prior=prior, stepsize=1.0, backtracking=True,
                               max_iter=100_000, custom_init=lambda y, physics: {"est": (x, x)})  # fmt: skip
     solver(energy.y, energy.operator.physics)
