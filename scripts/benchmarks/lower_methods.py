@@ -119,9 +119,9 @@ def barzilai_borwein(energy: Observer, x: Tensor) -> None:  # (B, C, H, W)
 def deepinv_gradient_descent(energy: Observer, x: Tensor) -> None:  # (B, C, H, W)
     """Run deepinv.optim.GD with its backtracking (A = identity); the gradient of its prior is what is observed."""
 
-    def gradient(z: Tensor, *_) -> Tensor:
-        energy.note(z)
-        return energy.functional.gradient(z)
+    def gradient(x: Tensor, *args, **kwargs) -> Tensor:
+        energy.note(x)
+        return energy.functional.gradient(x)
 
     prior = Prior(g=lambda z, *_: energy.functional.value(z))  # type: ignore[arg-type]
     prior.grad = gradient
