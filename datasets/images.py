@@ -83,10 +83,9 @@ def _decode_tiff(data: bytes) -> np.ndarray:
     import tifffile
 
     try:
-        pixels = tifffile.imread(io.BytesIO(data))
+        return tifffile.imread(io.BytesIO(data))
     except Exception as error:  # tifffile raises many kinds on damaged files
         raise ValueError(str(error)) from None
-    return pixels
 
 
 def _decode_deep_png(data: bytes) -> np.ndarray:

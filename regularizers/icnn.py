@@ -53,15 +53,6 @@ def filtered_adjoint(u: Tensor, filters: Tensor) -> Tensor:  # (B, K, H, W), (K,
 
 
 @dataclass(frozen=True)
-class _Pass:
-    """Holds u and the derivatives p_2 = w_2 phi'(u_2), a = w_1 + A^T p_2 of R by z at one x, all (B, K, H, W)."""
-
-    u: tuple[Tensor, Tensor]
-    p: Tensor
-    a: Tensor
-
-
-@dataclass(frozen=True)
 class InputConvexFunctional:
     """R for fixed W_1 = first, W_2 = second (K, C, s, s), A = hidden (K, K, 3, 3), and w, s, b (2, K, 1, 1) by layer.
 
@@ -88,10 +79,9 @@ class InputConvexFunctional:
         return sum(((w * (phi(u, s) - phi(rest, s))).sum((1, 2, 3)) for w, u, rest, s in layers), x.new_zeros(len(x)))
 
     def gradient(self, x: Tensor) -> Tensor:  # (B, C, H, W) -> (B, C, H, W)
-        at = self._pass(x)
-        return filtered_adjoint(at.a * slope(at.u[0], self.smoothings[0]), self.first) + filtered_adjoint(
-            at.p, self.second
-        )
+        u, a, p = self._pass(x)
+        inner = filtered_adjoint(a * slope(u[0], self.smoothings[0]), self.first)
+        return inner + filtered_adjoint(p, self.second)
 
     def hessian(self, x: Tensor) -> Callable[[Tensor], Tensor]:  # (B, C, H, W)
         slopes, bends = self._second_order(x)
@@ -150,15 +140,16 @@ class InputConvexFunctional:
         z = phi(inner, self.smoothings[0])
         return inner, filtered(z, self.hidden) + filtered(x, self.second) + self.shifts[1]
 
-    def _pass(self, x: Tensor) -> _Pass:
+    def _pass(self, x: Tensor) -> tuple[tuple[Tensor, Tensor], Tensor, Tensor]:
+        """Return u and the derivatives a = w_1 + A^T p_2, p_2 = w_2 phi'(u_2) of R by z at one x, all (B, K, H, W)."""
         u = self._layers(x)
         p = self.weights[1] * slope(u[1], self.smoothings[1])
-        return _Pass(u, p, self.weights[0] + filtered_adjoint(p, self.hidden))
+        return u, self.weights[0] + filtered_adjoint(p, self.hidden), p
 
     def _second_order(self, x: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """Return phi'(u_1), and the factors a phi''(u_1), w_2 phi''(u_2) of the second derivatives of both layers."""
-        at, s = self._pass(x), self.smoothings
-        return slope(at.u[0], s[0]), (at.a * bend(at.u[0], s[0]), self.weights[1] * bend(at.u[1], s[1]))
+        (u, a, _), s = self._pass(x), self.smoothings
+        return slope(u[0], s[0]), (a * bend(u[0], s[0]), self.weights[1] * bend(u[1], s[1]))
 
     def _composed(self, slopes: Tensor) -> Tensor:  # (K,) -> (K, C, s + 2, s + 2)
         """Return the bank G = A diag(slopes) W_1 + W_2."""

@@ -26,14 +26,14 @@ def differences(x: Tensor) -> Tensor:  # (B, C, H, W) -> (B, 2, C, H, W)
     return g
 
 
-def differences_adjoint(g: Tensor) -> Tensor:  # (B, 2, C, H, W) -> (B, C, H, W)
-    """Return D^T g."""
+def differences_adjoint(g: Tensor, sign: int = -1) -> Tensor:  # (B, 2, C, H, W) -> (B, C, H, W)
+    """Return D^T g, or |D|^T g, |D| the absolute values of the entries, with the sign 1."""
     x = torch.zeros_like(g[:, 0])
     down, right = g[:, 0, :, :-1], g[:, 1, :, :, :-1]
     x[:, :, 1:] += down
-    x[:, :, :-1] -= down
+    x[:, :, :-1].add_(down, alpha=sign)
     x[..., 1:] += right
-    x[..., :-1] -= right
+    x[..., :-1].add_(right, alpha=sign)
     return x
 
 
@@ -91,12 +91,7 @@ class TotalVariationFunctional:
         stencil[:, :, 1, 1] = 2 * means.sum(1)
         stencil[:, :, 0, 1] = stencil[:, :, 2, 1] = -means[:, 0]
         stencil[:, :, 1, 0] = stencil[:, :, 1, 2] = -means[:, 1]
-        diagonal = torch.zeros_like(x)
-        down, right = d[:, 0, :, :-1], d[:, 1, :, :, :-1]
-        diagonal[:, :, 1:] += down
-        diagonal[:, :, :-1] += down
-        diagonal[..., 1:] += right
-        diagonal[..., :-1] += right
+        diagonal = differences_adjoint(d, sign=1)
         return torch.diag_embed(stencil.movedim(1, -1)).movedim((-2, -1), (1, 2)), diagonal
 
     def mixed(self, x: Tensor, q: Tensor) -> tuple[Tensor, ...]:  # 2 x (B, C, H, W)

@@ -14,7 +14,7 @@ from app.upper.hypergradient import hypergradient
 from regularizers import CHARBONNIER, HUBER, MCP, FieldOfExperts
 from scripts.benchmarks import experiments
 from scripts.benchmarks.hypergradient_methods import deep_equilibrium, ours, unrolled, vector, written_today
-from scripts.benchmarks.lower_methods import Arrived, Observed, Observer
+from scripts.benchmarks.lower_methods import Arrived, Observer
 from scripts.benchmarks.problems import denoising_problem, photographs
 from scripts.benchmarks.reference import plain
 from scripts.benchmarks.tape import Tape, Taped
@@ -72,7 +72,7 @@ def test_an_observed_solver_takes_the_steps_it_takes_alone():
     _, energy, _ = toy()
     alone = lbfgs.solve(energy, energy.y, 1e-4)
     observer = Observer(energy, torch.full_like(energy.y, torch.nan), 0.0)
-    watched = lbfgs.solve(Observed(observer), energy.y, 1e-4)  # type: ignore[arg-type]
+    watched = lbfgs.solve(observer, energy.y, 1e-4)  # type: ignore[arg-type]
     assert norm(watched.x - alone.x).max() < 1e-3
 
 

@@ -51,12 +51,12 @@ class BlurKernel(nn.Module):
     @torch.no_grad()
     def misfit_gradient(self, x: Tensor, y: Tensor) -> Tensor:  # 2 x (B, C, H, W) -> (size, size)
         """Return d/dlogits of sum_b h_b(x_b) at fixed x."""
-        return self.pull_back(misfit_by_kernel(self.operator(_grid(x)), x, y, self.size))
+        return self.pull_back(misfit_by_kernel(self.operator(x.shape[2:]), x, y, self.size))
 
 
 @dataclass(frozen=True)
 class SemiBlind:
-    """What the upper level moves for one batch of measurements y (B, C, H, W)."""
+    """What the upper level moves (`app.upper.hypergradient.Learned`) for one batch of measurements y (B, C, H, W)."""
 
     regularizer: Regularizer
     kernel: BlurKernel
@@ -68,12 +68,10 @@ class SemiBlind:
 
     @torch.no_grad()
     def mixed(self, x: Tensor, q: Tensor) -> tuple[Tensor, ...]:
-        """Return J^T q, J = d2h/(dtheta dx), summed over the batch."""
-        by_kernel = mixed_by_kernel(self.kernel.operator(_grid(x)), x, self.y, q, self.kernel.size)
+        by_kernel = mixed_by_kernel(self.kernel.operator(x.shape[2:]), x, self.y, q, self.kernel.size)
         return *self.regularizer.mixed(x, q), self.kernel.pull_back(by_kernel)
 
     def slopes(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Return dh/dtheta at fixed x, summed over the batch."""
         return *self.regularizer.slopes(x), self.kernel.misfit_gradient(x, self.y)
 
     @property
@@ -89,7 +87,7 @@ class SemiBlind:
         ||e|| after it. And ||P diag(..)||: the k-weighted variance of c_d is below its second moment, so that
         spread(A e, A^T e) <= (max k)^(1/2) 2 ||A|| ||e||.
         """
-        part, operator, k = self.regularizer.sensitivity(x, q, radius), self.kernel.operator(_grid(x)), self.kernel()
+        part, operator, k = self.regularizer.sensitivity(x, q, radius), self.kernel.operator(x.shape[2:]), self.kernel()
         here = spread(operator, k, operator.forward(x) - self.y, operator.adjoint(x))
         steepest = 2 * float(k.max() * operator.norm_squared) ** 0.5
         change = spread(operator, k, operator.forward(q), operator.adjoint(q)) * radius
@@ -124,7 +122,3 @@ def _framed(kernel: Tensor, side: int) -> Tensor:
     top, left = side // 2 - kernel.shape[0] // 2, side // 2 - kernel.shape[1] // 2
     h, w = kernel.shape
     return F.pad(kernel.cpu().double(), (left, side - w - left, top, side - h - top))
-
-
-def _grid(x: Tensor) -> tuple[int, int]:
-    return x.shape[2], x.shape[3]

@@ -25,8 +25,7 @@ class SquaredError:
     weight: float = 1.0
 
     @property
-    def smoothness(self) -> float:
-        """The Lipschitz constant of the gradient."""
+    def smoothness(self) -> float:  # the Lipschitz constant of the gradient
         return self.weight
 
     def value(self, x: Tensor) -> Tensor:  # (B, C, H, W) -> (B,)
@@ -36,7 +35,6 @@ class SquaredError:
         return self.weight * (x - self.target)
 
     def take(self, images: Tensor) -> Self:
-        """Return the loss of these images of the batch."""
         return replace(self, target=self.target[images])
 
 
@@ -72,8 +70,4 @@ class CharbonnierLoss(SquaredError):
 
 
 LossOf = Callable[..., SquaredError]  # (target (B, C, H, W), weight) -> the loss
-LOSSES: dict[str, LossOf] = {
-    "squared": SquaredError,
-    "huber": HuberLoss,
-    "charbonnier": CharbonnierLoss,
-}
+LOSSES: dict[str, LossOf] = {"squared": SquaredError, "huber": HuberLoss, "charbonnier": CharbonnierLoss}

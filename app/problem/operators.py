@@ -12,6 +12,8 @@ import warnings
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
+from functools import cache
+from typing import TypeVar
 
 import torch
 from deepinv.physics import MRI, Denoising, Inpainting, LinearPhysics, Tomography
@@ -19,6 +21,8 @@ from torch import Tensor
 
 MARGIN = 1.05  # over a norm that a power iteration has estimated from below
 POWER_ITERATIONS = 30
+
+T = TypeVar("T")
 
 
 class OperatorError(ValueError):
@@ -68,7 +72,8 @@ class LinearOperator:
         y = self.forward(clean)
         shape = torch.view_as_real(y).shape[1:] if y.is_complex() else y.shape[1:]
         noise = torch.stack([torch.randn(shape, generator=draw) for draw in draws]).to(clean)
-        return y + self._reached(noise_level * (torch.view_as_complex(noise) if y.is_complex() else noise))
+        noise = noise_level * (torch.view_as_complex(noise) if y.is_complex() else noise)
+        return y + (noise if self.support is None else noise * self.support)
 
     def as_image(self, y: Tensor) -> Tensor:  # (B, ...) -> (B, C, H, W)
         """Return what can be shown of a measurement: itself where it has the shape of the image, a filtered
@@ -84,9 +89,6 @@ class LinearOperator:
     def take(self, images: Tensor) -> LinearOperator:
         """Return the operator of these images of the batch."""
         return self
-
-    def _reached(self, noise: Tensor) -> Tensor:
-        return noise if self.support is None else noise * self.support
 
     def _transpose(self, y: Tensor) -> Tensor:
         with torch.enable_grad():
@@ -184,13 +186,11 @@ def operators_of(
 ) -> Operators:
     """Return the operators of one deepinv physics for all images, or of one physics for each. Raises OperatorError."""
     several = None if isinstance(physics, LinearPhysics) or not isinstance(physics, Sequence) else tuple(physics)
-    made: dict[tuple[torch.Size, int], LinearOperator] = {}
 
+    @cache
     def one(shape: torch.Size, image: int) -> LinearOperator:
-        if (shape, image) not in made:
-            own = physics if several is None else several[image]
-            made[shape, image] = wrap(own, shape, dtype=dtype, device=device)  # type: ignore[arg-type]
-        return made[shape, image]
+        own = physics if several is None else several[image]
+        return wrap(own, shape, dtype=dtype, device=device)  # type: ignore[arg-type]
 
     def build(shape: torch.Size, images: tuple[int, ...]) -> Operator:
         if several is None:
@@ -204,14 +204,9 @@ def operators_of(
 
 
 def wrap(
-    physics: LinearPhysics,
-    image_shape: Sequence[int],
-    *,
-    norm_squared: float | None = None,
-    lambda_min: float | None = None,
-    dtype: torch.dtype = torch.float32,
-    device: str = "cpu",
-) -> LinearOperator:
+    physics: LinearPhysics, image_shape: Sequence[int], *, norm_squared: float | None = None,
+    lambda_min: float | None = None, dtype: torch.dtype = torch.float32, device: str = "cpu",
+) -> LinearOperator:  # fmt: skip
     """Return the operator of a deepinv physics on images of shape (C, H, W), checked once.
 
     A must be linear and finite, and <A x, y> = <x, A^T y> (inner products in float64). Where the physics brings an
@@ -248,7 +243,8 @@ def wrapped(physics: LinearPhysics, y: Tensor, image_shape: Sequence[int] | None
     if not isinstance(y, Tensor) or not (y.is_floating_point() or y.is_complex()) or not bool(y.isfinite().all()):
         raise OperatorError("measurements must be a finite float or complex tensor (B, ...)")
     dtype = y.real.dtype if y.is_complex() else y.dtype
-    shape = image_shape or _image_shape(physics, y, dtype)
+    what = f"measurements of shape {tuple(y.shape)}"
+    shape = image_shape or _working(physics, dtype, what, lambda p: p.A_adjoint(y[:1]).shape[1:])[1]
     operator = wrap(physics, shape, dtype=dtype, device=str(y.device))
     expected = operator.forward(torch.zeros(1, *shape, dtype=dtype, device=y.device)).shape[1:]
     if y.shape[1:] != expected:
@@ -256,15 +252,17 @@ def wrapped(physics: LinearPhysics, y: Tensor, image_shape: Sequence[int] | None
     return operator
 
 
-def _image_shape(physics: LinearPhysics, y: Tensor, dtype: torch.dtype) -> torch.Size:
-    """(C, H, W) of A^T y."""
+def _working(
+    physics: LinearPhysics, dtype: torch.dtype, what: str, use: Callable[[LinearPhysics], T]
+) -> tuple[LinearPhysics, T]:
+    """The physics, or else its copy in this precision, and what `use` finds. Raises OperatorError where both fail."""
     reason = ""
-    for candidate in (physics, None):
+    for candidate in (lambda: physics, lambda: _converted(physics, dtype)):
         try:
-            return (candidate or _converted(physics, dtype)).A_adjoint(y[:1]).shape[1:]
+            return (working := candidate()), use(working)
         except Exception as error:  # a physics may raise anything
             reason = reason or " ".join(str(error).split())
-    raise OperatorError(f"{type(physics).__name__} does not take measurements of shape {tuple(y.shape)}: {reason}")
+    raise OperatorError(f"{type(physics).__name__} does not take {what}: {reason}")
 
 
 def noise_level_of(physics: object) -> float:
@@ -281,42 +279,26 @@ def _probed(
     physics: LinearPhysics, shape: torch.Size, dtype: torch.dtype, device: str
 ) -> tuple[LinearPhysics, Tensor, Tensor]:
     """The physics in this precision, an image (1, C, H, W) and A of it, after a check that A is linear and finite."""
-    draw = torch.Generator().manual_seed(0)
+    draw, name = torch.Generator().manual_seed(0), type(physics).__name__
     x, z = (torch.randn(1, *shape, generator=draw, dtype=torch.float64).to(device, dtype) for _ in range(2))
-    reason = ""
-    for candidate in (physics, None):
-        try:
-            candidate = candidate or _converted(physics, dtype)
-            with torch.no_grad():
-                y, other, both = (candidate.A(t) for t in (x, z, x - 2 * z))
-            break
-        except Exception as error:  # a physics may raise anything
-            reason = reason or " ".join(str(error).split())
-    else:
-        kind = str(dtype).removeprefix("torch.")
-        raise OperatorError(
-            f"{type(physics).__name__} does not take images of shape {tuple(shape)} in {kind}: {reason}"
-        )
+    what = f"images of shape {tuple(shape)} in {str(dtype).removeprefix('torch.')}"
+    with torch.no_grad():
+        used, (y, other, both) = _working(physics, dtype, what, lambda p: [p.A(t) for t in (x, z, x - 2 * z)])
     if not isinstance(y, Tensor) or len(y) != 1:
-        raise OperatorError(
-            f"{type(physics).__name__} does not measure one image at a time: give one physics per image"
-        )
+        raise OperatorError(f"{name} does not measure one image at a time: give one physics per image")
     if not bool(y.isfinite().all()):
-        raise OperatorError(f"{type(physics).__name__}: A x is not finite")
+        raise OperatorError(f"{name}: A x is not finite")
     error, size = float((both - y + 2 * other).abs().max()), float((y.abs() + other.abs()).max())
     if error > 1e3 * torch.finfo(dtype).eps * size:
-        raise OperatorError(
-            f"{type(physics).__name__} is not linear: A (x - 2 z) differs from A x - 2 A z by {error:.2g}"
-        )
-    return candidate, x, y
+        raise OperatorError(f"{name} is not linear: A (x - 2 z) differs from A x - 2 A z by {error:.2g}")
+    return used, x, y
 
 
 def _differentiable(physics: LinearPhysics) -> LinearPhysics:
     """Tomography with an approximate adjoint also tells autograd the approximate one: here it is the exact one."""
     if isinstance(physics, Tomography) and not (physics.fan_beam or physics.adjoint_via_backprop):
-        warnings.warn(
-            "Tomography brings an approximate adjoint: A^T is taken from autograd, which is exact", stacklevel=4
-        )
+        instead = "A^T is taken from autograd, which is exact"
+        warnings.warn(f"Tomography brings an approximate adjoint: {instead}", stacklevel=4)
         physics = deepcopy(physics)
         physics.adjoint_via_backprop = True
     return physics

@@ -71,20 +71,13 @@ class Problem:
     """
 
     def __init__(
-        self,
-        physics: LinearPhysics | Sequence[LinearPhysics] | Operators,
-        *,
+        self, physics: LinearPhysics | Sequence[LinearPhysics] | Operators, *,
         clean: Tensor | Sequence[Tensor] | str | Path | Patches,
-        noise_level: float | tuple[float, float] | NoiseLevels | None = None,
-        ridge: float = 0.0,
-        loss: LossOf = SquaredError,
-        measurements: Tensor | Sequence[Tensor] | None = None,
-        noisy: bool = False,
-        patch_size: int | None = None,
-        seed: int = 0,
-        device: torch.device | str = "cpu",
+        noise_level: float | tuple[float, float] | NoiseLevels | None = None, ridge: float = 0.0,
+        loss: LossOf = SquaredError, measurements: Tensor | Sequence[Tensor] | None = None, noisy: bool = False,
+        patch_size: int | None = None, seed: int = 0, device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
-    ) -> None:
+    ) -> None:  # fmt: skip
         self.device, self.dtype, self.seed = torch.device(device), dtype, seed
         self.ridge, self.loss, self.noisy = ridge, loss, noisy
         self.operators = physics if isinstance(physics, Operators) else operators_of(physics, dtype, str(device))

@@ -15,14 +15,9 @@ def ssim(x: Tensor, clean: Tensor) -> Tensor:  # (B, C, H, W), (B, C, H, W) -> (
 
     def one(a: Tensor, b: Tensor) -> float:
         value = structural_similarity(
-            a.clamp(0, 1).double().cpu().numpy(),
-            b.double().cpu().numpy(),
-            channel_axis=0,
-            data_range=1.0,
-            gaussian_weights=True,
-            sigma=1.5,
-            use_sample_covariance=False,
-        )
+            a.clamp(0, 1).double().cpu().numpy(), b.double().cpu().numpy(), channel_axis=0, data_range=1.0,
+            gaussian_weights=True, sigma=1.5, use_sample_covariance=False,
+        )  # fmt: skip
         return float(value)  # type: ignore[arg-type]
 
     return torch.tensor([one(a, b) for a, b in zip(x, clean, strict=True)])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cache, partial
 
 import torch
 import torch.nn.functional as F
@@ -21,33 +22,24 @@ class MaskOperator(LinearOperator):
 
     mask: Tensor  # (B, 1, H, W), 1 where measured
 
-    @property
-    def normal_model(self) -> tuple[Tensor, Tensor]:
-        """A^T A = diag(mask^2), and the circulant nearest to it."""
-        squared = self.mask.square()
-        return squared.mean((2, 3), keepdim=True).unsqueeze(1), squared
-
     def take(self, images: Tensor) -> MaskOperator:
         return inpainting_operator(self.mask[images], self.image_shape)
 
 
 @dataclass(frozen=True, kw_only=True)
 class KernelsOperator(LinearOperator):
-    """Deblurring with one kernel per image; the bounds hold for all of the batch."""
+    """Deblurring with one kernel per image; the bounds hold for all of the batch.
 
-    powers: Tensor  # (B, 1, 1, H, W // 2 + 1): the symbols |k^|^2
-    energies: Tensor  # (B, 1, 1, 1): the diagonals, ||k||^2
+    symbol (B, 1, 1, H, W // 2 + 1) and diagonal (B, 1, 1, 1) are |k^|^2 and ||k||^2 of each image.
+    """
+
     kernels: Tensor  # (B, 1, h, w)
 
-    @property
-    def normal_model(self) -> tuple[Tensor, Tensor]:
-        """A^T A is a circulant."""
-        return self.powers, self.energies
-
     def take(self, images: Tensor) -> KernelsOperator:
-        kernels, powers, energies = self.kernels[images], self.powers[images], self.energies[images]
+        kernels = self.kernels[images]
+        symbol, diagonal = (t[images] for t in (self.symbol, self.diagonal))  # type: ignore[index]
         physics = _blur(kernels, self.image_shape)
-        return replace(self, physics=physics, powers=powers, energies=energies, kernels=kernels)
+        return replace(self, physics=physics, symbol=symbol, diagonal=diagonal, kernels=kernels)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,37 +79,33 @@ def denoising(device: torch.device) -> Operators:
 
 def deblurring(kernel: Tensor, device: torch.device, dtype: torch.dtype) -> Operators:  # kernel (h, w)
     """Return circular convolution with a kernel. The bounds are its exact spectrum on the image's grid."""
-    made: dict[torch.Size, LinearOperator] = {}
 
-    def build(shape: torch.Size, images: tuple[int, ...]) -> LinearOperator:
-        if shape not in made:
-            power = _power(kernel, shape)
-            made[shape] = LinearOperator(
-                physics=_blur(kernel.to(device, dtype)[None, None], shape), image_shape=shape,
-                norm_squared=float(power.max()), lambda_min=float(power.min()), fused_normal=True,
-                symbol=power[:, : shape[2] // 2 + 1].to(device, dtype), diagonal=float(power.mean()),
-            )  # fmt: skip
-        return made[shape]
+    @cache
+    def build(shape: torch.Size) -> LinearOperator:
+        power = _power(kernel, shape)
+        return LinearOperator(
+            physics=_blur(kernel.to(device, dtype)[None, None], shape), image_shape=shape,
+            norm_squared=float(power.max()), lambda_min=float(power.min()), fused_normal=True,
+            symbol=power[:, : shape[2] // 2 + 1].to(device, dtype), diagonal=float(power.mean()),
+        )  # fmt: skip
 
-    return Operators(build)
+    return Operators(lambda shape, images: build(shape))
 
 
 def deblurring_by_any(
     kernels: Tensor, choose: Callable[[int], int], device: torch.device, dtype: torch.dtype
 ) -> Operators:
     """Return circular convolution of image i with kernels[choose(i)], kernels (N, h, w)."""
-    powers: dict[torch.Size, Tensor] = {}
+    powers = cache(partial(_power, kernels))
 
     def build(shape: torch.Size, images: tuple[int, ...]) -> KernelsOperator:
-        if shape not in powers:
-            powers[shape] = _power(kernels, shape)
         chosen = torch.tensor([choose(i) for i in images])
-        power, filters = powers[shape][chosen], kernels[chosen].to(device, dtype)[:, None]
+        power, filters = powers(shape)[chosen], kernels[chosen].to(device, dtype)[:, None]
         return KernelsOperator(
             physics=_blur(filters, shape), image_shape=shape, norm_squared=float(power.max()),
             lambda_min=float(power.min()), fused_normal=True, kernels=filters,
-            powers=power[:, None, None, :, : shape[2] // 2 + 1].to(device, dtype),
-            energies=power.mean((1, 2))[:, None, None, None].to(device, dtype),
+            symbol=power[:, None, None, :, : shape[2] // 2 + 1].to(device, dtype),
+            diagonal=power.mean((1, 2))[:, None, None, None].to(device, dtype),
         )  # fmt: skip
 
     return Operators(build)
@@ -132,14 +120,24 @@ def super_resolution(factor: int, width: float, device: torch.device, dtype: tor
     """Return A that keeps one pixel of each block of factor x factor, after a circular Gaussian blur of `width` coarse
     pixels. Raises KernelError for images that are not made of whole blocks."""
     kernel = antialias_kernel(factor, width)
-    made: dict[torch.Size, DownsamplingOperator] = {}
 
-    def build(shape: torch.Size, images: tuple[int, ...]) -> DownsamplingOperator:
-        if shape not in made:
-            made[shape] = _downsampling(kernel, factor, shape, device, dtype)
-        return made[shape]
+    @cache
+    def build(shape: torch.Size) -> DownsamplingOperator:
+        _, h, w = shape
+        if h % factor or w % factor:
+            raise KernelError(f"images of {w} x {h} pixels are not made of whole blocks of {factor} x {factor}")
+        power = _power(kernel, shape)
+        aliased = power.view(factor, h // factor, factor, w // factor).sum((0, 2)) / factor**2
+        return DownsamplingOperator(
+            physics=_blur(kernel.to(device, dtype)[None, None], shape), image_shape=shape,
+            norm_squared=float(aliased.max()), symbol=power[:, : w // 2 + 1].to(device, dtype) / factor**2,
+            diagonal=float(power.mean()) / factor**2, factor=factor,
+        )  # fmt: skip
 
-    return Operators(build, lambda shape: torch.Size((shape[0], factor * shape[1], factor * shape[2])), factor)
+    def whole(shape: torch.Size) -> torch.Size:
+        return torch.Size((shape[0], factor * shape[1], factor * shape[2]))
+
+    return Operators(lambda shape, images: build(shape), whole, factor)
 
 
 def inpainting(keep: float, seed: int, device: torch.device, dtype: torch.dtype) -> Operators:
@@ -153,27 +151,13 @@ def inpainting(keep: float, seed: int, device: torch.device, dtype: torch.dtype)
 
 
 def inpainting_operator(mask: Tensor, shape: torch.Size) -> MaskOperator:  # mask (B, 1, H, W)
-    """Return A = diag(mask) on images of shape (C, H, W)."""
-    lowest, highest = float(mask.min()), float(mask.max())
+    """Return A = diag(mask) on images of shape (C, H, W), with the circulant nearest to A^T A = diag(mask^2)."""
+    lowest, highest, squared = float(mask.min()), float(mask.max()), mask.square()
     physics = Inpainting(tuple(mask.shape[1:]), mask=mask, device=mask.device)  # type: ignore[arg-type]
     return MaskOperator(
         physics=physics, image_shape=shape, norm_squared=highest**2, lambda_min=lowest**2, fused_normal=True,
-        support=(mask != 0).to(mask), mask=mask,
-    )  # fmt: skip
-
-
-def _downsampling(
-    kernel: Tensor, factor: int, shape: torch.Size, device: torch.device, dtype: torch.dtype
-) -> DownsamplingOperator:
-    _, h, w = shape
-    if h % factor or w % factor:
-        raise KernelError(f"images of {w} x {h} pixels are not made of whole blocks of {factor} x {factor}")
-    power = _power(kernel, shape)
-    aliased = power.view(factor, h // factor, factor, w // factor).sum((0, 2)) / factor**2
-    return DownsamplingOperator(
-        physics=_blur(kernel.to(device, dtype)[None, None], shape), image_shape=shape,
-        norm_squared=float(aliased.max()), symbol=power[:, : w // 2 + 1].to(device, dtype) / factor**2,
-        diagonal=float(power.mean()) / factor**2, factor=factor,
+        support=(mask != 0).to(mask), mask=mask, diagonal=squared,
+        symbol=squared.mean((2, 3), keepdim=True).unsqueeze(1),
     )  # fmt: skip
 
 

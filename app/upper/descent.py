@@ -39,14 +39,9 @@ class Descent:
     step_size: float = 0.0  # alpha_0; 0 to find it at the first step
 
     def step(
-        self,
-        here: Iteration,
-        gradient: Theta,
-        state: DescentState,
-        loss: Callable[[], float],
-        damping: float = 1.0,
-        share: float = 1.0,
-    ) -> float:
+        self, here: Iteration, gradient: Theta, state: DescentState, loss: Callable[[], float],
+        damping: float = 1.0, share: float = 1.0,
+    ) -> float:  # fmt: skip
         """Move theta in place and return alpha_k. loss(): that of the same batch at the present theta.
 
         For gradients that lag behind theta: `share` of the step that is found is taken, and an alpha_0 that was found

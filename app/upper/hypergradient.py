@@ -23,44 +23,27 @@ from regularizers.functional import Sensitivity
 class Learned(Protocol):
     """What the upper level moves: parameters theta, with the derivatives of h by them, in their order.
 
-    J = d2h/(dtheta dx); x and q are images (B, C, H, W).
+    x and q are images (B, C, H, W), and J = d2h/(dtheta dx).
+    mixed, slopes: J^T q and dh/dtheta, summed over the batch.
+    sensitivity: bounds on J and on the changes of J^T q and H q within `radius` (B,) of x, where `has_sensitivity`.
     """
 
     @property
-    def has_sensitivity(self) -> bool:
-        """Whether `sensitivity` is known."""
-        ...
-
+    def has_sensitivity(self) -> bool: ...
     def parameters(self) -> Iterator[torch.nn.Parameter]: ...
-
-    def mixed(self, x: Tensor, q: Tensor) -> tuple[Tensor, ...]:
-        """Return J^T q, summed over the batch."""
-        ...
-
-    def slopes(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Return dh/dtheta, summed over the batch."""
-        ...
-
-    def sensitivity(self, x: Tensor, q: Tensor, radius: Tensor) -> Sensitivity:
-        """Return bounds on J and on the changes of J^T q and H q within `radius` (B,) of x."""
-        ...
+    def mixed(self, x: Tensor, q: Tensor) -> tuple[Tensor, ...]: ...
+    def slopes(self, x: Tensor) -> tuple[Tensor, ...]: ...
+    def sensitivity(self, x: Tensor, q: Tensor, radius: Tensor) -> Sensitivity: ...
 
 
 class Loss(Protocol):
-    """A loss of each image of a batch."""
+    """A loss of each image of a batch; smoothness is the Lipschitz constant L_g of its gradient."""
 
     @property
-    def smoothness(self) -> float:
-        """The Lipschitz constant L_g of the gradient."""
-        ...
-
+    def smoothness(self) -> float: ...
     def value(self, x: Tensor) -> Tensor: ...  # (B, C, H, W) -> (B,)
-
     def gradient(self, x: Tensor) -> Tensor: ...  # (B, C, H, W) -> (B, C, H, W)
-
-    def take(self, images: Tensor) -> Self:
-        """Return the loss of these images of the batch."""
-        ...
+    def take(self, images: Tensor) -> Self: ...  # the loss of these images of the batch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,14 +59,9 @@ class Hypergradient:
 
 @torch.no_grad()
 def hypergradient(
-    learned: Learned,
-    energy: Energy,
-    loss: Loss,
-    solve: Solver,
-    start: Tensor,
-    adjoint_start: Tensor | None = None,
+    learned: Learned, energy: Energy, loss: Loss, solve: Solver, start: Tensor, adjoint_start: Tensor | None = None,
     accuracy: float | None = None,
-) -> Hypergradient:  # starts (B, C, H, W)
+) -> Hypergradient:  # starts (B, C, H, W)  # fmt: skip
     """Solve the lower level to ||x - x*|| <= accuracy and the linear system to ||H q - grad loss|| <= L_g accuracy.
 
     One accuracy serves both: an error eps in x already moves the right-hand side by L_g eps, and L_g = 1 for the
@@ -104,9 +82,6 @@ def hypergradient(
     energy.check_curvature(linear.least, linear.largest)
     gradient = tuple(-g / len(b) for g in learned.mixed(lower.x, linear.q))
     return Hypergradient(
-        gradient=gradient,
-        loss=loss.value(lower.x),
-        lower=lower,
-        linear=linear,
+        gradient=gradient, loss=loss.value(lower.x), lower=lower, linear=linear,
         computations=lower.iterations + linear.iterations + int(inverse is not None),
-    )
+    )  # fmt: skip

@@ -15,12 +15,8 @@ from app.lower.solution import PerImage, check_every, dot, norm, per_image
 class SymmetricOperator(Protocol):
     """A symmetric positive definite H (or its inverse) on each image of a batch."""
 
-    def __call__(self, v: Tensor) -> Tensor:  # (B, C, H, W) -> (B, C, H, W)
-        ...
-
-    def take(self, images: Tensor) -> SymmetricOperator:
-        """Return H of these images alone."""
-        ...
+    def __call__(self, v: Tensor) -> Tensor: ...  # (B, C, H, W) -> (B, C, H, W)
+    def take(self, images: Tensor) -> SymmetricOperator: ...  # H of these images alone
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,13 +37,9 @@ class LinearSolution(PerImage):
 
 @torch.no_grad()
 def conjugate_gradient(
-    hessian: SymmetricOperator,
-    b: Tensor,
-    tolerance: Tensor,
-    start: Tensor | None = None,
-    inverse: SymmetricOperator | None = None,
-    max_iterations: int = 2_000,
-) -> LinearSolution:  # b (B, C, H, W), tolerance (B,) -> q (B, C, H, W)
+    hessian: SymmetricOperator, b: Tensor, tolerance: Tensor, start: Tensor | None = None,
+    inverse: SymmetricOperator | None = None, max_iterations: int = 2_000,
+) -> LinearSolution:  # b (B, C, H, W), tolerance (B,) -> q (B, C, H, W)  # fmt: skip
     """Solve until ||H q - b|| <= tolerance per image. `inverse` approximates H^-1.
 
     The recurrence of the residual drifts from the residual in floating point: where it ends, the residual is computed,

@@ -63,9 +63,7 @@ class Method(Protocol[S]):
     needs_convexity: ClassVar[bool]  # whether it needs a strongly convex lower level
 
     def begin(self, finite_sum: bool) -> S: ...
-
     def step(self, k: int, batch: Batch, state: S) -> Step: ...
-
     def images_per_step(self, count: int) -> int: ...
 
 

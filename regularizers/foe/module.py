@@ -53,7 +53,10 @@ class FieldOfExperts(Regularizer):
         super().__init__(noise_nodes)
         if boundary not in BOUNDARIES:
             raise RegularizerError(f"boundary must be one of {', '.join(BOUNDARIES)}, not {boundary}")
-        potential = _named(potential) if isinstance(potential, str) else potential
+        if isinstance(potential, str):
+            if potential not in POTENTIALS:
+                raise RegularizerError(f"potential must be one of {', '.join(POTENTIALS)}, not {potential}")
+            potential = POTENTIALS[potential]
         self.potential, self.boundary = potential, boundary
         self.scale = weak_convexity if potential.budgeted else 1.0
         self.least_smoothing = 0.0 if potential.budgeted else least_smoothing
@@ -92,13 +95,6 @@ class FieldOfExperts(Regularizer):
     @torch.no_grad()
     def sensitivity(self, x: Tensor, q: Tensor, radius: Tensor) -> Sensitivity:  # 2 x (B, C, H, W), (B,)
         return sensitivity(self.functional(), x, q, radius, _scales(self))
-
-
-def _named(potential: str) -> Potential | LearnedPotential:
-    """Return a potential by its name. Raises RegularizerError for an unknown one."""
-    if potential not in POTENTIALS:
-        raise RegularizerError(f"potential must be one of {', '.join(POTENTIALS)}, not {potential}")
-    return POTENTIALS[potential]
 
 
 def _scales(field: FieldOfExperts) -> tuple[Tensor, ...]:

@@ -16,7 +16,7 @@ if ||u' - u|| <= B (weak duality). Any lambda gives a bound; a few are tried.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -37,35 +37,13 @@ def sensitivity(
     theta is such that ||(dc/dtheta)^T y|| <= (sum_k sum_groups ||scales y||^2)^(1/2), with y derivatives by filters,
     weights, smoothings and columns of the shape (scales (K,) each), and filters stay zero-mean.
     """
-    norms = _Norms.of(functional)
-    sums = _Sums.zeros(norms, functional, x, radius)
+    sums = _Sums(functional, x, radius)
     for largest_gains in (True, False):  # the multipliers of the jumps need the largest gains
         for tile in _tiles(functional, x, q):
             sums.add(largest_gains, *tile)
     return sums.bounds(scales)
 
 
-@dataclass(frozen=True)
-class _Norms:
-    """How far responses move with x, and patches with it."""
-
-    pixel: Tensor  # (K,) n_k
-    expert: Tensor  # (K,) a_k
-    bank: Tensor  # [] a
-    patches: float  # the change of all patches of an image is at most so many times that of the image
-
-    @classmethod
-    def of(cls, f: FieldOfExpertsFunctional) -> _Norms:
-        factor, ones = boundary_factor(f.boundary), torch.ones_like(f.weights.flatten())
-        return cls(
-            (factor * f.filters.square().sum((1, 2, 3))).sqrt(),
-            torch.stack([spectral_bound(c[None], ones[:1], f.boundary) for c in f.filters]).sqrt(),
-            spectral_bound(f.filters, ones, f.boundary).sqrt(),
-            f.filters.shape[-1] * factor**0.5,
-        )
-
-
-@dataclass(kw_only=True)
 class _Sums:
     """Sums and suprema over all responses of an image: (B, K) where an expert matters, (B,) where all are together.
 
@@ -73,54 +51,38 @@ class _Sums:
     or of q. Lists have an entry for each parameter of the potential: w, s, a_1, ..., a_J.
     """
 
-    f: FieldOfExpertsFunctional
-    norms: _Norms
-    radius: Tensor  # (B,)
-    curvature: Tensor  # (B, K) sup phi''
-    trace: Tensor  # (B, K) sum_i sup phi''_i ||patch_i||^2
-    influence: Tensor  # (B, K) ||phi'(u)||^2
-    product: Tensor  # (B, K) ||phi''(u) v||^2
-    moved_by_x: Tensor  # (B, K) sum_i (lip v)^2 ||patch||^2
-    moved_by_q: Tensor  # (B, K) sum_i (phi'' ||q patch||)^2
-    steepest: Tensor  # (B,) max_i lip |v|
-    spread: Tensor  # (B,) sum_i (lip v r)^2
-    parameters: list[Tensor]  # (B, K) sup ||d phi' / dw||^2, sup ||d phi' / ds||^2, ...
-    moved_parameters: list[Tensor]  # (B, K) sum_i (lip v)^2, lip that of d phi' / dw, d phi' / ds, ...
-    jumps: list[
-        _Jumps
-    ]  # of (phi'' v)^2 for all experts together, and of phi'' v ||patch||, d phi' / dw v, d phi' / ds v
-
-    @classmethod
-    def zeros(cls, norms: _Norms, f: FieldOfExpertsFunctional, x: Tensor, radius: Tensor) -> _Sums:
-        def images() -> Tensor:
-            return x.new_zeros(len(x))
-
-        def experts() -> Tensor:
-            return x.new_zeros(len(x), len(f.filters))
-
-        budget, count = norms.expert * radius[:, None], len(f.potential.derivatives_by_parameters)
-        return cls(
-            f=f, norms=norms, radius=radius, curvature=experts(), trace=experts(), influence=experts(),
-            product=experts(), moved_by_x=experts(), moved_by_q=experts(), steepest=images(), spread=images(),
-            parameters=[experts() for _ in range(count)], moved_parameters=[experts() for _ in range(count)],
-            jumps=[_Jumps(images(), images(), norms.bank * radius)]
-            + [_Jumps(experts(), experts(), budget) for _ in range(3)],
-        )  # fmt: skip
+    def __init__(self, f: FieldOfExpertsFunctional, x: Tensor, radius: Tensor) -> None:
+        self.f, self.radius, bound = f, radius, partial(spectral_bound, boundary=f.boundary)
+        factor, ones = boundary_factor(f.boundary), torch.ones_like(f.weights.flatten())
+        self.pixel = (factor * f.filters.square().sum((1, 2, 3))).sqrt()  # (K,) n_k
+        self.expert = torch.stack([bound(c[None], ones[:1]) for c in f.filters]).sqrt()  # (K,) a_k
+        self.bank = bound(f.filters, ones).sqrt()  # [] a
+        self.patches = f.filters.shape[-1] * factor**0.5  # bounds ||change of all patches|| / ||change of the image||
+        images, experts = partial(x.new_zeros, len(x)), partial(x.new_zeros, len(x), len(f.filters))
+        self.curvature = experts()  # sup phi''
+        self.trace = experts()  # sum_i sup phi''_i ||patch_i||^2
+        self.influence = experts()  # ||phi'(u)||^2
+        self.product = experts()  # ||phi''(u) v||^2
+        self.moved_by_x = experts()  # sum_i (lip v)^2 ||patch||^2
+        self.moved_by_q = experts()  # sum_i (phi'' ||q patch||)^2
+        self.steepest = images()  # max_i lip |v|
+        self.spread = images()  # sum_i (lip v r)^2
+        count = len(f.potential.derivatives_by_parameters)
+        self.parameters = [experts() for _ in range(count)]  # sup ||d phi' / dw||^2, sup ||d phi' / ds||^2, ...
+        self.moved_parameters = [experts() for _ in range(count)]  # sum_i (lip v)^2, lip that of d phi' / dw, ...
+        # of (phi'' v)^2 for all experts together, and of phi'' v ||patch||, d phi' / dw v, d phi' / ds v
+        self.jumps = [_Jumps(self.bank * radius), *(_Jumps(self.expert * radius[:, None]) for _ in range(3))]
 
     def add(self, largest_gains: bool, b: slice, u: Tensor, v: Tensor, x_energy: Tensor, q_energy: Tensor) -> None:
         """Take in the responses of a tile of the images b, or, at first, only their largest gains at the jumps."""
         potential, w, s = self.f.potential, self.f.weights, self.f.smoothings
-        r = self.norms.pixel[:, None, None] * self.radius[b, None, None, None]
+        r = self.pixel[:, None, None] * self.radius[b, None, None, None]
         t, v = u.abs(), v.abs()
         reached = [(kink, (t - kink.place).abs()) for kink in potential.kinks(w, s)]
         for kink, distance in reached:
             near = distance <= r
-            gains = (
-                (kink.jumps[0] * v).square(),
-                kink.jumps[0] * v * x_energy.sqrt(),
-                kink.jumps[1] * v,
-                kink.jumps[2] * v,
-            )
+            jumped = [jump * v for jump in kink.jumps]
+            gains = jumped[0].square(), jumped[0] * x_energy.sqrt(), *jumped[1:]
             for jumps, gain in zip(self.jumps, gains, strict=True):
                 jumps.note(b, gain * near) if largest_gains else jumps.add(b, gain, distance, near, len(reached))
         if largest_gains:
@@ -144,8 +106,8 @@ class _Sums:
 
     def bounds(self, scales: tuple[Tensor, ...]) -> Sensitivity:
         f, r = self.f, self.radius
-        patches, step = self.norms.patches * r[:, None], self.norms.expert * r[:, None]  # changes of patches, of u_k
-        change = torch.minimum(self.steepest * self.norms.bank * r, self.spread.sqrt()) + self.jumps[0].total().sqrt()
+        patches, step = self.patches * r[:, None], self.expert * r[:, None]  # changes of patches, of u_k
+        change = torch.minimum(self.steepest * self.bank * r, self.spread.sqrt()) + self.jumps[0].total().sqrt()
         by_filters, *by_parameters = scales
         jacobian = self._jacobian(by_filters, by_parameters, patches)
 
@@ -156,7 +118,7 @@ class _Sums:
         for scale, total, jump in zip(by_parameters, self.moved_parameters, jumps, strict=True):
             parts.append(scale * (total.sqrt() * step + jump))
         jacobian_product = torch.stack([part.norm(dim=1) for part in parts]).norm(dim=0)
-        return Sensitivity(f.scale * jacobian, f.scale * self.norms.bank * change, f.scale * jacobian_product)
+        return Sensitivity(f.scale * jacobian, f.scale * self.bank * change, f.scale * jacobian_product)
 
     def _jacobian(self, by_filters: Tensor, by_parameters: list[Tensor], patches: Tensor) -> Tensor:  # -> (B,)
         """Bound ||J(x')|| over the ball.
@@ -164,14 +126,14 @@ class _Sums:
         J(x')^T q by filters is the patches' phi'' C q + q's patches phi'. The first is at most the root of
         <q, sum_k (scale trace)_k C_k^T phi'' C_k q>.
         """
-        f, norms = self.f, self.norms
+        f = self.f
         traces = by_filters * (self.trace.sqrt() + patches * self.curvature.sqrt())
         stiffness = traces.square() * self.curvature
         first = torch.stack([spectral_bound(f.filters, row, f.boundary) for row in stiffness]).sqrt()
-        influence = self.influence.sqrt() + self.curvature * norms.expert * self.radius[:, None]
-        second = norms.patches * (by_filters * influence).norm(dim=1)
+        influence = self.influence.sqrt() + self.curvature * self.expert * self.radius[:, None]
+        second = self.patches * (by_filters * influence).norm(dim=1)
         others = [
-            (scale * norms.expert * total.sqrt()).norm(dim=1)
+            (scale * self.expert * total.sqrt()).norm(dim=1)
             for scale, total in zip(by_parameters, self.parameters, strict=True)
         ]
         return torch.stack([first + second, *others]).norm(dim=0)
@@ -189,12 +151,12 @@ def _tiles(f: FieldOfExpertsFunctional, x: Tensor, q: Tensor) -> Iterator[tuple]
 class _Jumps:
     """The bound min over lambda of lambda B^2 + sum_i max(0, g_i - lambda d_i^2), summed tile by tile.
 
-    largest, total, budget: max_i g_i and the sum to begin with, both 0, and B; of shape (B,) or (B, K).
+    largest is max_i g_i; it and budget, which is B, are of shape (B,) or (B, K).
     """
 
-    def __init__(self, largest: Tensor, total: Tensor, budget: Tensor) -> None:
-        self.largest, self.budget = largest, budget
-        self.sums = total.unsqueeze(-1).repeat(*[1] * total.ndim, len(MULTIPLIERS))
+    def __init__(self, budget: Tensor) -> None:
+        self.largest, self.budget = torch.zeros_like(budget), budget
+        self.sums = budget.new_zeros(*budget.shape, len(MULTIPLIERS))
 
     @property
     def lambdas(self) -> Tensor:  # (..., len(MULTIPLIERS))

@@ -19,6 +19,7 @@ from torch import Tensor
 from regularizers.foe.potential import Elementwise, Kink, Potential, Variation
 
 KNOTS = tuple(0.02 * 100 ** (j / 11) for j in range(12))  # tau_1 ... tau_J, from 1/50 to 2
+INTERVALS = tuple(zip((0.0, *KNOTS), KNOTS, strict=False))
 LEAST = 0.02  # a_j starts at least so far above its bound: below, the exponential would hardly move
 
 
@@ -62,7 +63,7 @@ def spline(shape: Tensor, budgeted: bool) -> Potential:
         return d
 
     def variation(low: Tensor, high: Tensor, w: Tensor, s: Tensor) -> Variation:
-        met = [(low <= knot * s) & (high >= before * s) for before, knot in _intervals()]
+        met = [(low <= knot * s) & (high >= before * s) for before, knot in INTERVALS]
         steepest = torch.stack([m * c.abs() for m, c in zip(met, a, strict=True)]).amax(0)
         by_shape = tuple(m * (w / s) for m in met)
         return Variation((zero, steepest / s, steepest * w / s.square(), *by_shape), steepest * w / s)
@@ -75,12 +76,12 @@ def spline(shape: Tensor, budgeted: bool) -> Potential:
         derivatives_by_parameters=(
             lambda t, w, s: mixture(_clip, t / s),
             lambda t, w, s: -(w / s.square()) * t * second(t / s),
-            *(_difference(_clip, *interval, 0) for interval in _intervals()),
+            *(_difference(_clip, *interval, 0) for interval in INTERVALS),
         ),
         slopes_by_parameters=(
             lambda t, w, s: s * mixture(_huber, t / s),
             lambda t, w, s: w * (mixture(_huber, t / s) - t / s * mixture(_clip, t / s)),
-            *(_difference(_huber, *interval, 1) for interval in _intervals()),
+            *(_difference(_huber, *interval, 1) for interval in INTERVALS),
         ),
         largest_curvature=lambda w, s: (w / s) * shape.amax(1).clamp(min=0).view_as(w),
         weak_convexity=lambda w, s: (w / s) * (-shape.amin(1)).clamp(min=0).view_as(w),
@@ -92,10 +93,6 @@ def spline(shape: Tensor, budgeted: bool) -> Potential:
         ],
         shape=shape,
     )
-
-
-def _intervals() -> list[tuple[float, float]]:
-    return list(zip((0.0, *KNOTS), KNOTS, strict=False))
 
 
 def _clip(z: Tensor, knot: float) -> Tensor:
@@ -112,13 +109,7 @@ def _difference(f: Callable[[Tensor, float], Tensor], before: float, knot: float
     return lambda t, w, s: w * s**power * (f(t / s, knot) - f(t / s, before))
 
 
-def _charbonnier_slope(z: Tensor, weight: float, smoothing: float) -> Tensor:
-    return z / (1 + z.square()).sqrt()
-
-
-def _mcp_slope(z: Tensor, weight: float, smoothing: float) -> Tensor:
-    return (weight / smoothing * z).clamp(-1, 1) - z.clamp(-1, 1)
-
-
-SPLINE = LearnedPotential("spline", budgeted=False, initial_slope=_charbonnier_slope)
-WEAK_SPLINE = LearnedPotential("weak_spline", budgeted=True, initial_slope=_mcp_slope)
+SPLINE = LearnedPotential("spline", False, lambda z, weight, smoothing: z / (1 + z.square()).sqrt())  # charbonnier
+WEAK_SPLINE = LearnedPotential(
+    "weak_spline", True, lambda z, weight, smoothing: (weight / smoothing * z).clamp(-1, 1) - z.clamp(-1, 1)
+)  # mcp

@@ -5,6 +5,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from app.memory import keep_freed_memory
+from regularizers import FieldOfExperts
 from scripts.benchmarks import experiments
 from scripts.benchmarks.measure import machine
 from scripts.benchmarks.problems import MODELS, photographs, trained
@@ -60,56 +62,30 @@ def _cell(value: Any) -> str:
     return str(value)
 
 
-Tables = list[tuple[str, experiments.Rows]]
+Table = tuple[str, experiments.Rows]
+Tables = Callable[[Path, torch.device], list[Table]]
 
 
-def _operations(root: Path, device: torch.device) -> Tables:
-    x = photographs(root, 8, 128, device)
-    return [
-        (f"Operations on the {name} regularizer", experiments.operations(trained(name, device), x)) for name in MODELS
-    ]
+def _of_models(title: str, side: int, rows: Callable[[FieldOfExperts, Tensor], experiments.Rows]) -> Tables:
+    """Return a table for each model, of 8 patches of side x side."""
+
+    def tables(root: Path, device: torch.device) -> list[Table]:
+        x = photographs(root, 8, side, device)
+        return [(title.format(name), rows(trained(name, device), x)) for name in MODELS]
+
+    return tables
 
 
-def _lower(root: Path, device: torch.device) -> Tables:
-    clean = photographs(root, 8, 128, device)
-    title = "Lower level, {}: until the true error is eps"
-    return [(title.format(name), experiments.lower_solves(trained(name, device), clean, EPS)) for name in MODELS]
+def _memory(root: Path, device: torch.device) -> list[Table]:
+    return [("Memory", experiments.memory(trained("convex", device), lambda side: _enlarged(root, device, side, side)))]
 
 
-def _hypergradient(root: Path, device: torch.device) -> Tables:
-    clean = photographs(root, 8, 128, device)
-    return [
-        (f"Hypergradient, {name}", experiments.hypergradients(trained(name, device), clean, (1e-2, 1e-4)))
-        for name in MODELS
-    ]
+def _images(root: Path, device: torch.device) -> list[Table]:
+    enlarged = partial(_enlarged, root, device)
+    return [(f"Whole images, {name}", experiments.whole_images(trained(name, device), enlarged)) for name in MODELS]
 
 
-def _step(root: Path, device: torch.device) -> Tables:
-    clean = photographs(root, 8, 64, device)
-    title = "Training step, {}, 8 patches of 64 x 64"
-    return [(title.format(name), experiments.training_step(trained(name, device), clean, ACCURACY)) for name in MODELS]
-
-
-def _shapes(root: Path, device: torch.device) -> Tables:
-    return [("Scaling of the gradient, against plain convolutions", experiments.shapes(device))]
-
-
-def _memory(root: Path, device: torch.device) -> Tables:
-    regularizer = trained("convex", device)
-    return [("Memory", experiments.memory(regularizer, lambda side: _enlarged(root, side, side, device)))]
-
-
-def _images(root: Path, device: torch.device) -> Tables:
-    return [
-        (
-            f"Whole images, {name}",
-            experiments.whole_images(trained(name, device), lambda h, w: _enlarged(root, h, w, device)),
-        )
-        for name in MODELS
-    ]
-
-
-def _enlarged(root: Path, height: int, width: int, device: torch.device) -> Tensor:
+def _enlarged(root: Path, device: torch.device, height: int, width: int) -> Tensor:
     """Photographs side by side, mirrored where they end: detail at the scale of pixels at every size."""
     tile = photographs(root, 1, 256, device)
     tile = torch.cat([tile, tile.flip(3)], 3)
@@ -117,12 +93,16 @@ def _enlarged(root: Path, height: int, width: int, device: torch.device) -> Tens
     return tile.repeat(1, 1, -(-height // 512), -(-width // 512))[..., :height, :width].contiguous()
 
 
-TABLES: dict[str, Callable[[Path, torch.device], Tables]] = {
-    "operations": _operations,
-    "lower": _lower,
-    "hypergradient": _hypergradient,
-    "step": _step,
-    "shapes": _shapes,
+TABLES: dict[str, Tables] = {
+    "operations": _of_models("Operations on the {} regularizer", 128, experiments.operations),
+    "lower": _of_models(
+        "Lower level, {}: until the true error is eps", 128, partial(experiments.lower_solves, accuracies=EPS)
+    ),
+    "hypergradient": _of_models("Hypergradient, {}", 128, partial(experiments.hypergradients, targets=(1e-2, 1e-4))),
+    "step": _of_models(
+        "Training step, {}, 8 patches of 64 x 64", 64, partial(experiments.training_step, accuracy=ACCURACY)
+    ),
+    "shapes": lambda _, device: [("Scaling of the gradient, against plain convolutions", experiments.shapes(device))],
     "memory": _memory,
     "images": _images,
 }

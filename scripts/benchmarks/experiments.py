@@ -26,7 +26,7 @@ from regularizers.foe import functional as foe
 from regularizers.foe.filter_bank import pad
 from scripts.benchmarks import hypergradient_methods, lower_methods
 from scripts.benchmarks.hypergradient_methods import vector
-from scripts.benchmarks.lower_methods import Arrived, Late, Observed, Observer
+from scripts.benchmarks.lower_methods import Arrived, Late, Observer
 from scripts.benchmarks.measure import copy_rate, matrix_product_rate, peak_memory, seconds, synchronize
 from scripts.benchmarks.problems import denoising_problem, in_double
 from scripts.benchmarks.reference import plain
@@ -74,8 +74,8 @@ def operations(regularizer: FieldOfExperts, x: Tensor) -> Rows:  # (B, C, H, W)
 
 
 LOWER_METHODS: dict[str, Callable[[Any, Tensor], object]] = {
-    "ours: preconditioned L-BFGS": lambda e, x: lbfgs.solve(Observed(e), x, 0.0),  # type: ignore[arg-type]
-    "ours: accelerated gradient": lambda e, x: agd.solve(Observed(e), x, 0.0),  # type: ignore[arg-type]
+    "ours: preconditioned L-BFGS": lambda e, x: lbfgs.solve(e, x, 0.0),
+    "ours: accelerated gradient": lambda e, x: agd.solve(e, x, 0.0),
     "FISTA, proven L": lower_methods.fista,
     "FISTA, estimated L": lower_methods.fista_estimated,
     "gradient descent, proven L": lower_methods.gradient_descent,

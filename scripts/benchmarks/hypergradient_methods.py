@@ -5,6 +5,10 @@ its accuracy.
 """
 
 import time
+from contextlib import suppress
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
 
 import deepinv
 import torch
@@ -14,11 +18,11 @@ from torch import Tensor
 
 from app.lower import lbfgs
 from app.lower.energy import Energy
-from app.lower.solution import norm, per_image
+from app.lower.solution import norm
 from app.problem.losses import SquaredError
 from app.upper.hypergradient import Hypergradient, hypergradient
 from regularizers import FieldOfExperts
-from scripts.benchmarks.lower_methods import Late
+from scripts.benchmarks.lower_methods import Arrived, Late, fista, largest_eigenvalue
 from scripts.benchmarks.reference import plain
 
 
@@ -37,50 +41,29 @@ def written_today(
 ) -> Tensor:  # (N,)
     """Solve by FISTA at an L estimated by power iteration, until ||grad h|| / mu <= accuracy on every image, and by
     deepinv's conjugate gradients to the same residual; autograd finds every derivative. Raises Late at the deadline."""
-    functional, y, (mu, _) = regularizer.functional(), energy.y, energy.bounds
+    functional, x, (mu, _) = regularizer.functional(), energy.y, energy.bounds
     with torch.no_grad():
         field = plain(regularizer.functional())
+    energy = replace(energy, functional=field)
 
-    v, hessian = torch.randn_like(y), field.hessian(torch.zeros_like(y))
-    for _ in range(20):
-        v = v / per_image(norm(v))
-        v = v + hessian(v)  # flat images are where the curvature is largest
-    step = 1 / float(norm(v).max())
-
-    x = z = y
-    t = 1.0
-    while True:
-        g = z - y + field.gradient(z)
+    def gradient(z: Tensor) -> Tensor:
+        nonlocal x
+        x, g = z, energy.gradient(z)
         if (norm(g) / mu <= accuracy).all():
-            x = z.detach()
-            break
+            raise Arrived
         if time.perf_counter() > deadline:
             raise Late
-        x_next = (z - step * g).detach()
-        t_next = (1 + (1 + 4 * t * t) ** 0.5) / 2
-        z, x, t = x_next + (t - 1) / t_next * (x_next - x), x_next, t_next
+        return g
 
+    observed: Any = SimpleNamespace(gradient=gradient)
+    with suppress(Arrived):
+        fista(observed, x, largest_eigenvalue(energy, torch.zeros_like(x)))  # flat: where curvature is largest
     b = loss.gradient(x)
     tolerance = accuracy / float(norm(b).min())
-    hessian = field.hessian(x)
-    q = deepinv_conjugate_gradient(lambda p: p + hessian(p), b, max_iter=2000, tol=tolerance, parallel_dim=0)
+    q = deepinv_conjugate_gradient(energy.hessian(x), b, max_iter=2000, tol=tolerance, parallel_dim=0)
     cotangents = field.mixed(x, q.detach())
     gradients = torch.autograd.grad(functional.natural, tuple(regularizer.parameters()), cotangents)
-    return vector(tuple(-g / len(y) for g in gradients))
-
-
-class PlainPrior(Prior):
-    """The regularizer as a prior of deepinv, with every derivative by autograd."""
-
-    def __init__(self, regularizer: FieldOfExperts) -> None:
-        super().__init__()
-        self.explicit_prior, self.regularizer = True, regularizer
-
-    def fn(self, x: Tensor, *args, **kwargs) -> Tensor:
-        return plain(self.regularizer.functional()).value(x)
-
-    def grad(self, x: Tensor, *args, **kwargs) -> Tensor:
-        return plain(self.regularizer.functional()).gradient(x)
+    return vector(tuple(-g / len(x) for g in gradients))
 
 
 def unrolled(
@@ -102,14 +85,10 @@ def deep_equilibrium(
 ) -> Tensor:  # (N,)
     """Run deepinv's deep-equilibrium gradient descent, with that many steps forward and backward."""
     mu, largest = energy.bounds
+    prior = Prior(g=lambda x, *_: plain(regularizer.functional()).value(x))  # type: ignore[arg-type]
     solver = deepinv.optim.GD(
-        data_fidelity=L2(),
-        prior=PlainPrior(regularizer),
-        stepsize=2 / (mu + largest),
-        max_iter=int(iterations),
-        unfold=True,
-        trainable_params=[],
-        DEQ=deepinv.optim.DEQConfig(max_iter_backward=int(iterations)),
-    )
+        data_fidelity=L2(), prior=prior, stepsize=2 / (mu + largest), max_iter=int(iterations), unfold=True,
+        trainable_params=[], DEQ=deepinv.optim.DEQConfig(max_iter_backward=int(iterations)),
+    )  # fmt: skip
     x = solver(energy.y, energy.operator.physics)  # type: ignore[attr-defined]
     return vector(torch.autograd.grad(loss.value(x).mean(), tuple(regularizer.parameters())))

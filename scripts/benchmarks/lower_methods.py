@@ -38,12 +38,12 @@ class Observer:
     def __post_init__(self) -> None:
         self.arrived = torch.zeros(len(self.minimiser), dtype=torch.long)
 
-    @property
-    def bounds(self) -> tuple[float, float]:
-        return self.energy.bounds
+    def __getattr__(self, name: str):
+        return getattr(self.energy, name)
 
-    def value(self, x: Tensor) -> Tensor:
-        return self.energy.value(x)
+    def take(self, images: Tensor):
+        """Return the energy of these images; the observer itself, which keeps every image to the end, for all."""
+        return self if len(images) == len(self.minimiser) else self.energy.take(images)
 
     def gradient(self, x: Tensor) -> Tensor:
         self.note(x)
@@ -57,23 +57,6 @@ class Observer:
             raise Arrived
         if time.perf_counter() > self.deadline:
             raise Late
-
-
-@dataclass(frozen=True)
-class Observed:
-    """The energy itself to this program's solvers, every image kept to the end."""
-
-    observer: Observer
-
-    def __getattr__(self, name: str):
-        return getattr(self.observer.energy, name)
-
-    def gradient(self, x: Tensor) -> Tensor:
-        return self.observer.gradient(x)
-
-    def take(self, images: Tensor):
-        whole = len(images) == len(self.observer.minimiser)
-        return self if whole else self.observer.energy.take(images)
 
 
 def largest_eigenvalue(energy: Energy, x: Tensor, iterations: int = 20) -> float:
@@ -133,23 +116,15 @@ def barzilai_borwein(energy: Observer, x: Tensor) -> None:  # (B, C, H, W)
         x, g = x_next, g_next
 
 
-class ObservedPrior(Prior):
-    """R of the energy for deepinv; its gradient is where the observer looks."""
-
-    def __init__(self, observer: Observer) -> None:
-        super().__init__()
-        self.explicit_prior, self.observer = True, observer
-
-    def fn(self, x: Tensor, *args, **kwargs) -> Tensor:
-        return self.observer.energy.functional.value(x)
-
-    def grad(self, x: Tensor, *args, **kwargs) -> Tensor:
-        self.observer.note(x)
-        return self.observer.energy.functional.gradient(x)
-
-
 def deepinv_gradient_descent(energy: Observer, x: Tensor) -> None:  # (B, C, H, W)
-    """Run deepinv.optim.GD with its backtracking (A = identity)."""
-    solver = deepinv.optim.GD(data_fidelity=L2(), prior=ObservedPrior(energy), stepsize=1.0, backtracking=True,
+    """Run deepinv.optim.GD with its backtracking (A = identity); the gradient of its prior is what is observed."""
+
+    def gradient(x: Tensor, *args, **kwargs) -> Tensor:
+        energy.note(x)
+        return energy.functional.gradient(x)
+
+    prior = Prior(g=lambda z, *_: energy.functional.value(z))  # type: ignore[arg-type]
+    prior.grad = gradient
+    solver = deepinv.optim.GD(data_fidelity=L2(), prior=prior, stepsize=1.0, backtracking=True,
                               max_iter=100_000, custom_init=lambda y, physics: {"est": (x, x)})  # fmt: skip
-    solver(energy.energy.y, energy.energy.operator.physics)  # type: ignore[attr-defined]
+    solver(energy.y, energy.operator.physics)

@@ -26,6 +26,5 @@ class PlainField(Regularizer):
 
 def plain(field: FieldOfExpertsFunctional) -> AutogradFunctional:
     """Return R of the same filters, weights and smoothings, every derivative through torch.autograd."""
-    return AutogradFunctional(
-        PlainField(field), dict(zip(("filters", "weights", "smoothings"), field.natural, strict=True))
-    )
+    names = ("filters", "weights", "smoothings")
+    return AutogradFunctional(PlainField(field), dict(zip(names, field.natural, strict=True)))

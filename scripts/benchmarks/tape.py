@@ -50,8 +50,8 @@ class Taped:
     functional: Functional
     tape: Tape
 
-    def value(self, x: Tensor) -> Tensor:
-        return self.functional.value(x)
+    def __getattr__(self, name: str):
+        return getattr(self.functional, name)
 
     def gradient(self, x: Tensor) -> Tensor:
         return self.tape.run("gradient", self.functional.gradient, x)
@@ -62,9 +62,6 @@ class Taped:
 
     def curvature_model(self, x: Tensor) -> tuple[Tensor, Tensor] | None:
         return self.tape.run("curvature model", self.functional.curvature_model, x)
-
-    def curvature(self) -> tuple[float, float]:
-        return self.functional.curvature()
 
     def take(self, images: Tensor) -> Taped:
         return Taped(self.functional.take(images), self.tape)

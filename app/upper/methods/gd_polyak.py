@@ -43,10 +43,6 @@ class Steps:
     count: float  # short steps since the last long step
     eta: float
 
-    @staticmethod
-    def of(epoch: Epoch, eta: float) -> "Steps":
-        return Steps(gap=float(epoch.gap), fallen=float(epoch.fallen), count=float(epoch.count), eta=eta)
-
     @property
     def epoch(self) -> Epoch:
         return Epoch(*(torch.tensor(v, dtype=torch.float64) for v in (self.gap, self.fallen, self.count)))
@@ -109,7 +105,7 @@ class GdPolyak(FullBatch):
             if bool((z.lower.converged & z.linear.converged).all()):
                 state.tighter = TIGHTER * (state.tighter or 1.0)
         state.warm.remember(batch.images, trial.lower.x, z.linear.q)
-        state.steps = Steps.of(epoch, eta)
+        state.steps = Steps(gap=float(epoch.gap), fallen=float(epoch.fallen), count=float(epoch.count), eta=eta)
         return here.report(z, accuracy, alpha)
 
     def _steps(self, here: Iteration, state: GdPolyakState, z: Hypergradient) -> tuple[Epoch, float]:

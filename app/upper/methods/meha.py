@@ -123,9 +123,13 @@ class Meha(Stochastic):
         return u, w, sizes
 
     def _proven(self, energy: Energy, smoothness: float, c: float) -> Sizes:
-        """Return the steps for P = 1, from proven bounds."""
+        """Return the steps for P = 1, from proven bounds.
+
+        Unless it is given, 1 / gamma = ||A||^2 + ridge, the curvature of h without R. Where -4 mu is more, 1 / gamma =
+        -4 mu: half the limit.
+        """
         mu, largest = energy.bounds
-        gamma = self.gamma or automatic_gamma(energy)
+        gamma = self.gamma or 1 / max(-4 * mu, energy.operator.norm_squared + energy.ridge)
         proven = proven_sizes(max(mu, -0.5 / gamma), largest, smoothness, gamma, c)
         return Sizes(gamma, self.eta or proven.eta, self.beta or proven.beta, c)
 
@@ -158,14 +162,6 @@ def largest_curvature(
         largest = (changed * after).sum((1, 2, 3), keepdim=True) / along
         v = after / after.square().mean((1, 2, 3), keepdim=True).sqrt()
     return largest, v
-
-
-def automatic_gamma(energy: Energy) -> float:
-    """Return gamma with 1 / gamma = ||A||^2 + ridge, the curvature of h without R.
-
-    Where -4 mu is more, 1 / gamma = -4 mu: half the limit.
-    """
-    return 1 / max(-4 * energy.bounds[0], energy.operator.norm_squared + energy.ridge)
 
 
 def _slopes(batch: Batch, energy: Energy) -> Slopes:

@@ -11,26 +11,20 @@ from regularizers.foe.compiled.bank import Bank
 
 
 class CompiledKernel(Protocol):
-    """Computes a field of experts in one pass over images (B, C, H, W) that have their padding.
+    """Computes a field of experts in one pass over images x, v, q (B, C, H, W) that have their padding.
 
-    The formulas are those of `regularizers.foe.functional`, with contrasts g, or g = 1.
+    The formulas are those of `regularizers.foe.functional`, with contrasts g, or g = 1:
+
+        gradient   scale C^T phi'(g C x) / g
+        hessian    v -> scale C^T phi''(g C x) C v
+        summary    sum_i |phi''(g C x)|, (B, K), and scale (C o C)^T |phi''(g C x)|, C o C the entries squared
+        mixed      d/d parameters of <scale C^T phi'(g C x) / g, q>, summed over the batch
     """
 
-    def gradient(self, bank: Bank, x: Tensor) -> Tensor:  # (B, C, H, W) -> (B, C, H, W)
-        """Return scale C^T phi'(g C x) / g."""
-        ...
-
-    def hessian(self, bank: Bank, x: Tensor) -> Callable[[Tensor], Tensor]:  # (B, C, H, W)
-        """Return v -> scale C^T phi''(g C x) C v."""
-        ...
-
-    def summary(self, bank: Bank, x: Tensor) -> tuple[Tensor, Tensor]:  # (B, C, H, W) -> (B, K), (B, C, H, W)
-        """Return sum_i |phi''(g C x)| and scale (C o C)^T |phi''(g C x)|, C o C the entries squared."""
-        ...
-
-    def mixed(self, bank: Bank, x: Tensor, q: Tensor) -> tuple[Tensor, ...]:  # 2 x (B, C, H, W)
-        """Return d/d parameters of <scale C^T phi'(g C x) / g, q>, summed over the batch."""
-        ...
+    def gradient(self, bank: Bank, x: Tensor) -> Tensor: ...
+    def hessian(self, bank: Bank, x: Tensor) -> Callable[[Tensor], Tensor]: ...
+    def summary(self, bank: Bank, x: Tensor) -> tuple[Tensor, Tensor]: ...
+    def mixed(self, bank: Bank, x: Tensor, q: Tensor) -> tuple[Tensor, ...]: ...
 
 
 def fastest(x: Tensor, filter_size: int, potential: str) -> CompiledKernel | None:  # (B, C, H, W)
