@@ -198,12 +198,9 @@ def _parser() -> argparse.ArgumentParser:
 
     def data_root(sub: Container) -> None:
         sub.add_argument(
-            "--data-root",
-            type=Path,
-            default=Path(os.environ.get("APP_DATA_ROOT", "data")),
-            metavar="DIR",
+            "--data-root", type=Path, default=Path(os.environ.get("APP_DATA_ROOT", "data")), metavar="DIR",
             help="where image sets and kernels lie (default: $APP_DATA_ROOT or ./data)",
-        )
+        )  # fmt: skip
 
     def command(name: str, run, about: str) -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=about, description=about)

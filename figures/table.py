@@ -20,12 +20,10 @@ class Metric:
 
 
 METRICS = {
-    "psnr": Metric("PSNR (dB)", 2, max),
-    "ssim": Metric("SSIM", 4, max),
-    "error_bound": Metric("certified error", 3, min),
-    "iterations": Metric("gradients", 1, min),
+    "psnr": Metric("PSNR (dB)", 2, max), "ssim": Metric("SSIM", 4, max),
+    "error_bound": Metric("certified error", 3, min), "iterations": Metric("gradients", 1, min),
     "seconds": Metric("seconds", 2, min),
-}
+}  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -11,15 +11,6 @@ from figures.style import FigureError
 from regularizers import ImageTooSmallError, RegularizerError
 
 USER_ERRORS = (
-    ConfigError,
-    FetchError,
-    FigureError,
-    ImageError,
-    ImageTooSmallError,
-    KernelError,
-    ModelError,
-    NonFiniteError,
-    NotStronglyConvexError,
-    RegularizerError,
-    RunError,
-)
+    ConfigError, FetchError, FigureError, ImageError, ImageTooSmallError, KernelError, ModelError, NonFiniteError,
+    NotStronglyConvexError, RegularizerError, RunError,
+)  # fmt: skip

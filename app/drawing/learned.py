@@ -18,11 +18,7 @@ from regularizers.tv import TotalVariationFunctional
 
 
 def draw_filters(
-    model: str,
-    noise_level: str | None = None,
-    frequency: bool = False,
-    common_range: bool = False,
-    look: Look = PAPER,
+    model: str, noise_level: str | None = None, frequency: bool = False, common_range: bool = False, look: Look = PAPER
 ) -> Figure:
     """Draw the filters of a model, at a noise level where it has many. Raises ConfigError where it has none."""
     drawn = filters_of(_regularizer(model, noise_level), look, frequency, common_range)

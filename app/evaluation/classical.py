@@ -12,12 +12,10 @@ from torch import Tensor
 # What each undoes, and what the user reads about it.
 TASKS = {"tv": "denoise", "wavelet": "denoise", "nlm": "denoise", "bm3d": "denoise", "wiener": "deblur"}
 ABOUT = {
-    "tv": "scikit-image's denoise_tv_chambolle",
-    "wavelet": "scikit-image's denoise_wavelet, BayesShrink",
+    "tv": "scikit-image's denoise_tv_chambolle", "wavelet": "scikit-image's denoise_wavelet, BayesShrink",
     "nlm": "scikit-image's denoise_nl_means, h = 0.8 sigma, patches of 5 x 5 within 6 pixels, fast mode",
-    "bm3d": "the package bm3d",
-    "wiener": "scikit-image's wiener, known kernel, Laplacian regularization",
-}
+    "bm3d": "the package bm3d", "wiener": "scikit-image's wiener, known kernel, Laplacian regularization",
+}  # fmt: skip
 PACKAGES = {"wavelet": "pywt", "bm3d": "bm3d"}  # what is not among the program's own dependencies
 
 

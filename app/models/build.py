@@ -19,14 +19,7 @@ from app.settings.families import (
 )
 from app.settings.options import Config, ConfigError
 from app.settings.tasks import Deblur
-from regularizers import (
-    Adaptive,
-    FieldOfExperts,
-    InputConvexNetwork,
-    Regularizer,
-    Rescaled,
-    TotalVariation,
-)
+from regularizers import Adaptive, FieldOfExperts, InputConvexNetwork, Regularizer, Rescaled, TotalVariation
 
 KERNEL = "kernel."  # before the names of the blur kernel's tensors
 
@@ -91,12 +84,9 @@ def _base(options: RegularizerOptions, channels: int) -> Regularizer:
     match options:
         case TvOptions():
             return TotalVariation(
-                channels,
-                isotropic=options.isotropic,
-                weight=options.weight,
-                smoothing=options.smoothing,
+                channels, isotropic=options.isotropic, weight=options.weight, smoothing=options.smoothing,
                 noise_nodes=options.noise_nodes,
-            )
+            )  # fmt: skip
         case IcnnOptions():
             return InputConvexNetwork(
                 channels, options.filters, options.filter_size, weight=options.weight, smoothing=options.smoothing
@@ -125,14 +115,6 @@ def _field_of_experts(options: FoeOptions | CrrOptions | WcrrOptions, channels: 
             size, potential, hidden = options.layer_size, "weak_spline", options.hidden_channels
             may = {"shared_potential": options.shared_potential, "weak_convexity": options.weak_convexity}
     return FieldOfExperts(
-        channels,
-        options.filters,
-        size,
-        potential,
-        boundary=options.boundary,
-        weight=options.weight,
-        smoothing=options.smoothing,
-        hidden_channels=hidden,
-        noise_nodes=options.noise_nodes,
-        **may,
-    )
+        channels, options.filters, size, potential, boundary=options.boundary, weight=options.weight,
+        smoothing=options.smoothing, hidden_channels=hidden, noise_nodes=options.noise_nodes, **may,
+    )  # fmt: skip

@@ -53,13 +53,10 @@ def read_card(spec: str) -> Card:
     known = {f.name for f in fields(Assessment)}
     rows = [{k: v for k, v in row.items() if k in known} for row in facts.get("evaluations", [])]
     return Card(
-        name=file.parent.resolve().name if file.name == "model.safetensors" else file.stem,
-        file=file,
-        config=config,
-        parameters=sum(p.numel() for p in model.parameters()),
-        facts=facts,
+        name=file.parent.resolve().name if file.name == "model.safetensors" else file.stem, file=file, config=config,
+        parameters=sum(p.numel() for p in model.parameters()), facts=facts,
         assessments=tuple(Assessment(**row) for row in rows),
-    )
+    )  # fmt: skip
 
 
 def blur_text(problem: Problem) -> str:

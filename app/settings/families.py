@@ -95,11 +95,9 @@ class FieldOptions(RegularizerOptions):
     boundary: Literal["valid", "circular", "reflect"] = option("circular", "how filters meet the border")
     noise_nodes: int = _noise_nodes()
     contrast_channels: int = option(
-        0,
-        "thresholds follow the image: a network of so many channels finds them for every filter and pixel from what "
-        "`start` reconstructs; the regularizer begins as `start`. 0: the same thresholds everywhere",
-        at_least=0,
-    )
+        0, "thresholds follow the image: a network of so many channels finds them for every filter and pixel from what "
+        "`start` reconstructs; the regularizer begins as `start`. 0: the same thresholds everywhere", at_least=0,
+    )  # fmt: skip
 
     @property
     def contrasts(self) -> int:

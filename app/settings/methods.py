@@ -13,9 +13,7 @@ class UpperOptions:
 
     algorithm: ClassVar[str]
     step_size: float = option(
-        0.0,
-        "alpha_0, of one_cycle the peak (gd_polyak: eta, hoag: 1 / L_0); 0: found at the first step",
-        at_least=0,
+        0.0, "alpha_0, of one_cycle the peak (gd_polyak: eta, hoag: 1 / L_0); 0: found at the first step", at_least=0
     )
 
 
@@ -26,11 +24,9 @@ class StochasticOptions(UpperOptions):
     optimizer: Literal["sgd", "momentum", "adam", "adabelief"] = option("adam", "direction of the steps")
     schedule: Literal["constant", "polynomial", "logarithmic", "one_cycle"] = option("one_cycle", "of the step size")
     step_decay: float = option(
-        0.6,
-        "q of the steps alpha_0 (k + 1)^-q; of a step that was found, from the tenth on",
-        when=When("upper.schedule = polynomial", lambda c: c.upper.schedule == "polynomial"),
-        at_least=0,
-    )
+        0.6, "q of the steps alpha_0 (k + 1)^-q; of a step that was found, from the tenth on",
+        when=When("upper.schedule = polynomial", lambda c: c.upper.schedule == "polynomial"), at_least=0,
+    )  # fmt: skip
     batch_size: int = option(8, "patches per step", at_least=1)
 
 

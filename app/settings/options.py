@@ -23,8 +23,7 @@ class Data:
     color: bool = option(False, "RGB instead of grey")
     patch_size: int = option(64, "side of the training patches in pixels", at_least=8)
     noise: Literal["fresh", "fixed"] = option(
-        "fresh",
-        "fresh: new crop, turn and noise at every visit; fixed: one per image (finite sum, warm starts)",
+        "fresh", "fresh: new crop, turn and noise at every visit; fixed: one per image (finite sum, warm starts)"
     )
     targets: Literal["clean", "noisy"] = option(
         "clean",
@@ -33,11 +32,9 @@ class Data:
     )
     loss: Literal["squared", "huber", "charbonnier"] = option("squared", "of reconstructions against their targets")
     loss_width: float = option(
-        0.1,
-        "errors much larger than this count linearly",
-        when=When("data.loss = huber, charbonnier", lambda c: c.data.loss != "squared"),
-        above=0,
-    )
+        0.1, "errors much larger than this count linearly",
+        when=When("data.loss = huber, charbonnier", lambda c: c.data.loss != "squared"), above=0,
+    )  # fmt: skip
     count: int = option(0, "use so many of the training images, the same ones for every seed; 0: all", at_least=0)
     augment: bool = option(True, "random flips and quarter turns of the patches")
     validation_crop: int = option(128, "validate on centre crops of this side while training", at_least=16)

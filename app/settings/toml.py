@@ -15,11 +15,8 @@ from app.settings.fields import is_read, readers
 from app.settings.options import SECTIONS, Config, ConfigError, settings
 
 _COMPARISONS: dict[str, Callable[[float, float], bool]] = {
-    "above": operator.gt,
-    "at least": operator.ge,
-    "below": operator.lt,
-    "at most": operator.le,
-}
+    "above": operator.gt, "at least": operator.ge, "below": operator.lt, "at most": operator.le,
+}  # fmt: skip
 
 Nested = dict[str, dict[str, Any]]  # section -> key -> value
 

@@ -236,19 +236,12 @@ def _validation_due(config: Config, before: Progress, after: Progress) -> bool:
 def _record(step: Step, progress: Progress, held_out: float | None) -> Record:
     assert step.target is not None
     return Record(
-        step=progress.step,
-        loss=float(step.loss.mean()),
-        psnr=float(psnr(step.x, step.target).mean()),
-        accuracy=step.accuracy,
-        step_size=step.step_size,
-        error_bound=float(step.error_bound.max()),
-        certified=float(step.certified.double().mean()),
-        lower_iterations=float(step.lower_iterations.double().mean()),
-        linear_iterations=float(step.linear_iterations.double().mean()),
-        computations=progress.computations,
-        seconds=progress.seconds,
-        validation_psnr=held_out,
-    )
+        step=progress.step, loss=float(step.loss.mean()), psnr=float(psnr(step.x, step.target).mean()),
+        accuracy=step.accuracy, step_size=step.step_size, error_bound=float(step.error_bound.max()),
+        certified=float(step.certified.double().mean()), lower_iterations=float(step.lower_iterations.double().mean()),
+        linear_iterations=float(step.linear_iterations.double().mean()), computations=progress.computations,
+        seconds=progress.seconds, validation_psnr=held_out,
+    )  # fmt: skip
 
 
 def _show(bar: tqdm, record: Record) -> None:
