@@ -65,10 +65,8 @@ def blur_text(problem: Problem) -> str:
 
 
 def full_name(config: Config, noise_levels: list[float], blurs: list[str]) -> str:
-    """Return the name of a shipped model: [adaptive-]REGULARIZER-TASK-grey|color-LEVEL.
-
-    LEVEL is the noise level on the scale of 8 bit, or what a kernel is called; `all` where there are several levels.
-    """
+    """Return the name of a shipped model: [adaptive-]REGULARIZER-TASK-grey|color-LEVEL. LEVEL is the noise level on the
+    scale of 8 bit, or what a kernel is called; `all` where there are several levels."""
     regularizer, task = config.regularizer, config.problem.task
     family = f"adaptive-{regularizer.name}" if regularizer.contrasts else regularizer.name
     if isinstance(regularizer, FoeOptions) and regularizer.potential != "charbonnier":

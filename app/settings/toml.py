@@ -22,11 +22,9 @@ Nested = dict[str, dict[str, Any]]  # section -> key -> value
 
 
 def parse(values: dict[str, Any], base: Config | None = None) -> Config:
-    """Return `base` (by default, the defaults) with the differences of a nested dict.
-
-    Every key of the dict must be read; what `base` says that is no longer read is dropped. A dict that an earlier
-    version of the program wrote is understood, too. Raises ConfigError.
-    """
+    """Return `base` (by default, the defaults) with the differences of a nested dict. Every key of the dict must be
+    read; what `base` says that is no longer read is dropped. A dict that an earlier version of the program wrote is
+    understood, too. Raises ConfigError."""
     if base is None and former.is_former(values):
         return _changed(Config(), former.translated(values), strict=False)
     for name, section in values.items():
