@@ -47,10 +47,8 @@ def filters_of(
 
 
 def potentials_of(regularizer: Regularizer, look: Look = PAPER) -> Figure | None:
-    """Draw phi_k(t; w_k, s_k) times the scale of the bank, or return None where the regularizer has no potential.
-
-    t goes up to where phi has become straight. Where there are contrasts, phi is drawn for contrast 1.
-    """
+    """Draw phi_k(t; w_k, s_k) times the scale of the bank, or return None where the regularizer has no potential. t
+    goes up to where phi has become straight. Where there are contrasts, phi is drawn for contrast 1."""
     functional: Any = regularizer.frozen()
     potential, scale = _potential(functional), getattr(functional, "scale", 1.0)
     if potential is None:
