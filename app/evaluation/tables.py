@@ -69,12 +69,11 @@ def read_csv(path: Path) -> dict[str, dict[str, float]]:
     try:
         rows = [row for row in csv.DictReader(io.StringIO(path.read_text())) if row["image"] != "mean"]
         names = [name for name in rows[0] if name != "image" and any(row[name] != "" for row in rows)]
-        table = {name: {row["image"]: float(row[name]) for row in rows} for name in names}
+        return {name: {row["image"]: float(row[name]) for row in rows} for name in names}
     except (OSError, UnicodeDecodeError, KeyError, ValueError, TypeError, IndexError):
         raise ConfigError(
             f"{path} is not an evaluation: make one with python -m app evaluate MODEL --images SET --csv {path}"
         ) from None
-    return table
 
 
 def latex_table(methods: dict[str, list[Evaluation]]) -> str:

@@ -8,7 +8,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -158,7 +158,7 @@ class _Snapshot:
     @staticmethod
     def of(run: Run, progress: Progress) -> _Snapshot:
         parameters = [p.detach().clone() for p in run.parameters]
-        return _Snapshot(parameters, states.copy(run.state), run.selection.copy(), progress)
+        return _Snapshot(parameters, states.copy(run.state), replace(run.selection), progress)
 
     @torch.no_grad()
     def go_back(self, run: Run) -> None:
