@@ -104,11 +104,13 @@ def style(look: Look = PAPER) -> Iterator[None]:
 
 def plain(text: str) -> str:
     """Write a name so that LaTeX and mathtext show its characters as they are."""
-    if not matplotlib.rcParams["text.usetex"]:
-        return text.replace("$", r"\$")
-    return "".join(
-        {"\\": r"\textbackslash{}", "~": r"\~{}", "^": r"\^{}"}.get(c, f"\\{c}" if c in "_%&#${}" else c) for c in text
-    )
+    return escape(text) if matplotlib.rcParams["text.usetex"] else text.replace("$", r"\$")
+
+
+def escape(text: str) -> str:
+    """Write a name so that LaTeX shows its characters."""
+    special = {"\\": r"\textbackslash{}", "~": r"\~{}", "^": r"\^{}"} | {c: f"\\{c}" for c in "_%&#${}"}
+    return text.translate(str.maketrans(special))
 
 
 def bold(number: str) -> str:

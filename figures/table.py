@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import fmean, stdev
 
-from figures.style import FigureError
+from figures.style import FigureError, escape
 
 Evaluated = dict[str, dict[str, float]]  # metric -> image -> value
 
@@ -93,8 +93,3 @@ def _column(values: list[dict[str, float]], metric: Metric) -> list[Cell]:
 def standard_error(values: list[float]) -> float:
     """Return the standard error of the mean, NaN for a single value."""
     return stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.nan
-
-
-def escape(name: str) -> str:
-    """Write a name so that LaTeX shows its characters."""
-    return "".join({"\\": r"\textbackslash{}"}.get(c, f"\\{c}" if c in "_%&#${}" else c) for c in name)

@@ -58,8 +58,8 @@ def assess(spec: str, images: str, settings: list[str], data_root: Path, quiet: 
     paths = find_images(images, data_root, config.data.color).paths
     rows = evaluate(simulated, paths, config.data.color)
     done = list(tqdm(rows, images, len(paths), disable=quiet, unit="image", dynamic_ncols=True))
-    shapes = {i: simulated.read(path, config.data.color).shape[1:] for i, path in enumerate(paths)}
-    bounds = [simulated.bounds(shape, (i,)) for i, shape in shapes.items()]
+    shapes = [simulated.read(path, config.data.color).shape[1:] for path in paths]
+    bounds = [simulated.bounds(shape, (i,)) for i, shape in enumerate(shapes)]
     extremes = min(mu for mu, _ in bounds), max(largest for _, largest in bounds)
     machine = processor(assemble.device_of(config)) + contention()
     return assessment(images, config.problem, config.lower.final_accuracy, done, extremes, machine)

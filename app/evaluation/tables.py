@@ -9,7 +9,8 @@ from statistics import fmean
 from app.evaluation.evaluate import Evaluation
 from app.lower.solution import NOT_CERTIFIED
 from app.settings.options import ConfigError
-from figures.table import escape, standard_error
+from figures.style import escape
+from figures.table import standard_error
 
 
 def summary_table(methods: dict[str, list[Evaluation]]) -> str:
