@@ -19,18 +19,7 @@ from app.problem.losses import LOSSES, LossOf
 from app.problem.noise_levels import NoiseLevels
 from app.problem.operators import Operators
 from app.problem.tasks import deblurring, deblurring_by_any, denoising, drawn, inpainting, super_resolution
-from app.settings.methods import (
-    AmigoOptions,
-    GdPolyakOptions,
-    HoagOptions,
-    IsgdOptions,
-    JfbOptions,
-    MaidOptions,
-    MehaOptions,
-    StocbioOptions,
-    StochasticOptions,
-    UnrollOptions,
-)
+from app.settings import methods as options
 from app.settings.options import Config, ConfigError
 from app.settings.tasks import Deblur, Denoise, Inpaint, Problem, SuperResolution
 from app.settings.toml import override
@@ -76,10 +65,8 @@ def dtype_of(config: Config) -> torch.dtype:
 
 
 def operators(config: Config, data_root: Path, training: bool = False) -> Operators:
-    """Return the operators of a task. Raises KernelError.
-
-    Where problem.kernel is levin:all, training draws one of the kernels for every image; elsewhere they take turns.
-    """
+    """Return the operators of a task. Raises KernelError. Where problem.kernel is levin:all, training draws one of the
+    kernels for every image; elsewhere they take turns."""
     problem, device, dtype = config.problem, device_of(config), dtype_of(config)
     match problem:
         case Denoise():
@@ -89,7 +76,7 @@ def operators(config: Config, data_root: Path, training: bool = False) -> Operat
         case SuperResolution():
             return super_resolution(problem.factor, problem.antialias, device, dtype)
         case Deblur(kernel="levin:all"):
-            choose = drawn(LEVIN, config.run.seed) if training else _in_turn
+            choose = drawn(LEVIN, config.run.seed) if training else lambda image: image % LEVIN
             return deblurring_by_any(levin_kernels(data_root), choose, device, dtype)
         case Deblur():
             return deblurring(true_kernel(problem, data_root), device, dtype)
@@ -103,14 +90,8 @@ def noise_levels(config: Config) -> NoiseLevels:
 
 def loss(config: Config) -> LossOf:
     """Return the upper-level loss of data.loss."""
-    if config.data.loss == "squared":
-        return LOSSES["squared"]
-    return partial(LOSSES[config.data.loss], width=config.data.loss_width)
-
-
-def _in_turn(image: int) -> int:
-    """Which of levin:all measures an image outside training."""
-    return image % LEVIN
+    found = LOSSES[config.data.loss]
+    return found if config.data.loss == "squared" else partial(found, width=config.data.loss_width)
 
 
 def true_kernel(problem: Deblur, data_root: Path) -> Tensor:  # -> (h, w)
@@ -120,11 +101,8 @@ def true_kernel(problem: Deblur, data_root: Path) -> Tensor:  # -> (h, w)
 
 def true_kernels(problem: Deblur, data_root: Path) -> Callable[[int], Tensor]:
     """Return the map from an image to the kernel (h, w) that measures it outside training. Raises KernelError."""
-    if problem.kernel == "levin:all":
-        kernels = levin_kernels(data_root)
-        return lambda image: kernels[_in_turn(image)]
-    kernel = true_kernel(problem, data_root)
-    return lambda image: kernel
+    kernels = levin_kernels(data_root) if problem.kernel == "levin:all" else [true_kernel(problem, data_root)]
+    return lambda image: kernels[image % len(kernels)]
 
 
 def learned_kernel_error(config: Config, model: Model, data_root: Path) -> float | None:
@@ -145,7 +123,8 @@ def method(config: Config) -> Method[Any]:
     """Return the upper-level method of upper.algorithm."""
     upper, solve = config.upper, lower_solver(config)
     stationary = certified_or_stationary(solve)
-    if isinstance(upper, StochasticOptions):
+    rates = schedules.polynomial(getattr(upper, "accuracy_decay", 0.0))
+    if isinstance(upper, options.StochasticOptions):
         drawn: dict[str, Any] = {"batch_size": upper.batch_size, "descent": descent(upper, config)}
     else:
         drawn = {"step_size": upper.step_size}
@@ -154,28 +133,26 @@ def method(config: Config) -> Method[Any]:
         return drawn | {name: getattr(upper, name) for name in names}
 
     match upper:
-        case IsgdOptions():
+        case options.IsgdOptions():
             proven = upper.relative_accuracy > 0 and upper.relative_error == "proven"
-            rates = schedules.polynomial(upper.accuracy_decay)
             solve = stationary if config.lower.uncertified else solve
             return Isgd(**own("accuracy", "relative_accuracy"), solve=solve, schedule=rates, proven=proven)
-        case StocbioOptions():
+        case options.StocbioOptions():
             return Stocbio(**own("lower_steps", "series_terms"), solve=solve)
-        case AmigoOptions():
+        case options.AmigoOptions():
             return Amigo(**own("lower_steps", "adjoint_steps"), solve=solve)
-        case JfbOptions():
-            return Jfb(**own("accuracy"), solve=solve, schedule=schedules.polynomial(upper.accuracy_decay))
-        case UnrollOptions():
+        case options.JfbOptions():
+            return Jfb(**own("accuracy"), solve=solve, schedule=rates)
+        case options.UnrollOptions():
             return Unroll(**own("iterations", "backward_steps"))
-        case MehaOptions():
+        case options.MehaOptions():
             return Meha(**own("c", "p", "gamma", "eta", "beta", "preconditioned"), solve=stationary)
-        case MaidOptions():
+        case options.MaidOptions():
             proven = upper.relative_error == "proven"
             return Maid(**own("accuracy", "eta", "memory", "barzilai_borwein"), solve=solve, proven=proven)
-        case HoagOptions():
+        case options.HoagOptions():
             return Hoag(**own("accuracy"), solve=solve, schedule=TOLERANCES[upper.tolerance])
-        case GdPolyakOptions():
-            rates = schedules.polynomial(upper.accuracy_decay)
+        case options.GdPolyakOptions():
             return GdPolyak(**own("accuracy", "short_steps"), solve=solve, schedule=rates)
     raise AssertionError(f"no method for {type(upper).__name__}")
 
@@ -187,7 +164,7 @@ TOLERANCES = {
 }
 
 
-def descent(upper: StochasticOptions, config: Config) -> Descent:
+def descent(upper: options.StochasticOptions, config: Config) -> Descent:
     """Return how a stochastic method moves along its gradients."""
     directions = {
         "sgd": direction.plain, "momentum": direction.momentum, "adam": direction.adam,
@@ -205,9 +182,7 @@ def descent(upper: StochasticOptions, config: Config) -> Descent:
 
 def load(spec: str, settings: list[str]) -> tuple[Model, Config]:
     """Load a model and its configuration with the user's settings, on any device but in the format of its training.
-
-    Raises ModelError, and ConfigError where a setting would change the regularizer.
-    """
+    Raises ModelError, and ConfigError where a setting would change the regularizer."""
     model, trained = load_model(spec)
     config = override(trained, ["run.device=auto", *settings])
     if config.regularizer != trained.regularizer or config.data.color != trained.data.color:

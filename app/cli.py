@@ -39,23 +39,17 @@ def main(arguments: list[str] | None = None) -> int:
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
     except (ValueError, ArithmeticError) as error:
-        if not _is_users(error):
+        from app.commands.errors import USER_ERRORS
+
+        if not isinstance(error, USER_ERRORS):
             raise
         print(f"error: {error}", file=sys.stderr)
     return 2
 
 
-def _is_users(error: Exception) -> bool:
-    from app.commands.errors import USER_ERRORS
-
-    return isinstance(error, USER_ERRORS)
-
-
 def resolve_experiment(name: str, assignments: list[str]) -> tuple[str, Config]:
-    """Return the name and the configuration of a preset or a TOML file, with --set applied. Raises ConfigError.
-
-    What a preset says and another choice no longer reads is dropped; what the user's own file says must be read.
-    """
+    """Return the name and the configuration of a preset or a TOML file, with --set applied. Raises ConfigError. What a
+    preset says and another choice no longer reads is dropped; what the user's own file says must be read."""
     preset = PRESETS / f"{name}.toml"
     if preset.is_file():
         return preset.stem, override(load(preset), assignments)
@@ -130,12 +124,10 @@ def _evaluate(options: argparse.Namespace) -> int:
     return evaluate(options, _settings(options))
 
 
-def _reconstruct(options: argparse.Namespace) -> int:
+def _reconstruct(o: argparse.Namespace) -> int:
     from app.commands.reconstruct import reconstruct
 
-    return reconstruct(
-        options.model, options.images, _settings(options), options.data_root, options.out, options.degrade
-    )
+    return reconstruct(o.model, o.images, _settings(o), o.data_root, o.out, o.degrade)
 
 
 def _figure(options: argparse.Namespace) -> int:
@@ -198,12 +190,9 @@ def _parser() -> argparse.ArgumentParser:
 
     def data_root(sub: Container) -> None:
         sub.add_argument(
-            "--data-root",
-            type=Path,
-            default=Path(os.environ.get("APP_DATA_ROOT", "data")),
-            metavar="DIR",
+            "--data-root", type=Path, default=Path(os.environ.get("APP_DATA_ROOT", "data")), metavar="DIR",
             help="where image sets and kernels lie (default: $APP_DATA_ROOT or ./data)",
-        )
+        )  # fmt: skip
 
     def command(name: str, run, about: str) -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=about, description=about)

@@ -67,10 +67,8 @@ def reconstruction(degraded: Tensor, iterates: list[Iterate], look: Look = PAPER
 
 
 def filters(steps: Tensor, bank: Tensor, weights: Tensor, smoothings: Tensor, look: Look = PAPER) -> Animation:
-    """Draw the filters while they were learned, in the order of the last step, each in its own symmetric range.
-
-    steps (T,), bank (T, K, C, s, s), weights and smoothings (T, K, 1, 1).
-    """
+    """Draw the filters while they were learned, in the order of the last step, each in its own symmetric range. steps
+    (T,), bank (T, K, C, s, s), weights and smoothings (T, K, 1, 1)."""
     places = order(bank[-1], weights[-1]).tolist()
     figure = draw_filters(bank[-1], weights[-1], smoothings[-1], look)
     panels = list(figure.axes)

@@ -5,7 +5,9 @@ from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
 from matplotlib.colorbar import Colorbar
+from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
@@ -61,11 +63,8 @@ def _log_x_ticks(axes: Axes) -> None:
 
 
 def log_ticks(low: float, high: float, mantissas: tuple[int, ...] = (1, 2, 5)) -> list[float]:
-    """Return ticks between low and high.
-
-    They are mantissas times powers of ten within two decades, at most five powers of ten in a larger range, and round
-    numbers in a very short one.
-    """
+    """Return ticks between low and high. They are mantissas times powers of ten within two decades, at most five powers
+    of ten in a larger range, and round numbers in a very short one."""
     exponents = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     if high / low >= 100:
         exponents, mantissas = exponents[:: math.ceil(len(exponents) / 6)], (1,)
@@ -84,10 +83,8 @@ def decimal(value: float) -> str:
 
 
 def share_x(shown: list[Axes], name: str, log: bool = False) -> None:
-    """Give all panels one range of x; its ticks and `name` stand below the lowest panel of each column.
-
-    Large numbers are in units of a power of ten, which stands in the name.
-    """
+    """Give all panels one range of x; its ticks and `name` stand below the lowest panel of each column. Large numbers
+    are in units of a power of ten, which stands in the name."""
     for axes in shown:
         axes.set_xscale("log" if log else "linear")
     limits = [axes.get_xlim() for axes in shown]
@@ -127,9 +124,11 @@ def legend(figure: Figure, lines: dict[str, dict[str, Any]], look: Look) -> None
     figure.set_figheight(figure.get_figheight() + math.ceil(len(lines) / columns) * 1.2 * look.row)
 
 
-def log_bar(bar: Colorbar, low: float, high: float) -> None:
-    """Give a logarithmic colour bar its ticks."""
-    ticks = log_ticks(low, high, (1, 2, 3, 5))
+def weight_bar(figure: Figure, axes: list[Axes], norm: LogNorm, name: str) -> None:
+    """Add a logarithmic colour bar of weights, in the colours of `viridis_r`, beside the axes."""
+    bar = figure.colorbar(ScalarMappable(norm, "viridis_r"), ax=axes, pad=0.01, aspect=25)
+    bar.set_label(name)
+    ticks = log_ticks(float(norm.vmin or 0), float(norm.vmax or 0), (1, 2, 3, 5))
     bar.set_ticks(ticks, labels=[decimal(v) for v in ticks])
     bar.minorticks_off()
     thin(bar)

@@ -146,8 +146,7 @@ class _Block:
 
     def place(self, column: int, left: float, top: float, size: tuple[float, float]) -> Axes:
         width, total = self.grid.look.width, self.figure.get_figheight()
-        x = self.grid.left(column) + left
-        y = self.top + top
+        x, y = self.grid.left(column) + left, self.top + top
         return self.figure.add_axes((x / width, 1 - (y + size[1]) / total, size[0] / width, size[1] / total))
 
     def title(self, column: int, name: str) -> None:
@@ -171,9 +170,8 @@ class _Block:
         elif grid.errors:
             axes = self.place(column, 0, top, (grid.width, height))
             bare(axes)
-            axes.imshow(
-                error_map(panel.image, clean.image).numpy(), cmap="magma", vmin=0, vmax=peak, interpolation="auto"
-            )
+            error = error_map(panel.image, clean.image).numpy()
+            axes.imshow(error, cmap="magma", vmin=0, vmax=peak, interpolation="auto")
         top += grid.errors * (height + grid.look.gap)
         self._label(column, top, row, name)
 

@@ -13,11 +13,9 @@ SHARE = 0.995  # of the pixels lie inside the colour range
 
 
 def draw(images: dict[str, Tensor], thresholds: Tensor, look: Look = PAPER) -> Figure:
-    """Draw images (1 or 3, H, W) by their titles on the true grey scale, then the thresholds 1 / g (K, H, W).
-
-    Shown is the geometric mean of the thresholds over the filters on a logarithmic scale, in units of its median,
-    because a common factor belongs to the weights as well.
-    """
+    """Draw images (1 or 3, H, W) by their titles on the true grey scale, then the thresholds 1 / g (K, H, W). Shown is
+    the geometric mean of the thresholds over the filters on a logarithmic scale, in units of its median, because a
+    common factor belongs to the weights as well."""
     logarithm = thresholds.detach().double().log().mean(0)
     mean = (logarithm - logarithm.median()).exp().cpu().numpy()
     reach = max(float(np.quantile(np.maximum(mean, 1 / mean), SHARE)), 1.05)

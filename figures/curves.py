@@ -47,11 +47,8 @@ def draw(
     log_x: bool = False,
     look: Look = PAPER,
 ) -> Figure:
-    """Draw one panel per quantity that any run has, with one colour per group.
-
-    "computations" are gradients of h and Hessian products, summed over images. Raises FigureError where there is
-    nothing to draw.
-    """
+    """Draw one panel per quantity that any run has, with one colour per group. "computations" are gradients of h and
+    Hessian products, summed over images. Raises FigureError where there is nothing to draw."""
     for name, runs in groups.items():
         if not all(_finite(run, x).any() for run in runs):
             raise FigureError(f"{name} has no values of {x!r} to draw against")
@@ -71,11 +68,8 @@ def draw(
 
 
 def compare(groups: Groups, look: Look = PAPER) -> Figure:
-    """Draw methods side by side, one colour per group.
-
-    Loss and held-out PSNR are drawn against total computations and against seconds, accuracies and step sizes against
-    total computations.
-    """
+    """Draw methods side by side, one colour per group. Loss and held-out PSNR are drawn against total computations and
+    against seconds, accuracies and step sizes against total computations."""
     layout = [
         ("loss", "computations"), ("psnr", "computations"), ("accuracy", "computations"),
         ("loss", "seconds"), ("psnr", "seconds"), ("step_size", "computations"),
@@ -141,10 +135,8 @@ def covered(curves: list[Curve]) -> bool:
 
 
 def band(curves: list[Curve], log_x: bool = False) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Return x, mean, lowest and highest (N,) of curves, on the part of the x-axis that all of them cover.
-
-    They are taken at the x of the curves if these share it, else interpolated.
-    """
+    """Return x, mean, lowest and highest (N,) of curves, on the part of the x-axis that all of them cover. They are
+    taken at the x of the curves if these share it, else interpolated."""
     first, last = max(xs[0] for xs, _ in curves), min(xs[-1] for xs, _ in curves)
     common = curves[0][0]
     if not all(np.array_equal(xs, common) for xs, _ in curves):

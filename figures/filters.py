@@ -30,10 +30,8 @@ def draw(
     common_range: bool = False,
 ) -> Figure:
     """Draw filters (K, C, s, s) with their weights and smoothings (K, 1, 1), and their frequency responses on demand.
-
     The colour range is symmetric, so zero is white. Every filter has its own range, or with `common_range` all have one
-    and a colour bar. Colour filters are shown around mid-grey.
-    """
+    and a colour bar. Colour filters are shown around mid-grey."""
     bank, w, s = (t.detach().cpu() for t in (filters, weights.flatten(), smoothings.flatten()))
     peaks = bank.abs().amax((1, 2, 3)).clamp(min=1e-30)
     limits = [float(peaks.max())] * len(peaks) if common_range else peaks.tolist()
@@ -43,9 +41,8 @@ def draw(
         for place, k in enumerate(order(bank, w).tolist()):
             axes = figure.add_axes(grid.rectangle(place, 0))
             bare(axes)
-            axes.imshow(
-                pixels(bank[k], limits[k]), cmap=COLORS, vmin=-limits[k], vmax=limits[k], interpolation="nearest"
-            )
+            end = limits[k]
+            axes.imshow(pixels(bank[k], end), cmap=COLORS, vmin=-end, vmax=end, interpolation="nearest")
             for spine in axes.spines.values():
                 spine.set(visible=True, linewidth=0.4 * look.line, color="0.6")
             if frequency:
@@ -55,12 +52,8 @@ def draw(
                 axes = below
             axes.set_xlabel(parameters(w[k], s[k]), labelpad=look.text / 8, linespacing=1.0)
         if grid.bar:
-            bar = figure.colorbar(
-                ScalarMappable(Normalize(-limits[0], limits[0]), COLORS),
-                cax=figure.add_axes(grid.bar_rectangle()),
-                orientation="horizontal",
-            )
-            thin(bar)
+            shown = ScalarMappable(Normalize(-limits[0], limits[0]), COLORS)
+            thin(figure.colorbar(shown, cax=figure.add_axes(grid.bar_rectangle()), orientation="horizontal"))
     return figure
 
 

@@ -1,12 +1,11 @@
 """How the weights and smoothings of all experts evolved while they were learned."""
 
 from matplotlib import colormaps
-from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from figures.axes import log_bar, log_y, panels, share_x, tidy
+from figures.axes import log_y, panels, share_x, tidy, weight_bar
 from figures.style import PALETTE, PAPER, FigureError, Look, style
 
 FEW = 4  # experts with a colour of the palette each; more are coloured by their last weight
@@ -20,9 +19,8 @@ def draw(steps: Tensor, weights: Tensor, smoothings: Tensor, log_x: bool = False
     norm = LogNorm(float(last.min()), float(last.max())) if len(last) > FEW else None
     with style(look):
         figure, shown = panels(2, look)
-        for axes, values, title in zip(
-            shown, (weights, smoothings), ("weights $w_k$", "smoothings $s_k$"), strict=True
-        ):
+        drawn = {"weights $w_k$": weights, "smoothings $s_k$": smoothings}
+        for axes, (title, values) in zip(shown, drawn.items(), strict=True):
             for k in last.argsort().tolist():
                 color = PALETTE[k] if norm is None else colormaps["viridis_r"](norm(float(last[k])))
                 width = look.line * (1.2 if norm is None else 0.6)
@@ -32,7 +30,5 @@ def draw(steps: Tensor, weights: Tensor, smoothings: Tensor, log_x: bool = False
             tidy(axes)
         share_x(shown, "step $k$", log_x)
         if norm is not None:
-            bar = figure.colorbar(ScalarMappable(norm, "viridis_r"), ax=shown, pad=0.01, aspect=25)
-            bar.set_label("last $w_k$")
-            log_bar(bar, float(last.min()), float(last.max()))
+            weight_bar(figure, shown, norm, "last $w_k$")
     return figure

@@ -19,11 +19,9 @@ class Region:
 
 
 def most_different(clean: Tensor, others: list[Tensor], size: int, count: int = 1) -> list[Region]:
-    """Find the `count` disjoint regions where the mean squared errors of the other images (C, H, W) differ most.
-
-    The largest difference comes first. With fewer than two others, the regions have the most structure of the clean
-    image.
-    """
+    """Find the `count` disjoint regions where the mean squared errors of the other images (C, H, W) differ most. The
+    largest difference comes first. With fewer than two others, the regions have the most structure of the clean
+    image."""
     size = min(size, *clean.shape[1:])
     if len(others) > 1:
         errors = torch.stack([_means((other.clamp(0, 1) - clean).square().mean(0), size) for other in others])

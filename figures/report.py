@@ -26,11 +26,9 @@ class Section:
 def page(title: str, summary: str, sections: list[Section]) -> str:
     """Return the whole page as HTML."""
     anchors = [section.title.lower().replace(" ", "-") for section in sections]
-    links = "\n".join(f'<a href="#{a}">{escape(s.title)}</a>' for a, s in zip(anchors, sections, strict=True))
-    bodies = "\n".join(
-        f'<section>\n<h2 id="{a}">{escape(s.title)}</h2>\n{s.body}\n</section>'
-        for a, s in zip(anchors, sections, strict=True)
-    )
+    parts = [(a, escape(s.title), s.body) for a, s in zip(anchors, sections, strict=True)]
+    links = "\n".join(f'<a href="#{a}">{head}</a>' for a, head, _ in parts)
+    bodies = "\n".join(f'<section>\n<h2 id="{a}">{head}</h2>\n{body}\n</section>' for a, head, body in parts)
     template = Template((Path(__file__).parent / "report.html").read_text(encoding="utf-8"))
     return template.substitute(title=escape(title), summary=escape(summary), links=links, sections=bodies)
 

@@ -72,6 +72,7 @@ def look(style: str = "paper", width: str = "double", latex: bool = False) -> Lo
 
 
 PAPER = look()
+TEXTS = ("axes.titlesize", "axes.labelsize", "legend.fontsize", "xtick.labelsize", "ytick.labelsize")
 
 
 @contextmanager
@@ -83,15 +84,9 @@ def style(look: Look = PAPER) -> Iterator[None]:
         "font.family": look.font,
         "mathtext.fontset": "stix" if look.font == "STIXGeneral" else "dejavusans",
         "text.usetex": look.latex,
-        **dict.fromkeys(
-            ("axes.titlesize", "axes.labelsize", "legend.fontsize", "xtick.labelsize", "ytick.labelsize"), look.text
-        ),
-        "axes.linewidth": thin,
-        "xtick.major.width": thin,
-        "ytick.major.width": thin,
-        "xtick.minor.width": thin / 2,
-        "ytick.minor.width": thin / 2,
-        "grid.linewidth": thin / 2,
+        **dict.fromkeys(TEXTS, look.text),
+        **dict.fromkeys(("axes.linewidth", "xtick.major.width", "ytick.major.width"), thin),
+        **dict.fromkeys(("xtick.minor.width", "ytick.minor.width", "grid.linewidth"), thin / 2),
         "lines.linewidth": look.line,
         "axes.titlepad": look.text / 2,
         "axes.labelpad": look.text / 8,
@@ -109,11 +104,13 @@ def style(look: Look = PAPER) -> Iterator[None]:
 
 def plain(text: str) -> str:
     """Write a name so that LaTeX and mathtext show its characters as they are."""
-    if not matplotlib.rcParams["text.usetex"]:
-        return text.replace("$", r"\$")
-    return "".join(
-        {"\\": r"\textbackslash{}", "~": r"\~{}", "^": r"\^{}"}.get(c, f"\\{c}" if c in "_%&#${}" else c) for c in text
-    )
+    return escape(text) if matplotlib.rcParams["text.usetex"] else text.replace("$", r"\$")
+
+
+def escape(text: str) -> str:
+    """Write a name so that LaTeX shows its characters."""
+    special = {"\\": r"\textbackslash{}", "~": r"\~{}", "^": r"\^{}"} | {c: f"\\{c}" for c in "_%&#${}"}
+    return text.translate(str.maketrans(special))
 
 
 def bold(number: str) -> str:
@@ -143,10 +140,8 @@ def wrap(text: str, width: float, look: Look) -> str:
 def save(
     figure: Figure, file: str | Path | BinaryIO, look: Look = PAPER, dpi: int | None = None, suffix: str | None = None
 ) -> None:
-    """Save a figure without dates and versions, so that the same figure gives the same bytes.
-
-    PDF and SVG hold whole images at their own resolution. A stream needs the suffix.
-    """
+    """Save a figure without dates and versions, so that the same figure gives the same bytes. PDF and SVG hold whole
+    images at their own resolution. A stream needs the suffix."""
     suffix = suffix or Path(file).suffix  # type: ignore[arg-type]
     unwanted = {".pdf": ("CreationDate", "Producer", "Creator"), ".svg": ("Date", "Creator")}.get(suffix, ("Software",))
     whole = [i for i in figure.findobj(AxesImage) if isinstance(i, AxesImage) and i.get_interpolation() == "auto"]

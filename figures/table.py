@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import fmean, stdev
 
-from figures.style import FigureError
+from figures.style import FigureError, escape
 
 Evaluated = dict[str, dict[str, float]]  # metric -> image -> value
 
@@ -20,12 +20,10 @@ class Metric:
 
 
 METRICS = {
-    "psnr": Metric("PSNR (dB)", 2, max),
-    "ssim": Metric("SSIM", 4, max),
-    "error_bound": Metric("certified error", 3, min),
-    "iterations": Metric("gradients", 1, min),
+    "psnr": Metric("PSNR (dB)", 2, max), "ssim": Metric("SSIM", 4, max),
+    "error_bound": Metric("certified error", 3, min), "iterations": Metric("gradients", 1, min),
     "seconds": Metric("seconds", 2, min),
-}
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -39,16 +37,10 @@ class Cell:
 
 def latex(methods: dict[str, Evaluated], metrics: tuple[str, ...] = ("psnr", "ssim"), errors: bool = True) -> str:
     r"""Return a booktabs tabular, the best value of a column bold and the second underlined. Raises FigureError."""
-    cells = summarize(methods, metrics)
     marks = (r"\mathbf{%s}", r"\underline{%s}", "%s")
-
-    def show(cell: Cell, metric: Metric) -> str:
-        text = marks[cell.rank] % f"{cell.mean:.{metric.digits}f}"
-        return f"${text}{_error(cell, metric, chr(92) + 'pm', errors)}$"
-
-    known = [METRICS[name] for name in metrics]
-    head = " & ".join(["method", *(m.title for m in known)])
-    body = [" & ".join([escape(n), *map(show, row, known)]) for n, row in cells.items()]
+    cells = _printed(methods, metrics, marks, r"\pm" if errors else "")
+    head = " & ".join(["method", *(METRICS[name].title for name in metrics)])
+    body = [" & ".join([escape(name), *(f"${text}$" for text in row)]) for name, row in cells.items()]
     lines = [head + r" \\", r"\midrule", *(line + r" \\" for line in body)]
     return "\n".join(
         [rf"\begin{{tabular}}{{l{'r' * len(metrics)}}}", r"\toprule", *lines, r"\bottomrule", r"\end{tabular}", ""]
@@ -57,23 +49,28 @@ def latex(methods: dict[str, Evaluated], metrics: tuple[str, ...] = ("psnr", "ss
 
 def markdown(methods: dict[str, Evaluated], metrics: tuple[str, ...] = ("psnr", "ssim"), errors: bool = True) -> str:
     """Return the same table in Markdown. Raises FigureError."""
-    cells = summarize(methods, metrics)
-    marks = ("**%s**", "<u>%s</u>", "%s")
-
-    def show(cell: Cell, metric: Metric) -> str:
-        return marks[cell.rank] % f"{cell.mean:.{metric.digits}f}" + _error(cell, metric, "±", errors)
-
-    known = [METRICS[name] for name in metrics]
-    rows = [["method", *(m.title for m in known)], ["---", *(["---:"] * len(metrics))]]
-    rows += [[name.replace("|", r"\|"), *map(show, row, known)] for name, row in cells.items()]
+    cells = _printed(methods, metrics, ("**%s**", "<u>%s</u>", "%s"), "±" if errors else "")
+    rows = [["method", *(METRICS[name].title for name in metrics)], ["---", *(["---:"] * len(metrics))]]
+    rows += [[name.replace("|", r"\|"), *row] for name, row in cells.items()]
     return "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
 
-def summarize(methods: dict[str, Evaluated], metrics: tuple[str, ...]) -> dict[str, list[Cell]]:
-    """Compute the cells of every method, one per metric.
+def _printed(
+    methods: dict[str, Evaluated], metrics: tuple[str, ...], marks: tuple[str, ...], sign: str
+) -> dict[str, list[str]]:
+    """Write means in the marks of their ranks, and behind the sign, if any, their standard errors."""
 
-    Raises FigureError where a method lacks a metric or an image that another has.
-    """
+    def text(cell: Cell, digits: int) -> str:
+        error = f" {sign} {cell.error:.{digits}f}" if sign and math.isfinite(cell.error) else ""
+        return marks[cell.rank] % f"{cell.mean:.{digits}f}" + error
+
+    digits = [METRICS[name].digits for name in metrics]
+    return {name: list(map(text, row, digits)) for name, row in summarize(methods, metrics).items()}
+
+
+def summarize(methods: dict[str, Evaluated], metrics: tuple[str, ...]) -> dict[str, list[Cell]]:
+    """Compute the cells of every method, one per metric. Raises FigureError where a method lacks a metric or an image
+    that another has."""
     for metric in metrics:
         everywhere = {image for evaluated in methods.values() for image in evaluated.get(metric, {})}
         for name, evaluated in methods.items():
@@ -96,12 +93,3 @@ def _column(values: list[dict[str, float]], metric: Metric) -> list[Cell]:
 def standard_error(values: list[float]) -> float:
     """Return the standard error of the mean, NaN for a single value."""
     return stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.nan
-
-
-def _error(cell: Cell, metric: Metric, sign: str, wanted: bool) -> str:
-    return f" {sign} {cell.error:.{metric.digits}f}" if wanted and math.isfinite(cell.error) else ""
-
-
-def escape(name: str) -> str:
-    """Write a name so that LaTeX shows its characters."""
-    return "".join({"\\": r"\textbackslash{}"}.get(c, f"\\{c}" if c in "_%&#${}" else c) for c in name)

@@ -13,10 +13,8 @@ MARKERS = "osD^vP*X"
 
 
 def draw(models: dict[str, Evaluated], x: str = "seconds", look: Look = PAPER) -> Figure:
-    """Draw a faint point per image and the mean of each model with its standard errors.
-
-    Raises FigureError for a missing metric.
-    """
+    """Draw a faint point per image and the mean of each model with its standard errors. Raises FigureError for a
+    missing metric."""
     for name, evaluated in models.items():
         for metric in (x, "psnr"):
             if metric not in evaluated:

@@ -13,19 +13,6 @@ from figures.style import FigureError
 from regularizers import ImageTooSmallError, RegularizerError
 
 USER_ERRORS = (
-    ConfigError,
-    CurvatureError,
-    FetchError,
-    FigureError,
-    ImageError,
-    ImageTooSmallError,
-    KernelError,
-    ModelError,
-    NonFiniteError,
-    NotProvableError,
-    NotStronglyConvexError,
-    OperatorError,
-    ProblemError,
-    RegularizerError,
-    RunError,
-)
+    ConfigError, CurvatureError, FetchError, FigureError, ImageError, ImageTooSmallError, KernelError, ModelError,
+    NonFiniteError, NotProvableError, NotStronglyConvexError, OperatorError, ProblemError, RegularizerError, RunError,
+)  # fmt: skip

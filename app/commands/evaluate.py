@@ -3,6 +3,7 @@
 from argparse import Namespace
 from pathlib import Path
 
+from app.evaluation.baselines import label
 from app.evaluation.tables import csv_table, latex_table, summary_table
 from app.evaluation.together import evaluate_together
 from app.files import write_atomically
@@ -14,17 +15,16 @@ def evaluate(o: Namespace, settings: list[str]) -> int:
     and ImageError."""
     if o.csv and len(o.models) > 1:
         raise ConfigError("--csv holds the images of one model; evaluate the models one by one")
-    csv_files = {name: o.csv.with_stem(f"{o.csv.stem}-{name}") for name in o.baselines} if o.csv else {}
-    for file in filter(None, (o.csv, o.latex, *csv_files.values())):
+    csv_files = {label(name): o.csv.with_stem(f"{o.csv.stem}-{name}") for name in o.baselines} if o.csv else {}
+    csv_files |= {o.models[0]: o.csv} if o.csv else {}
+    for file in filter(None, (o.latex, *csv_files.values())):
         _check_writable(file)
-    found = evaluate_together(o.models, o.baselines, o.images, settings, o.data_root, o.quiet)
-    print(summary_table(found.methods), *found.notes, sep="\n")
-    if o.csv:
-        write_atomically(o.csv, csv_table(found.models[o.models[0]]).encode())
+    methods, notes = evaluate_together(o.models, o.baselines, o.images, settings, o.data_root, o.quiet)
+    print(summary_table(methods), *notes, sep="\n")
     for name, file in csv_files.items():
-        write_atomically(file, csv_table(found.baselines[name]).encode())
+        write_atomically(file, csv_table(methods[name]).encode())
     if o.latex:
-        write_atomically(o.latex, latex_table(found.methods).encode())
+        write_atomically(o.latex, latex_table(methods).encode())
     return 0
 
 

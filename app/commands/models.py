@@ -24,13 +24,8 @@ def show(spec: str) -> int:
 def ship(options: Namespace) -> int:
     """Assess a model, keep it, and print its card. Raises ConfigError and ModelError."""
     target = assess.ship(
-        options.model,
-        name=options.name,
-        images=options.images,
-        noise_levels=options.noise_levels,
-        kernels=options.kernels,
-        data_root=options.data_root,
-        quiet=options.quiet,
-    )
+        options.model, name=options.name, images=options.images, noise_levels=options.noise_levels,
+        kernels=options.kernels, data_root=options.data_root, quiet=options.quiet,
+    )  # fmt: skip
     print(f"{describe(read_card(str(target)))}\n\n{target}")
     return 0

@@ -29,11 +29,8 @@ def report(run: Path, out: Path | None, images: str, data_root: Path) -> int:
     out = out or run / "report.html"
     out.parent.mkdir(parents=True, exist_ok=True)
     model, config = assemble.load(str(run), [])
-    sections = [
-        *_results(model, config, images, data_root),
-        *_figures(run, model.regularizer, look("web")),
-        Section("Settings", _settings(config)),
-    ]
+    sections = _results(model, config, images, data_root) + _figures(run, model.regularizer, look("web"))
+    sections.append(Section("Settings", _settings(config)))
     facts = read_facts(run / "model.safetensors")
     verb = {"superres": "enlarge"}.get(config.problem.task, config.problem.task)
     summary = (
@@ -63,38 +60,31 @@ def _results(model: Model, config: Config, images: str, data_root: Path) -> list
         mu, largest = reconstruct.bounds(clean.shape[1:], (i,))
         certified = f"{float(solution.error_bound):.3g}" if solution.converged else "not certified"
         quality = f"{before:.2f}", f"{after:.2f}", f"{float(ssim(solution.x, clean)):.4f}"
-        rows.append(
-            [escape(path.stem), *quality, certified, f"{mu:.3g}", f"{largest:.3g}", str(int(solution.iterations))]
-        )
+        bounds = f"{mu:.3g}", f"{largest:.3g}"
+        rows.append([escape(path.stem), *quality, certified, *bounds, str(int(solution.iterations))])
     head = ["image", "PSNR measured", "PSNR", "SSIM", "||x - argmin h|| ≤", "mu", "L", "gradients"]
     about = (
         f"The energy h of each image is mu-strongly convex and its gradient is L-Lipschitz, both proven, so that "
         f"||x - argmin h|| <= ||grad h(x)|| / mu for every x. The solver stopped where this bound reached "
         f"{config.lower.final_accuracy:g}."
     )
-    return [
-        Section("Results", "\n".join(sliders)),
-        Section("Certificates", html.paragraph(about) + html.table(head, rows)),
-    ]
+    certificates = Section("Certificates", html.paragraph(about) + html.table(head, rows))
+    return [Section("Results", "\n".join(sliders)), certificates]
 
 
 def _figures(run: Path, regularizer: Regularizer, seen: Look) -> list[Section]:
     """Return what can be drawn of this run and this regularizer."""
+    past = parameters_of(run, look=seen) if history.exists(run) else None
     drawn = [
         ("Curves", draw_curves([str(run)], look=seen), "training curves"),
         ("Filters", filters_of(regularizer, seen), "learned filters, weights and smoothings"),
         ("Potentials", potentials_of(regularizer, seen), "potentials and influence functions"),
-        (
-            "Parameters",
-            parameters_of(run, look=seen) if history.exists(run) else None,
-            "weights while they were learned",
-        ),
+        ("Parameters", past, "weights while they were learned"),
     ]
     return [Section(title, html.plate(figure, about, seen)) for title, figure, about in drawn if figure is not None]
 
 
 def _settings(config: Config) -> str:
-    rows = []
-    for section, key, value, about in settings(config):
-        rows.append([f"<code>{section}.{key}</code>", f"<code>{escape(str(value))}</code>", escape(about)])
+    rows = [[f"<code>{section}.{key}</code>", f"<code>{escape(str(value))}</code>", escape(about)]
+            for section, key, value, about in settings(config)]  # fmt: skip
     return f'<div class="settings">{html.table(["setting", "value", "meaning"], rows)}</div>'

@@ -6,6 +6,7 @@ Nothing heavy is imported here, so that `--help` and typing errors answer at onc
 import argparse
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 Container = argparse._ActionsContainer  # a parser or a group of its options
 Add = Callable[[Container], object]
@@ -40,25 +41,22 @@ def split_label(text: str) -> tuple[str, str]:
 
 def positive(text: str) -> int:
     """Read a whole number above 0. Raises ArgumentTypeError."""
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError("must be at least 1")
-    return number
+    return _checked(int(text), int(text) >= 1, "at least 1")
 
 
 def above_zero(text: str) -> float:
     """Read a number above 0. Raises ArgumentTypeError."""
-    number = float(text)
-    if not number > 0:
-        raise argparse.ArgumentTypeError("must be above 0")
-    return number
+    return _checked(float(text), float(text) > 0, "above 0")
 
 
 def up_to_four(text: str) -> int:
     """Read a whole number from 0 to 4. Raises ArgumentTypeError."""
-    number = int(text)
-    if not 0 <= number <= 4:
-        raise argparse.ArgumentTypeError("must be 0 to 4")
+    return _checked(int(text), 0 <= int(text) <= 4, "0 to 4")
+
+
+def _checked(number: Any, fits: bool, wanted: str) -> Any:
+    if not fits:
+        raise argparse.ArgumentTypeError(f"must be {wanted}")
     return number
 
 

@@ -51,10 +51,8 @@ def draw_comparison(
 def panels(
     sources: list[str], images: str | None, only: list[str] | None, settings: list[str], data_root: Path
 ) -> dict[str, Row]:
-    """Return the rows of the figure by the image's name. Raises ConfigError, ImageError and FigureError.
-
-    Folders without a model hold results. What is measured is the problem of the models.
-    """
+    """Return the rows of the figure by the image's name. Raises ConfigError, ImageError and FigureError. Folders
+    without a model hold results. What is measured is the problem of the models."""
     named = labelled(sources)
     models = [source for _, source in named if _is_model(source)]
     loaded = assemble.load_comparable(models, settings)

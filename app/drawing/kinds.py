@@ -52,35 +52,26 @@ class Kind:
 
 TABLE = (
     Kind(
-        name="comparison",
+        name="comparison", draw="app.drawing.comparison:draw_comparison", images=True,
         about="rows of images, columns of methods: clean, degraded, and every source",
         source="[LABEL=]MODEL_OR_FOLDER", source_is="models, or folders of results named like the images", many=True,
-        draw="app.drawing.comparison:draw_comparison",
-        images=True,
         options=(
             either(
-                option(
-                    "--zooms", type=up_to_four, default=1, metavar="N",
-                    help="magnify the N regions where the methods' errors differ most, 0 to 4 (default: 1)",
-                ),
-                option(
-                    "--at", type=place, action="append", metavar="[IMAGE:]X,Y[,SIZE]",
-                    help="magnify the region with this upper left pixel instead, in all images or the one named "
-                    "(repeatable)",
-                ),
+                option("--zooms", type=up_to_four, default=1, metavar="N",
+                       help="magnify the N regions where the methods' errors differ most, 0 to 4 (default: 1)"),
+                option("--at", type=place, action="append", metavar="[IMAGE:]X,Y[,SIZE]",
+                       help="magnify the region with this upper left pixel instead, in all images or the one named "
+                       "(repeatable)"),
             ),
-            option(
-                "--crop", type=positive, default=64, metavar="PIXELS",
-                help="side of the magnified regions (default: 64)",
-            ),
+            option("--crop", type=positive, default=64, metavar="PIXELS",
+                   help="side of the magnified regions (default: 64)"),
             option("--errors", action="store_true", help="maps of |image - clean| on one colour scale"),
         ),
     ),
     Kind(
-        name="filters",
+        name="filters", draw="app.drawing.learned:draw_filters",
         about="learned filters, the largest contribution first",
         source="MODEL", source_is="a field of experts",
-        draw="app.drawing.learned:draw_filters",
         options=(
             option("--frequency", action="store_true", help="with their frequency responses"),
             option("--common-range", action="store_true", help="one colour range for all, with a colour bar"),
@@ -88,83 +79,60 @@ TABLE = (
         ),
     ),
     Kind(
-        name="potentials",
+        name="potentials", draw="app.drawing.learned:draw_potentials",
         about="learned potentials and their influence functions",
         source="MODEL", source_is="a model",
-        draw="app.drawing.learned:draw_potentials",
         options=(NOISE_LEVEL,),
     ),
     Kind(
-        name="curves",
+        name="curves", draw="app.drawing.runs:draw_curves",
         about="training curves; runs that differ in their seed alone, or share a LABEL, become one curve with a band",
         source="[LABEL=]RUN", source_is="run folders", many=True,
-        draw="app.drawing.runs:draw_curves",
         options=(
             option("--x", choices=ABSCISSAE, default="computations", help="against what"),
             LOG_X,
-            option(
-                "--panels", dest="quantities", type=names(CURVES), default=CURVES, metavar="NAME,...",
-                help=f"which of {', '.join(CURVES)}",
-            ),
+            option("--panels", dest="quantities", type=names(CURVES), default=CURVES, metavar="NAME,...",
+                   help=f"which of {', '.join(CURVES)}"),
         ),
     ),
     Kind(
-        name="parameters",
+        name="parameters", draw="app.drawing.runs:draw_parameters",
         about="how weights and smoothings evolved",
         source="RUN", source_is="a run folder with a history",
-        draw="app.drawing.runs:draw_parameters",
         options=(LOG_X,),
     ),
     Kind(
-        name="convergence",
+        name="convergence", draw="app.drawing.solves:draw_convergence", images=True,
         about="certified bound and true error of both lower-level solvers on one image",
         source="MODEL", source_is="a model",
-        draw="app.drawing.solves:draw_convergence",
-        images=True,
-        options=(
-            option(
-                "--accuracy", type=float, metavar="EPS",
-                help="where the solvers stop (default: lower.final_accuracy)",
-            ),
-        ),
+        options=(option("--accuracy", type=float, metavar="EPS",
+                        help="where the solvers stop (default: lower.final_accuracy)"),),
     ),
     Kind(
-        name="contrasts",
+        name="contrasts", draw="app.drawing.solves:draw_contrasts", images=True,
         about="one image as it was measured, after the guide and in the end, and where how much was taken for noise",
         source="MODEL", source_is="an adaptive model",
-        draw="app.drawing.solves:draw_contrasts",
-        images=True,
     ),
     Kind(
-        name="tradeoff",
+        name="tradeoff", draw="app.drawing.tables:draw_tradeoff",
         about="PSNR against cost per image",
         source="[LABEL=]CSV", source_is=FILES, many=True,
-        draw="app.drawing.tables:draw_tradeoff",
         options=(option("--x", choices=COSTS, default="seconds", help="which cost"),),
     ),
     Kind(
-        name="table",
+        name="table", draw="app.drawing.tables:write_table", suffixes=(".tex", ".md"), style=None,
         about="means and standard errors of evaluations",
         source="[LABEL=]CSV", source_is=FILES, many=True,
-        draw="app.drawing.tables:write_table",
-        suffixes=(".tex", ".md"),
-        style=None,
         options=(
-            option(
-                "--metrics", type=names(METRICS), default=("psnr", "ssim"), metavar="NAME,...",
-                help=f"which of {', '.join(METRICS)} (default: psnr,ssim)",
-            ),
+            option("--metrics", type=names(METRICS), default=("psnr", "ssim"), metavar="NAME,...",
+                   help=f"which of {', '.join(METRICS)} (default: psnr,ssim)"),
             option("--no-errors", dest="errors", action="store_false", help="means only"),
         ),
     ),
     Kind(
-        name="animation",
+        name="animation", draw="app.drawing.solves:animate", suffixes=(".gif", ".png"), style="talk", images=True,
         about="a reconstruction (with --images), or the filters of a run while it learned",
         source="MODEL_OR_RUN", source_is="a model, or a run folder with a history",
-        draw="app.drawing.solves:animate",
-        suffixes=(".gif", ".png"),
-        style="talk",
-        images=True,
         options=(option("--fps", type=above_zero, default=8.0, help="frames per second (default: 8)"),),
     ),
 )  # fmt: skip
@@ -182,12 +150,10 @@ def add_kinds(figure: argparse.ArgumentParser, data_root: Add, problem: Add) -> 
             _add_look(sub, kind.style)
         if kind.images:
             group = sub.add_argument_group("images and what is measured of them")
-            group.add_argument(
-                "--images", metavar="SET", help="clean images: SET, SET:SPLIT+SPLIT, a folder or an image"
-            )
-            group.add_argument(
-                "--only", action="append", metavar="NAME", help="only the image of this name (repeatable)"
-            )
+            about = "clean images: SET, SET:SPLIT+SPLIT, a folder or an image"
+            group.add_argument("--images", metavar="SET", help=about)
+            about = "only the image of this name (repeatable)"
+            group.add_argument("--only", action="append", metavar="NAME", help=about)
             data_root(group)
             problem(group)
         for add in kind.options:

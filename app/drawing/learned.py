@@ -13,16 +13,12 @@ from app.assemble import load
 from app.settings.options import ConfigError
 from figures import filters, potentials
 from figures.style import PAPER, Look
-from regularizers import CHARBONNIER, MCP, Potential, Regularizer
+from regularizers import CHARBONNIER, MCP, Regularizer
 from regularizers.tv import TotalVariationFunctional
 
 
 def draw_filters(
-    model: str,
-    noise_level: str | None = None,
-    frequency: bool = False,
-    common_range: bool = False,
-    look: Look = PAPER,
+    model: str, noise_level: str | None = None, frequency: bool = False, common_range: bool = False, look: Look = PAPER
 ) -> Figure:
     """Draw the filters of a model, at a noise level where it has many. Raises ConfigError where it has none."""
     drawn = filters_of(_regularizer(model, noise_level), look, frequency, common_range)
@@ -51,12 +47,12 @@ def filters_of(
 
 
 def potentials_of(regularizer: Regularizer, look: Look = PAPER) -> Figure | None:
-    """Draw phi_k(t; w_k, s_k) times the scale of the bank, or return None where the regularizer has no potential.
-
-    t goes up to where phi has become straight. Where there are contrasts, phi is drawn for contrast 1.
-    """
+    """Draw phi_k(t; w_k, s_k) times the scale of the bank, or return None where the regularizer has no potential. t
+    goes up to where phi has become straight. Where there are contrasts, phi is drawn for contrast 1."""
     functional: Any = regularizer.frozen()
-    potential, scale = _potential(functional), getattr(functional, "scale", 1.0)
+    # That of total variation is `charbonnier` of the length of the gradient.
+    own = CHARBONNIER if isinstance(functional, TotalVariationFunctional) else None
+    potential, scale = getattr(functional, "potential", own), getattr(functional, "scale", 1.0)
     if potential is None:
         return None
     w, s = (p.double().view(-1, 1, 1) for p in (functional.weights, functional.smoothings))
@@ -66,13 +62,6 @@ def potentials_of(regularizer: Regularizer, look: Look = PAPER) -> Figure | None
     values, slopes = potential.value(every, w, s), w * potential.influence(every, w, s)
     values, slopes = ((scale * v[:, 0]).cpu() for v in (values, slopes))
     return potentials.draw(t.cpu(), values, slopes, w.flatten().cpu(), look)
-
-
-def _potential(functional: object) -> Potential | None:
-    """Return the potential; that of total variation is `charbonnier` of the length of the gradient."""
-    if isinstance(functional, TotalVariationFunctional):
-        return CHARBONNIER
-    return getattr(functional, "potential", None)
 
 
 def _regularizer(model: str, noise_level: str | None) -> Regularizer:

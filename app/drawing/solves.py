@@ -93,35 +93,16 @@ def draw_contrasts(
     only: list[str] | None = None,
     look: Look = PAPER,
 ) -> Figure:
-    """Draw the measurement, the guide's result, the reconstruction, and the thresholds that the network chose.
-
-    Raises ConfigError where the model has no contrasts.
-    """
+    """Draw the measurement, the guide's result, the reconstruction, and the thresholds that the network chose. Raises
+    ConfigError where the model has no contrasts."""
     measured = one_image(model, images, only, settings, data_root)
-    reconstruct = measured.reconstruct
-    energy = measured.energy
+    reconstruct, energy = measured.reconstruct, measured.energy
     found = getattr(energy.functional, "contrasts", None)
     if found is None:
         raise ConfigError(f"{model} has no contrasts to draw (regularizer.contrast_channels)")
     x = reconstruct.solver(energy, energy.start, reconstruct.accuracy).x
     shown = {"measured": measured.picture, "guide": energy.start, "reconstruction": x}
     return contrasts.draw({title: image[0].cpu() for title, image in shown.items()}, 1 / found[0], look)
-
-
-def animate_reconstruction(
-    model: str,
-    images: str | None,
-    settings: list[str],
-    data_root: Path,
-    only: list[str] | None = None,
-    look: Look = PAPER,
-) -> Animation:
-    """Draw every point where the model's solver asked for a gradient. Raises ConfigError for several images."""
-    measured = one_image(model, images, only, settings, data_root)
-    reconstruct = measured.reconstruct
-    path = observe(measured.energy, reconstruct.solver, reconstruct.accuracy)
-    iterates = [Iterate(x[0].cpu(), n, float(psnr(x, measured.clean)), bound) for n, (x, bound) in enumerate(path, 1)]
-    return animation.reconstruction(measured.picture[0].cpu(), iterates, look)
 
 
 def animate(
@@ -132,7 +113,11 @@ def animate(
     only: list[str] | None = None,
     look: Look = PAPER,
 ) -> Animation:
-    """Draw a reconstruction of a model from the images, or without images the filters of a run while it learned."""
+    """Draw every point where the model's solver asked for a gradient, or without images the filters of a run while it
+    learned. Raises ConfigError for several images."""
     if images is None:
         return animate_filters(source, look)
-    return animate_reconstruction(source, images, settings, data_root, only, look)
+    measured = one_image(source, images, only, settings, data_root)
+    path = observe(measured.energy, measured.reconstruct.solver, measured.reconstruct.accuracy)
+    iterates = [Iterate(x[0].cpu(), n, float(psnr(x, measured.clean)), bound) for n, (x, bound) in enumerate(path, 1)]
+    return animation.reconstruction(measured.picture[0].cpu(), iterates, look)

@@ -31,10 +31,8 @@ def _short(source: str) -> str:
 
 
 def chosen_images(images: str | None, only: list[str] | None, color: bool, data_root: Path) -> list[tuple[int, Path]]:
-    """Return (position in the set, file) of the images that are wanted. Raises ConfigError and ImageError.
-
-    The position decides on the noise, so that it does not depend on what else is drawn.
-    """
+    """Return (position in the set, file) of the images that are wanted. Raises ConfigError and ImageError. The position
+    decides on the noise, so that it does not depend on what else is drawn."""
     if images is None:
         raise ConfigError("--images is missing: which images?")
     found = list(enumerate(find_images(images, data_root, color).paths))

@@ -33,10 +33,8 @@ def ship(
     quiet: bool,
 ) -> Path:
     """Assess a model at every noise level and with every kernel on every image set, keep it in float32 with what was
-    found, and return its file. A shipped model may be assessed again. The arguments are those of the command.
-
-    Raises ConfigError where another model has the name.
-    """
+    found, and return its file. A shipped model may be assessed again. The arguments are those of the command. Raises
+    ConfigError where another model has the name."""
     model, config = load_model(spec)
     config = override(config, ["run.precision=float32"])
     levels = [override(config, [f"problem.noise_level={n}"]).problem.level for n in noise_levels]
@@ -60,8 +58,8 @@ def assess(spec: str, images: str, settings: list[str], data_root: Path, quiet: 
     paths = find_images(images, data_root, config.data.color).paths
     rows = evaluate(simulated, paths, config.data.color)
     done = list(tqdm(rows, images, len(paths), disable=quiet, unit="image", dynamic_ncols=True))
-    shapes = {i: simulated.read(path, config.data.color).shape[1:] for i, path in enumerate(paths)}
-    bounds = [simulated.bounds(shape, (i,)) for i, shape in shapes.items()]
+    shapes = [simulated.read(path, config.data.color).shape[1:] for path in paths]
+    bounds = [simulated.bounds(shape, (i,)) for i, shape in enumerate(shapes)]
     extremes = min(mu for mu, _ in bounds), max(largest for _, largest in bounds)
     machine = processor(assemble.device_of(config)) + contention()
     return assessment(images, config.problem, config.lower.final_accuracy, done, extremes, machine)
@@ -74,22 +72,10 @@ def assessment(
     psnr, ssim = [e.psnr for e in rows], [e.ssim for e in rows]
     return asdict(
         Assessment(
-            images=images,
-            count=len(rows),
-            task=problem.task,
-            noise_level=problem.level,
-            kernel=blur_text(problem),
-            psnr=fmean(psnr),
-            psnr_error=standard_error(psnr),
-            ssim=fmean(ssim),
-            ssim_error=standard_error(ssim),
-            psnr_degraded=fmean(e.psnr_degraded for e in rows),
-            certified=sum(bool(e.converged) for e in rows),
-            accuracy=accuracy,
-            mu=bounds[0],
-            largest=bounds[1],
-            iterations=fmean(e.iterations or 0 for e in rows),
-            seconds=fmean(e.seconds for e in rows),
-            hardware=hardware,
+            images=images, count=len(rows), task=problem.task, noise_level=problem.level, kernel=blur_text(problem),
+            psnr=fmean(psnr), psnr_error=standard_error(psnr), ssim=fmean(ssim), ssim_error=standard_error(ssim),
+            psnr_degraded=fmean(e.psnr_degraded for e in rows), certified=sum(bool(e.converged) for e in rows),
+            accuracy=accuracy, mu=bounds[0], largest=bounds[1], iterations=fmean(e.iterations or 0 for e in rows),
+            seconds=fmean(e.seconds for e in rows), hardware=hardware,
         )
-    )
+    )  # fmt: skip

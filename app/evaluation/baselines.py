@@ -40,16 +40,13 @@ def check(names: tuple[str, ...], config: Config) -> None:
     problem = config.problem
     for name in names:
         if baselines.TASKS[name] != problem.task:
-            known = ", ".join(n for n, task in baselines.TASKS.items() if task == problem.task)
-            raise ConfigError(
-                f"--baselines {name} is there to {baselines.TASKS[name]}; to {problem.task} there is {known or 'none'}"
-            )
+            known = ", ".join(n for n, task in baselines.TASKS.items() if task == problem.task) or "none"
+            there = f"is there to {baselines.TASKS[name]}; to {problem.task} there is {known}"
+            raise ConfigError(f"--baselines {name} {there}")
         package = baselines.PACKAGES.get(name)
         if package and find_spec(package) is None:
-            raise ConfigError(
-                f"--baselines {name} needs a package that is not installed: "
-                f"pip install {package.replace('pywt', 'PyWavelets')} (the extra {name!r} of pyproject.toml)"
-            )
+            install = f"pip install {package.replace('pywt', 'PyWavelets')} (the extra {name!r} of pyproject.toml)"
+            raise ConfigError(f"--baselines {name} needs a package that is not installed: {install}")
     if names and problem.level == 0:
         raise ConfigError("--baselines are set by the noise level, which is 0 here")
 

@@ -3,6 +3,7 @@
 import importlib
 import math
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
@@ -12,12 +13,10 @@ from torch import Tensor
 # What each undoes, and what the user reads about it.
 TASKS = {"tv": "denoise", "wavelet": "denoise", "nlm": "denoise", "bm3d": "denoise", "wiener": "deblur"}
 ABOUT = {
-    "tv": "scikit-image's denoise_tv_chambolle",
-    "wavelet": "scikit-image's denoise_wavelet, BayesShrink",
+    "tv": "scikit-image's denoise_tv_chambolle", "wavelet": "scikit-image's denoise_wavelet, BayesShrink",
     "nlm": "scikit-image's denoise_nl_means, h = 0.8 sigma, patches of 5 x 5 within 6 pixels, fast mode",
-    "bm3d": "the package bm3d",
-    "wiener": "scikit-image's wiener, known kernel, Laplacian regularization",
-}
+    "bm3d": "the package bm3d", "wiener": "scikit-image's wiener, known kernel, Laplacian regularization",
+}  # fmt: skip
 PACKAGES = {"wavelet": "pywt", "bm3d": "bm3d"}  # what is not among the program's own dependencies
 
 
@@ -28,24 +27,14 @@ def total_variation(y: Tensor, weight: float) -> Tensor:
 
 def wavelet(y: Tensor, sigma: float) -> Tensor:
     """Apply soft thresholds, chosen per subband (Chang, Yu, Vetterli, TIP 2000), in YCbCr, and clip the result."""
-
-    def denoise(image: np.ndarray, axis: int | None) -> np.ndarray:
-        return restoration.denoise_wavelet(
-            image, sigma, method="BayesShrink", mode="soft", convert2ycbcr=axis is not None, channel_axis=axis
-        )
-
-    return _through(denoise, y)
+    method = partial(restoration.denoise_wavelet, sigma=sigma, method="BayesShrink", mode="soft")
+    return _through(lambda image, axis: method(image, convert2ycbcr=axis is not None, channel_axis=axis), y)
 
 
 def nonlocal_means(y: Tensor, sigma: float) -> Tensor:
     """Return means over pixels with similar patches (Buades, Coll, Morel, CVPR 2005)."""
-
-    def denoise(image: np.ndarray, axis: int | None) -> np.ndarray:
-        return restoration.denoise_nl_means(
-            image, patch_size=5, patch_distance=6, h=0.8 * sigma, fast_mode=True, channel_axis=axis
-        )
-
-    return _through(denoise, y)
+    method = partial(restoration.denoise_nl_means, patch_size=5, patch_distance=6, h=0.8 * sigma, fast_mode=True)
+    return _through(lambda image, axis: method(image, channel_axis=axis), y)
 
 
 def bm3d(y: Tensor, sigma: float) -> Tensor:
@@ -62,10 +51,8 @@ def wiener(y: Tensor, kernel: Tensor, balance: float) -> Tensor:  # kernel (h, w
 
 
 def golden_section(f: Callable[[float], float], low: float, high: float, precision: float = 0.05) -> float:
-    """Return the maximizer of a unimodal f on [low, high] up to the factor 1 + precision.
-
-    By golden section of the logarithm (Kiefer, 1953): one evaluation of f shortens the interval by (sqrt 5 - 1)/2.
-    """
+    """Return the maximizer of a unimodal f on [low, high] up to the factor 1 + precision. By golden section of the
+    logarithm (Kiefer, 1953): one evaluation of f shortens the interval by (sqrt 5 - 1)/2."""
     ratio = (math.sqrt(5) - 1) / 2
     a, d = math.log(low), math.log(high)
     b, c = d - ratio * (d - a), a + ratio * (d - a)

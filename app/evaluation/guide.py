@@ -38,26 +38,21 @@ class LowerProblem:
         and the certificate of the guide count, too."""
         energy = self.energy()
         found = solver(energy, energy.start, accuracy)
-        if self.guided is None:
+        if (z := self.guided) is None:
             return found
-        return replace(
-            found,
-            converged=self.guided.converged & found.converged,
-            iterations=self.guided.iterations + found.iterations,
-        )
+        return replace(found, converged=z.converged & found.converged, iterations=z.iterations + found.iterations)
 
 
 def lower_problem(
     regularizer: Regularizer, operator: Operator, y: Tensor, ridge: float, solver: Solver
 ) -> LowerProblem:  # y (B, ...)
     """Return the problem of a regularizer, conditioned on the minimiser with its guide. `solver` finds that one."""
-    guide = regularizer.guide_at_level()
-    if guide is None:
-        return LowerProblem(regularizer=regularizer, operator=operator, y=y, ridge=ridge, guided=None)
-    first = Energy(operator, guide.frozen(), y, ridge)
-    found = solver(first, first.start, ACCURACY * first.start[0].numel() ** 0.5)
-    conditioned = regularizer.conditioned_on(found.x)
-    return LowerProblem(regularizer=conditioned, operator=operator, y=y, ridge=ridge, guided=found)
+    guide, found = regularizer.guide_at_level(), None
+    if guide is not None:
+        first = Energy(operator, guide.frozen(), y, ridge)
+        found = solver(first, first.start, ACCURACY * first.start[0].numel() ** 0.5)
+        regularizer = regularizer.conditioned_on(found.x)
+    return LowerProblem(regularizer=regularizer, operator=operator, y=y, ridge=ridge, guided=found)
 
 
 def bounds(operator: Operator, functional: Functional, ridge: float) -> tuple[float, float]:

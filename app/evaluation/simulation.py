@@ -77,14 +77,8 @@ def simulation(config: Config, model: Model, data_root: Path) -> Simulation:
     if kernel is not None and config.problem.learns_kernel:
         reconstructing = lambda shape, images: kernel.operator(shape[1:])  # noqa: E731
     return Simulation(
-        regularizer=model.regularizer,
-        measuring=measuring,
-        operators=reconstructing,
-        solver=certified_or_stationary(assemble.lower_solver(config)),
-        accuracy=config.lower.final_accuracy,
-        noise_level=config.problem.level,
-        ridge=config.problem.ridge,
-        seed=config.run.seed,
-        device=assemble.device_of(config),
-        dtype=assemble.dtype_of(config),
-    )
+        regularizer=model.regularizer, measuring=measuring, operators=reconstructing,
+        solver=certified_or_stationary(assemble.lower_solver(config)), accuracy=config.lower.final_accuracy,
+        noise_level=config.problem.level, ridge=config.problem.ridge, seed=config.run.seed,
+        device=assemble.device_of(config), dtype=assemble.dtype_of(config),
+    )  # fmt: skip

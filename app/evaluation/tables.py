@@ -9,7 +9,8 @@ from statistics import fmean
 from app.evaluation.evaluate import Evaluation
 from app.lower.solution import NOT_CERTIFIED
 from app.settings.options import ConfigError
-from figures.table import escape, standard_error
+from figures.style import escape
+from figures.table import standard_error
 
 
 def summary_table(methods: dict[str, list[Evaluation]]) -> str:
@@ -69,12 +70,11 @@ def read_csv(path: Path) -> dict[str, dict[str, float]]:
     try:
         rows = [row for row in csv.DictReader(io.StringIO(path.read_text())) if row["image"] != "mean"]
         names = [name for name in rows[0] if name != "image" and any(row[name] != "" for row in rows)]
-        table = {name: {row["image"]: float(row[name]) for row in rows} for name in names}
+        return {name: {row["image"]: float(row[name]) for row in rows} for name in names}
     except (OSError, UnicodeDecodeError, KeyError, ValueError, TypeError, IndexError):
         raise ConfigError(
             f"{path} is not an evaluation: make one with python -m app evaluate MODEL --images SET --csv {path}"
         ) from None
-    return table
 
 
 def latex_table(methods: dict[str, list[Evaluation]]) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from tqdm import tqdm
@@ -16,25 +15,11 @@ from app.settings.tasks import Deblur
 from datasets.image_sets import find_images
 
 
-@dataclass(frozen=True, kw_only=True)
-class Together:
-    """Rows of every method by its label, and what else is to be said about them."""
-
-    models: dict[str, list[Evaluation]]
-    baselines: dict[str, list[Evaluation]]  # by the name that was asked for
-    notes: list[str]
-
-    @property
-    def methods(self) -> dict[str, list[Evaluation]]:
-        """All rows by their labels in a table."""
-        return self.models | {baselines.label(name): rows for name, rows in self.baselines.items()}
-
-
 def evaluate_together(
     models: list[str], names: tuple[str, ...], images: str, settings: list[str], data_root: Path, quiet: bool
-) -> Together:
-    """Evaluate models, and the baselines of these names on the same measurements. Raises ConfigError, ModelError and
-    ImageError."""
+) -> tuple[dict[str, list[Evaluation]], list[str]]:
+    """Evaluate models, and the baselines of these names on the same measurements. Return all rows by the method's
+    label, and what else is to be said about them. Raises ConfigError, ModelError and ImageError."""
     loaded = assemble.load_comparable(models, settings)
     _, config = next(iter(loaded.values()))
     baselines.check(names, config)
@@ -45,14 +30,14 @@ def evaluate_together(
 
     simulated = {name: simulation(c, model, data_root) for name, (model, c) in loaded.items()}
     found = {name: run(name, evaluate(s, paths, config.data.color)) for name, s in simulated.items()}
-    measured, classical, notes = simulated[models[0]], {}, []
+    measured, notes = simulated[models[0]], []
     kernels = assemble.true_kernels(config.problem, data_root) if isinstance(config.problem, Deblur) else None
     for name in names:
         baseline = baselines.prepare(name, config, measured, kernels, data_root, quiet)
-        classical[name] = run(baseline.label, evaluate(measured, paths, config.data.color, baseline.method))
+        found[baseline.label] = run(baseline.label, evaluate(measured, paths, config.data.color, baseline.method))
         notes.append(f"{baseline.label}: {baseline.about}")
     for name, (model, own) in loaded.items():
         error = assemble.learned_kernel_error(own, model, data_root)
         if error is not None:
             notes.append(f"{name}: kernel error ||k - k_true|| / ||k_true|| = {error:.3f}")
-    return Together(models=found, baselines=classical, notes=notes)
+    return found, notes

@@ -8,25 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from app.problem.blur_kernel import BlurKernel
-from app.settings.families import (
-    LEARNED,
-    CrrOptions,
-    FoeOptions,
-    IcnnOptions,
-    RegularizerOptions,
-    TvOptions,
-    WcrrOptions,
-)
+from app.settings.families import LEARNED, FoeOptions, IcnnOptions, RegularizerOptions, RidgeOptions, TvOptions
 from app.settings.options import Config, ConfigError
 from app.settings.tasks import Deblur
-from regularizers import (
-    Adaptive,
-    FieldOfExperts,
-    InputConvexNetwork,
-    Regularizer,
-    Rescaled,
-    TotalVariation,
-)
+from regularizers import Adaptive, FieldOfExperts, InputConvexNetwork, Regularizer, Rescaled, TotalVariation
 
 KERNEL = "kernel."  # before the names of the blur kernel's tensors
 
@@ -91,48 +76,28 @@ def _base(options: RegularizerOptions, channels: int) -> Regularizer:
     match options:
         case TvOptions():
             return TotalVariation(
-                channels,
-                isotropic=options.isotropic,
-                weight=options.weight,
-                smoothing=options.smoothing,
+                channels, isotropic=options.isotropic, weight=options.weight, smoothing=options.smoothing,
                 noise_nodes=options.noise_nodes,
-            )
+            )  # fmt: skip
         case IcnnOptions():
             return InputConvexNetwork(
                 channels, options.filters, options.filter_size, weight=options.weight, smoothing=options.smoothing
             )
-        case FoeOptions() | CrrOptions() | WcrrOptions():
+        case FoeOptions() | RidgeOptions():
             return _field_of_experts(options, channels)
     raise AssertionError(f"no constructor for {type(options).__name__}")
 
 
-def _field_of_experts(options: FoeOptions | CrrOptions | WcrrOptions, channels: int) -> FieldOfExperts:
+def _field_of_experts(options: FoeOptions | RidgeOptions, channels: int) -> FieldOfExperts:
     """Return a field of experts; a ridge regularizer is one with composed filters and a learned potential."""
-    may: dict[str, Any] = {}  # what some potentials have and others do not
-    match options:
-        case FoeOptions():
-            size, potential, hidden = options.filter_size, options.potential, ()
-            if options.budgeted:
-                may["weak_convexity"] = options.weak_convexity
-            else:
-                may["least_smoothing"] = options.least_smoothing
-            if potential in LEARNED:
-                may["shared_potential"] = options.shared_potential
-        case CrrOptions():
-            size, potential, hidden = options.layer_size, "spline", options.hidden_channels
-            may = {"shared_potential": options.shared_potential, "least_smoothing": options.least_smoothing}
-        case WcrrOptions():
-            size, potential, hidden = options.layer_size, "weak_spline", options.hidden_channels
-            may = {"shared_potential": options.shared_potential, "weak_convexity": options.weak_convexity}
+    if isinstance(options, RidgeOptions):
+        size, hidden = options.layer_size, options.hidden_channels
+        potential = "weak_spline" if options.budgeted else "spline"
+    else:
+        size, potential, hidden = options.filter_size, options.potential, ()
+    some = ["weak_convexity" if options.budgeted else "least_smoothing"] + ["shared_potential"] * (potential in LEARNED)
+    may: dict[str, Any] = {name: getattr(options, name) for name in some}  # not every potential has them
     return FieldOfExperts(
-        channels,
-        options.filters,
-        size,
-        potential,
-        boundary=options.boundary,
-        weight=options.weight,
-        smoothing=options.smoothing,
-        hidden_channels=hidden,
-        noise_nodes=options.noise_nodes,
-        **may,
-    )
+        channels, options.filters, size, potential, boundary=options.boundary, weight=options.weight,
+        smoothing=options.smoothing, hidden_channels=hidden, noise_nodes=options.noise_nodes, **may,
+    )  # fmt: skip

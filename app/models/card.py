@@ -53,13 +53,10 @@ def read_card(spec: str) -> Card:
     known = {f.name for f in fields(Assessment)}
     rows = [{k: v for k, v in row.items() if k in known} for row in facts.get("evaluations", [])]
     return Card(
-        name=file.parent.resolve().name if file.name == "model.safetensors" else file.stem,
-        file=file,
-        config=config,
-        parameters=sum(p.numel() for p in model.parameters()),
-        facts=facts,
+        name=file.parent.resolve().name if file.name == "model.safetensors" else file.stem, file=file, config=config,
+        parameters=sum(p.numel() for p in model.parameters()), facts=facts,
         assessments=tuple(Assessment(**row) for row in rows),
-    )
+    )  # fmt: skip
 
 
 def blur_text(problem: Problem) -> str:
@@ -68,10 +65,8 @@ def blur_text(problem: Problem) -> str:
 
 
 def full_name(config: Config, noise_levels: list[float], blurs: list[str]) -> str:
-    """Return the name of a shipped model: [adaptive-]REGULARIZER-TASK-grey|color-LEVEL.
-
-    LEVEL is the noise level on the scale of 8 bit, or what a kernel is called; `all` where there are several levels.
-    """
+    """Return the name of a shipped model: [adaptive-]REGULARIZER-TASK-grey|color-LEVEL. LEVEL is the noise level on the
+    scale of 8 bit, or what a kernel is called; `all` where there are several levels."""
     regularizer, task = config.regularizer, config.problem.task
     family = f"adaptive-{regularizer.name}" if regularizer.contrasts else regularizer.name
     if isinstance(regularizer, FoeOptions) and regularizer.potential != "charbonnier":

@@ -5,8 +5,6 @@ from app.models.provenance import UNKNOWN
 from app.settings.families import FieldOptions, FoeOptions, RegularizerOptions, RidgeOptions
 
 REPORTED = "bsds500:bsd68"  # the set on which results are reported
-
-
 HEADS = ("model", "measured", "size", "PSNR ± SE", "proven", "mu", "grads", "s/image", "training")
 ABOUT = (
     "PSNR: mean over BSD68 and its standard error, in dB. proven: images with a certified error.\n"
@@ -47,7 +45,7 @@ def _lines(cards: list[Card]) -> list[tuple[str, ...]]:
         for a in reported:
             quality, proven = f"{a.psnr:.2f} ± {a.psnr_error:.2f}", f"{a.certified}/{a.count}"
             cost = f"{a.mu:.2g}", f"{a.iterations:.0f}", f"{a.seconds:.2f}"
-            lines.append((card.name, _measured(a), size, quality, proven, *cost, training))
+            lines.append((card.name, measured(a.task, a.kernel, a.noise_level), size, quality, proven, *cost, training))
         if not reported:
             problem = card.config.problem
             known = measured(problem.task, blur_text(problem), problem.level)
@@ -98,9 +96,9 @@ def _assessed(assessments: tuple[Assessment, ...]) -> str:
     heads = ("images", "measured", "degraded", "PSNR ± SE", "SSIM ± SE", "certified", "mu", "L", "gradients", "s/image")
     rows = [
         (
-            a.images, _measured(a), f"{a.psnr_degraded:.2f}", f"{a.psnr:.2f} ± {a.psnr_error:.2f}",
-            f"{a.ssim:.4f} ± {a.ssim_error:.4f}", f"{a.certified}/{a.count}", f"{a.mu:.3g}", f"{a.largest:.3g}",
-            f"{a.iterations:.1f}", f"{a.seconds:.2f}",
+            a.images, measured(a.task, a.kernel, a.noise_level), f"{a.psnr_degraded:.2f}",
+            f"{a.psnr:.2f} ± {a.psnr_error:.2f}", f"{a.ssim:.4f} ± {a.ssim_error:.4f}", f"{a.certified}/{a.count}",
+            f"{a.mu:.3g}", f"{a.largest:.3g}", f"{a.iterations:.1f}", f"{a.seconds:.2f}",
         )
         for a in assessments
     ]  # fmt: skip
@@ -108,10 +106,6 @@ def _assessed(assessments: tuple[Assessment, ...]) -> str:
     machines = "; ".join(dict.fromkeys(a.hardware for a in assessments))
     about = f"SE: standard error of the mean. Certified: ||x - argmin h|| <= {accuracies}. Seconds on {machines}."
     return f"{aligned([heads, *rows], left=2)}\n{about}"
-
-
-def _measured(a: Assessment) -> str:
-    return measured(a.task, a.kernel, a.noise_level)
 
 
 def measured(task: str, blur: str, noise_level: float) -> str:

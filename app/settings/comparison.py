@@ -54,10 +54,8 @@ def is_comparison(path: Path) -> bool:
 
 
 def read_comparison(path: Path, base: Callable[[str], Config], assignments: list[str], full: bool) -> Comparison:
-    """Read a comparison file; `base` finds an experiment by its name; later settings win.
-
-    Every key must be read by the variant that is given it, those of the common `set` by all. Raises ConfigError.
-    """
+    """Read a comparison file; `base` finds an experiment by its name; later settings win. Every key must be read by the
+    variant that is given it, those of the common `set` by all. Raises ConfigError."""
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:

@@ -2,9 +2,22 @@
 the keys that say how training starts."""
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from functools import partial
+from typing import ClassVar, Literal
 
 from app.settings.fields import When, option
+
+# Keys of several families: a field belongs to one dataclass, so each makes its own.
+_noise_nodes = partial(
+    option, 0, "weights and smoothings are learned at so many noise levels from 5/255 to 50/255 and interpolated "
+    "between; the initial ones are those at 25/255, and proportional to the level. 0: the same at all levels",
+    at_least=0,
+)  # fmt: skip
+_filters = partial(option, 32, "number of filters (icnn: of each layer)", at_least=1)
+_filter_size = partial(option, 7, "side of the filters in pixels", at_least=3, odd=True)
+_shared_potential = partial(option, True, "one learned potential for all filters")
+_weak_convexity = partial(option, 0.95, "modulus rho", above=0, below=1)
+_least_smoothing = partial(option, 0.0, "smoothings stay above; the larger, the faster to solve", at_least=0)
 
 BUDGETED = ("mcp", "weak_spline")  # potentials whose weak convexity is spent from a budget
 LEARNED = ("spline", "weak_spline")  # potentials that are learned
@@ -44,36 +57,6 @@ class RegularizerOptions:
         raise NotImplementedError
 
 
-def _noise_nodes() -> Any:
-    return option(
-        0,
-        "weights and smoothings are learned at so many noise levels from 5/255 to 50/255 and interpolated between; the "
-        "initial ones are those at 25/255, and proportional to the level. 0: the same at all levels",
-        at_least=0,
-    )
-
-
-def _filters() -> Any:
-    return option(32, "number of filters (icnn: of each layer)", at_least=1)
-
-
-def _filter_size() -> Any:
-    return option(7, "side of the filters in pixels", at_least=3, odd=True)
-
-
-def _shared_potential(when: When | None = None) -> Any:
-    return option(True, "one learned potential for all filters", when=when)
-
-
-def _weak_convexity(when: When | None = None) -> Any:
-    return option(0.95, "modulus rho", when=when, above=0, below=1)
-
-
-def _least_smoothing(when: When | None = None) -> Any:
-    about = "smoothings stay above; the larger, the faster to solve"
-    return option(0.0, about, when=when, at_least=0)
-
-
 @dataclass(frozen=True, kw_only=True)
 class TvOptions(RegularizerOptions):
     """Total variation of the image."""
@@ -95,11 +78,9 @@ class FieldOptions(RegularizerOptions):
     boundary: Literal["valid", "circular", "reflect"] = option("circular", "how filters meet the border")
     noise_nodes: int = _noise_nodes()
     contrast_channels: int = option(
-        0,
-        "thresholds follow the image: a network of so many channels finds them for every filter and pixel from what "
-        "`start` reconstructs; the regularizer begins as `start`. 0: the same thresholds everywhere",
-        at_least=0,
-    )
+        0, "thresholds follow the image: a network of so many channels finds them for every filter and pixel from what "
+        "`start` reconstructs; the regularizer begins as `start`. 0: the same thresholds everywhere", at_least=0,
+    )  # fmt: skip
 
     @property
     def contrasts(self) -> int:
@@ -108,11 +89,8 @@ class FieldOptions(RegularizerOptions):
 
 def _potential(names: tuple[str, ...], but: bool = False) -> When:
     """The condition that the potential of foe is one of these, or, with `but`, none of them."""
-    text = (
-        f"any regularizer.potential but {' and '.join(names)}"
-        if but
-        else f"regularizer.potential = {' or '.join(names)}"
-    )
+    text = f"any regularizer.potential but {' and '.join(names)}"
+    text = text if but else f"regularizer.potential = {' or '.join(names)}"
     return When(text, lambda c: (c.regularizer.potential in names) != but)
 
 
@@ -125,9 +103,9 @@ class FoeOptions(FieldOptions):
     potential: Literal["charbonnier", "huber", "mcp", "log", "spline", "weak_spline"] = option(
         "charbonnier", "of the responses; spline is learned and convex, weak_spline weakly convex"
     )
-    shared_potential: bool = _shared_potential(_potential(LEARNED))
-    weak_convexity: float = _weak_convexity(_potential(BUDGETED))
-    least_smoothing: float = _least_smoothing(_potential(BUDGETED, but=True))
+    shared_potential: bool = _shared_potential(when=_potential(LEARNED))
+    weak_convexity: float = _weak_convexity(when=_potential(BUDGETED))
+    least_smoothing: float = _least_smoothing(when=_potential(BUDGETED, but=True))
 
     @property
     def budgeted(self) -> bool:

@@ -2,9 +2,18 @@
 papers, which app/upper/methods names."""
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from functools import partial
+from typing import ClassVar, Literal
 
 from app.settings.fields import When, option
+
+# Keys of several methods: a field belongs to one dataclass, so each makes its own.
+_accuracy = partial(option, 0.0, "eps_0, bound on ||x - argmin h|| per patch; 0: found at the first step", at_least=0)
+_accuracy_decay = partial(option, 0.0, "p of eps_k = eps_0 (k + 1)^-p; 0 keeps eps_0", at_least=0)
+_relative_error = partial(
+    option, "estimated", "the error of the hypergradient from two solves, or proven (practical for tv and in float64: "
+    "for foe the proof asks for more digits than float32 has)",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -13,9 +22,7 @@ class UpperOptions:
 
     algorithm: ClassVar[str]
     step_size: float = option(
-        0.0,
-        "alpha_0, of one_cycle the peak (gd_polyak: eta, hoag: 1 / L_0); 0: found at the first step",
-        at_least=0,
+        0.0, "alpha_0, of one_cycle the peak (gd_polyak: eta, hoag: 1 / L_0); 0: found at the first step", at_least=0
     )
 
 
@@ -26,29 +33,10 @@ class StochasticOptions(UpperOptions):
     optimizer: Literal["sgd", "momentum", "adam", "adabelief"] = option("adam", "direction of the steps")
     schedule: Literal["constant", "polynomial", "logarithmic", "one_cycle"] = option("one_cycle", "of the step size")
     step_decay: float = option(
-        0.6,
-        "q of the steps alpha_0 (k + 1)^-q; of a step that was found, from the tenth on",
-        when=When("upper.schedule = polynomial", lambda c: c.upper.schedule == "polynomial"),
-        at_least=0,
-    )
+        0.6, "q of the steps alpha_0 (k + 1)^-q; of a step that was found, from the tenth on",
+        when=When("upper.schedule = polynomial", lambda c: c.upper.schedule == "polynomial"), at_least=0,
+    )  # fmt: skip
     batch_size: int = option(8, "patches per step", at_least=1)
-
-
-def _accuracy() -> Any:
-    return option(0.0, "eps_0, bound on ||x - argmin h|| per patch; 0: found at the first step", at_least=0)
-
-
-def _accuracy_decay() -> Any:
-    return option(0.0, "p of eps_k = eps_0 (k + 1)^-p; 0 keeps eps_0", at_least=0)
-
-
-def _relative_error(when: When | None = None) -> Any:
-    return option(
-        "estimated",
-        "the error of the hypergradient from two solves, or proven (practical for tv and in float64: for foe the proof "
-        "asks for more digits than float32 has)",
-        when=when,
-    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +53,7 @@ class IsgdOptions(StochasticOptions):
         at_least=0,
     )
     relative_error: Literal["estimated", "proven"] = _relative_error(
-        When("upper.relative_accuracy above 0", lambda c: c.upper.relative_accuracy > 0)
+        when=When("upper.relative_accuracy above 0", lambda c: c.upper.relative_accuracy > 0)
     )
 
 

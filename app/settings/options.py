@@ -23,8 +23,7 @@ class Data:
     color: bool = option(False, "RGB instead of grey")
     patch_size: int = option(64, "side of the training patches in pixels", at_least=8)
     noise: Literal["fresh", "fixed"] = option(
-        "fresh",
-        "fresh: new crop, turn and noise at every visit; fixed: one per image (finite sum, warm starts)",
+        "fresh", "fresh: new crop, turn and noise at every visit; fixed: one per image (finite sum, warm starts)"
     )
     targets: Literal["clean", "noisy"] = option(
         "clean",
@@ -33,11 +32,9 @@ class Data:
     )
     loss: Literal["squared", "huber", "charbonnier"] = option("squared", "of reconstructions against their targets")
     loss_width: float = option(
-        0.1,
-        "errors much larger than this count linearly",
-        when=When("data.loss = huber, charbonnier", lambda c: c.data.loss != "squared"),
-        above=0,
-    )
+        0.1, "errors much larger than this count linearly",
+        when=When("data.loss = huber, charbonnier", lambda c: c.data.loss != "squared"), above=0,
+    )  # fmt: skip
     count: int = option(0, "use so many of the training images, the same ones for every seed; 0: all", at_least=0)
     augment: bool = option(True, "random flips and quarter turns of the patches")
     validation_crop: int = option(128, "validate on centre crops of this side while training", at_least=16)
@@ -135,9 +132,8 @@ class Config:
             for key in fields(options):
                 value = getattr(options, key.name)
                 if value != key.default and not is_read(key, self):
-                    raise ConfigError(
-                        f"{name}.{key.name} = {value!r} is not read here: it is for {key.metadata['when'].text}"
-                    )
+                    wanted = key.metadata["when"].text
+                    raise ConfigError(f"{name}.{key.name} = {value!r} is not read here: it is for {wanted}")
         for check in (_check_smoothing, _check_noise_levels, _check_proof, _check_kernel, _check_sizes, _check_end):
             check(self)
 
@@ -157,10 +153,8 @@ def settings(config: Config) -> Iterator[tuple[str, str, Any, str]]:
 def _check_smoothing(c: Config) -> None:
     r = c.regularizer
     if r.budgeted and r.smoothing >= r.weight:
-        raise ConfigError(
-            f"regularizer.smoothing = {r.smoothing} must be below weight = {r.weight} for potentials with a "
-            f"weak_convexity"
-        )
+        limit = f"weight = {r.weight} for potentials with a weak_convexity"
+        raise ConfigError(f"regularizer.smoothing = {r.smoothing} must be below {limit}")
     least = getattr(r, "least_smoothing", 0.0)
     if least >= r.smoothing:
         raise ConfigError(f"regularizer.least_smoothing = {least} must be below the initial smoothing = {r.smoothing}")
@@ -193,12 +187,9 @@ def _check_kernel(c: Config) -> None:
         raise ConfigError("problem.learn_kernel finds one kernel: problem.kernel = levin:all has eight")
     if p.ridge == 0:
         raise ConfigError("problem.learn_kernel needs a ridge above 0: a learned kernel may lose any frequency")
-    for side in ("patch_size", "validation_crop"):
-        if p.learned_kernel_size > getattr(c.data, side):
-            raise ConfigError(
-                f"problem.learned_kernel_size = {p.learned_kernel_size} must be at most data.{side} = "
-                f"{getattr(c.data, side)}"
-            )
+    for side, most in (("patch_size", c.data.patch_size), ("validation_crop", c.data.validation_crop)):
+        if (size := p.learned_kernel_size) > most:
+            raise ConfigError(f"problem.learned_kernel_size = {size} must be at most data.{side} = {most}")
 
 
 def _check_sizes(c: Config) -> None:

@@ -59,11 +59,6 @@ class Problem:
         """Whether the blur kernel that reconstructs is learned with the regularizer."""
         return False
 
-    @property
-    def holds_kernel(self) -> bool:
-        """Whether that kernel stays as it begins."""
-        return False
-
 
 @dataclass(frozen=True, kw_only=True)
 class Denoise(Problem):
@@ -106,10 +101,6 @@ class Deblur(Problem):
     @property
     def learns_kernel(self) -> bool:
         return self.learn_kernel
-
-    @property
-    def holds_kernel(self) -> bool:
-        return self.learn_kernel and self.hold_kernel
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,21 +15,16 @@ from app.settings.fields import is_read, readers
 from app.settings.options import SECTIONS, Config, ConfigError, settings
 
 _COMPARISONS: dict[str, Callable[[float, float], bool]] = {
-    "above": operator.gt,
-    "at least": operator.ge,
-    "below": operator.lt,
-    "at most": operator.le,
-}
+    "above": operator.gt, "at least": operator.ge, "below": operator.lt, "at most": operator.le,
+}  # fmt: skip
 
 Nested = dict[str, dict[str, Any]]  # section -> key -> value
 
 
 def parse(values: dict[str, Any], base: Config | None = None) -> Config:
-    """Return `base` (by default, the defaults) with the differences of a nested dict.
-
-    Every key of the dict must be read; what `base` says that is no longer read is dropped. A dict that an earlier
-    version of the program wrote is understood, too. Raises ConfigError.
-    """
+    """Return `base` (by default, the defaults) with the differences of a nested dict. Every key of the dict must be
+    read; what `base` says that is no longer read is dropped. A dict that an earlier version of the program wrote is
+    understood, too. Raises ConfigError."""
     if base is None and former.is_former(values):
         return _changed(Config(), former.translated(values), strict=False)
     for name, section in values.items():

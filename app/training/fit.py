@@ -105,10 +105,7 @@ def batch_of(model: Model, sample: Sample, ridge: float, solver: Solver = lbfgs.
     if kernel is not None and kernel.logits.requires_grad:
         learned = SemiBlind(lower.regularizer, kernel, sample.y)
     return Batch(
-        learned=learned,
-        energy=energy,
-        loss=sample.loss,
-        images=sample.images,
+        learned=learned, energy=energy, loss=sample.loss, images=sample.images,
         computations=0 if lower.guided is None else int(lower.guided.iterations.sum()),
         tolerance_factor=sample.tolerance_factor,
-    )
+    )  # fmt: skip

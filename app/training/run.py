@@ -8,7 +8,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -158,7 +158,7 @@ class _Snapshot:
     @staticmethod
     def of(run: Run, progress: Progress) -> _Snapshot:
         parameters = [p.detach().clone() for p in run.parameters]
-        return _Snapshot(parameters, states.copy(run.state), run.selection.copy(), progress)
+        return _Snapshot(parameters, states.copy(run.state), replace(run.selection), progress)
 
     @torch.no_grad()
     def go_back(self, run: Run) -> None:
@@ -236,19 +236,12 @@ def _validation_due(config: Config, before: Progress, after: Progress) -> bool:
 def _record(step: Step, progress: Progress, held_out: float | None) -> Record:
     assert step.target is not None
     return Record(
-        step=progress.step,
-        loss=float(step.loss.mean()),
-        psnr=float(psnr(step.x, step.target).mean()),
-        accuracy=step.accuracy,
-        step_size=step.step_size,
-        error_bound=float(step.error_bound.max()),
-        certified=float(step.certified.double().mean()),
-        lower_iterations=float(step.lower_iterations.double().mean()),
-        linear_iterations=float(step.linear_iterations.double().mean()),
-        computations=progress.computations,
-        seconds=progress.seconds,
-        validation_psnr=held_out,
-    )
+        step=progress.step, loss=float(step.loss.mean()), psnr=float(psnr(step.x, step.target).mean()),
+        accuracy=step.accuracy, step_size=step.step_size, error_bound=float(step.error_bound.max()),
+        certified=float(step.certified.double().mean()), lower_iterations=float(step.lower_iterations.double().mean()),
+        linear_iterations=float(step.linear_iterations.double().mean()), computations=progress.computations,
+        seconds=progress.seconds, validation_psnr=held_out,
+    )  # fmt: skip
 
 
 def _show(bar: tqdm, record: Record) -> None:

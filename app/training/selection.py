@@ -8,7 +8,7 @@ J. Control Optim. 1992; exponential, so that it needs no end of the run).
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -16,7 +16,7 @@ from torch import Tensor
 
 @dataclass
 class Selection:
-    """What is remembered beside the parameters themselves; tensors are replaced, never changed in place."""
+    """What is remembered beside the parameters. Tensors are replaced, never changed in place: a copy is a snapshot."""
 
     window: int  # steps of the running mean; 0: the parameters themselves
     keep_best: bool
@@ -47,10 +47,6 @@ class Selection:
     def chosen(self, parameters: Sequence[Tensor]) -> Sequence[Tensor]:
         """Return what the run hands over."""
         return self.best or self.candidate(parameters)
-
-    def copy(self) -> "Selection":
-        """Return a snapshot."""
-        return replace(self)
 
     def tensors(self) -> dict[str, Tensor]:
         """Return everything by name, for a checkpoint."""

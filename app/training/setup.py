@@ -44,16 +44,10 @@ def prepare(config: Config, model: Model, folder: Path, data_root: Path) -> Run:
     if mu <= 0 and method.needs_convexity and not config.lower.uncertified:
         raise NotStronglyConvexError(mu)
     return Run(
-        folder=folder,
-        config=config,
-        model=model,
-        problem=problem,
-        method=method,
-        state=method.begin(problem.patches.fixed),
-        selection=Selection(config.run.average, config.run.keep_best),
-        solver=assemble.lower_solver(config),
-        validate=partial(validate, config, model, held_out, data_root),
-    )
+        folder=folder, config=config, model=model, problem=problem, method=method,
+        state=method.begin(problem.patches.fixed), selection=Selection(config.run.average, config.run.keep_best),
+        solver=assemble.lower_solver(config), validate=partial(validate, config, model, held_out, data_root),
+    )  # fmt: skip
 
 
 def training_problem(config: Config, data_root: Path) -> Problem:
@@ -62,25 +56,15 @@ def training_problem(config: Config, data_root: Path) -> Problem:
     levels = assemble.noise_levels(config)
     patches = Patches(
         source=subset(images_to_learn_from("data.images", data.images, data_root, data.color), data.count).paths,
-        color=data.color,
-        size=data.patch_size,
-        seed=config.run.seed,
-        fixed=data.noise == "fixed",
-        augment=data.augment,
+        color=data.color, size=data.patch_size, seed=config.run.seed, fixed=data.noise == "fixed", augment=data.augment,
         noise_level=levels.low if data.targets == "noisy" else 0.0,
-    )
+    )  # fmt: skip
     patches.load()
     return Problem(
-        assemble.operators(config, data_root, training=True),
-        clean=patches,
-        noise_level=levels,
-        ridge=config.problem.ridge,
-        loss=assemble.loss(config),
-        noisy=data.targets == "noisy",
-        seed=config.run.seed,
-        device=assemble.device_of(config),
-        dtype=assemble.dtype_of(config),
-    )
+        assemble.operators(config, data_root, training=True), clean=patches, noise_level=levels,
+        ridge=config.problem.ridge, loss=assemble.loss(config), noisy=data.targets == "noisy", seed=config.run.seed,
+        device=assemble.device_of(config), dtype=assemble.dtype_of(config),
+    )  # fmt: skip
 
 
 def training_psnr(config: Config, folder: Path, data_root: Path) -> float:

@@ -14,12 +14,8 @@ from app.settings.options import Config, ConfigError
 from regularizers import Adaptive, Rescaled
 
 OWN = ("start", "learn", "contrast_channels")  # keys that say how to go on; all others belong to the start
-REFINED = (
-    "weak_convexity",
-    "least_smoothing",
-    "filter_size",
-    "shared_potential",
-)  # keys that may differ from the start
+# keys that may differ from the start
+REFINED = ("weak_convexity", "least_smoothing", "filter_size", "shared_potential")
 SLIGHTLY = 0.01  # above a bound that rose, in units of its rise, begins what was below
 
 
@@ -30,11 +26,9 @@ def inherited(config: Config) -> Config:
 
 
 def begin(config: Config) -> tuple[Config, Model]:
-    """Return the complete configuration and the model that training starts from. Raises ConfigError.
-
-    If h is a negative log-posterior, its regularizer is sigma^2 times that of the prior: an amplitude starts with the
-    ratio of both squares.
-    """
+    """Return the complete configuration and the model that training starts from. Raises ConfigError. If h is a negative
+    log-posterior, its regularizer is sigma^2 times that of the prior: an amplitude starts with the ratio of both
+    squares."""
     config, start = _with_start(config)
     model = build_model(config)
     if start is None:

@@ -7,7 +7,6 @@ a_J, which follow w and s wherever derivatives by parameters are listed.
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 Elementwise = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -31,9 +30,12 @@ class Variation:
     curvature: Tensor
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Potential:
-    """A potential phi and what the bilevel problem needs of it; every function takes (t, w, s)."""
+    """A potential phi and what the bilevel problem needs of it; every function takes (t, w, s).
+
+    What bounds and proofs rest on has no default: nothing is taken for convex or smooth because somebody forgot it.
+    """
 
     name: str
     value: Elementwise
@@ -42,9 +44,9 @@ class Potential:
     derivatives_by_parameters: tuple[Elementwise, ...]  # d2 phi / dt dw, d2 phi / dt ds, ...
     slopes_by_parameters: tuple[Elementwise, ...]  # d phi / dw, d phi / ds, ...
     variation: Callable[[Tensor, Tensor, Tensor, Tensor], Variation]  # (low, high, w, s)
-    largest_curvature: Callable[[Tensor, Tensor], Tensor] = lambda w, s: w / s  # (w, s) -> max_t phi''
-    weak_convexity: Callable[[Tensor, Tensor], Tensor] = lambda w, s: torch.zeros_like(w)  # -min_t phi'', 0 if convex
+    largest_curvature: Callable[[Tensor, Tensor], Tensor]  # (w, s) -> max_t phi''
+    weak_convexity: Callable[[Tensor, Tensor], Tensor]  # (w, s) -> -min_t phi'', 0 if convex
     budgeted: bool = False  # -min_t phi'' <= 1 for all w and s: the bank alone decides how weakly convex R is
     smoothing: Callable[[Tensor, Tensor], Tensor] = lambda w, unconstrained: unconstrained.exp()  # s in its range
-    kinks: Callable[[Tensor, Tensor], list[Kink]] = lambda w, s: []
+    kinks: Callable[[Tensor, Tensor], list[Kink]]  # (w, s)
     shape: Tensor | None = None  # (K, J), a_1 ... a_J of every filter

@@ -79,6 +79,10 @@ def _mcp_variation(low: Tensor, high: Tensor, w: Tensor, s: Tensor) -> Variation
     return Variation(_huber_variation(low, high, w, s).lipschitz, curvature)
 
 
+def _none(w: Tensor, s: Tensor) -> Tensor:
+    return torch.zeros_like(w)
+
+
 CHARBONNIER = Potential(
     name="charbonnier",
     # The plain difference sqrt(t^2 + s^2) - s cancels for t << s.
@@ -93,7 +97,10 @@ CHARBONNIER = Potential(
         lambda t, w, s: t.square() / ((t.square() + s.square()).sqrt() + s),
         lambda t, w, s: -w * t.square() * _charbonnier_scale(t, s) / ((t.square() + s.square()).sqrt() + s),
     ),
+    largest_curvature=lambda w, s: w / s,
+    weak_convexity=_none,
     variation=_charbonnier_variation,
+    kinks=lambda w, s: [],
 )
 
 HUBER = Potential(
@@ -103,6 +110,8 @@ HUBER = Potential(
     curvature=lambda t, w, s: (w / s) * _inside(t, s),
     derivatives_by_parameters=(lambda t, w, s: _clip(t, s), lambda t, w, s: -(w / s.square()) * t * _inside(t, s)),
     slopes_by_parameters=(lambda t, w, s: _huber(t, s), lambda t, w, s: (-w / 2) * _clip(t, s).square()),
+    largest_curvature=lambda w, s: w / s,
+    weak_convexity=_none,
     variation=_huber_variation,
     kinks=lambda w, s: [Kink(s, (w / s, 0.0, w / s))],
 )
@@ -141,8 +150,10 @@ LOG = Potential(
         lambda t, w, s: (s / 2) * (t / s).square().log1p(),
         lambda t, w, s: w * ((t / s).square().log1p() / 2 - t.square() / torch.addcmul(s.square(), t, t)),
     ),
+    largest_curvature=lambda w, s: w / s,
     weak_convexity=lambda w, s: w / (8 * s),  # at |t| = 3^(1/2) s
     variation=_log_variation,
+    kinks=lambda w, s: [],
 )
 
 POTENTIALS: dict[str, Potential | LearnedPotential] = {
