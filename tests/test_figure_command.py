@@ -44,9 +44,11 @@ from tests.test_history import TINY
 @pytest.fixture(scope="module")
 def tv_runs(tmp_path_factory):
     """Total variation with two seeds."""
+    filters = [n for n, text in enumerate(TINY) if text.startswith("regularizer.")]
+    tiny = [text for n, text in enumerate(TINY) if n not in filters and n + 1 not in filters]
     folder = tmp_path_factory.mktemp("tv")
     for seed in (0, 1):
-        arguments = ["--out", str(folder / f"tv-seed{seed}"), *TINY, "--set", f"run.seed={seed}"]
+        arguments = ["--out", str(folder / f"tv-seed{seed}"), *tiny, "--set", f"run.seed={seed}"]
         assert main(["train", "tv-denoise", *arguments, "--set", "run.steps=4"]) == 0
     return folder
 
@@ -123,7 +125,7 @@ def test_the_certified_bound_is_above_the_true_error_at_every_gradient(tmp_path,
     """And both solvers end where the bound is below the accuracy, at the same image."""
     settings = ["run.precision=float64"]
     measured = one_image(str(run_folder), str(photograph), None, settings, tmp_path)
-    energy = measured.reconstruct.energy(measured.y, measured.index)
+    energy = measured.energy
     exact = SOLVERS["accelerated gradient"](energy, energy.backprojection, 1e-9).x
     for solve in SOLVERS.values():
         path = observe(energy, solve, 1e-3)
@@ -143,7 +145,7 @@ def test_animations_of_a_reconstruction_and_of_the_filters(tmp_path, run_folder,
     assert main(["figure", "animation", str(run_folder), "--out", str(bank), *small]) == 0
     measured = one_image(str(run_folder), str(photograph), None, [], tmp_path)
     reconstruct = measured.reconstruct
-    path = observe(reconstruct.energy(measured.y, measured.index), reconstruct.solve, reconstruct.accuracy)
+    path = observe(measured.energy, reconstruct.solver, reconstruct.accuracy)
     assert Image.open(film).n_frames == len(path)  # type: ignore[attr-defined]
     assert Image.open(bank).n_frames == 4, "steps 0 to 3"  # type: ignore[attr-defined]
 
@@ -260,7 +262,7 @@ def test_what_can_be_drawn_is_asked_of_the_functional(run_folder):  # noqa: F811
         def functional(self):
             return object()
 
-    field = FieldOfExperts(1, 3, 3, CHARBONNIER, "circular")
+    field = FieldOfExperts(1, 3, 3, CHARBONNIER, boundary="circular")
     expected = {
         field: (True, True), Adaptive(field, 2): (True, True), Rescaled(field): (True, False),
         TotalVariation(1): (False, True), InputConvexNetwork(1, 2, 3): (False, False), Mine(): (False, False),

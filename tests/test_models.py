@@ -183,7 +183,10 @@ def test_columns_are_aligned_and_durations_short():
 
 
 def evaluation(psnr: float) -> Evaluation:
-    return Evaluation(f"{psnr}", psnr, 0.8, 20.0, 0.4, 0.09, True, 40, 0.5)
+    return Evaluation(
+        image=f"{psnr}", psnr=psnr, ssim=0.8, psnr_degraded=20.0, ssim_degraded=0.4, error_bound=0.09, converged=True,
+        iterations=40, seconds=0.5,
+    )  # fmt: skip
 
 
 def test_tables_tell_the_standard_error_of_the_mean_psnr():

@@ -320,9 +320,9 @@ def test_measuring_uses_the_true_kernel_and_reconstructing_the_learned_one(run_f
     torch.testing.assert_close(
         reconstruct.measuring(x.shape[1:], (0,)).forward(x), by_shifts(gaussian_kernel(5, 1.0).float(), x)
     )
-    torch.testing.assert_close(reconstruct.energy(x, (0,)).operator.forward(x), by_shifts(model.kernel().detach(), x))
+    torch.testing.assert_close(reconstruct.problem(x, (0,)).operator.forward(x), by_shifts(model.kernel().detach(), x))
     model, known = assemble.load(str(run_folder), ["problem.learn_kernel=false"])
-    energy = simulation(known, model, tmp_path).energy(x, (0,))
+    energy = simulation(known, model, tmp_path).problem(x, (0,))
     torch.testing.assert_close(energy.operator.forward(x), by_shifts(gaussian_kernel(5, 1.0).float(), x))
 
 

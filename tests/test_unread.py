@@ -104,6 +104,7 @@ def alone(choice: Choice, section: str) -> Choice:
     task, name, potential, algorithm = choice
     return {
         "problem": (task, "tv", "", "isgd"),
+        "data": (task, "tv", "", "isgd"),
         "regularizer": ("denoise", name, potential, "isgd"),
         "upper": ("denoise", "tv", "", algorithm),
         "lower": ("denoise", "tv", "", algorithm),
