@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 import tifffile
 import torch
+from deepinv.physics import Denoising
 from PIL import Image
 
+from app.problem.problem import Problem
 from datasets.blur_kernels import KernelError, gaussian_kernel, read_kernel
 from datasets.fetch import FetchError, check_folder, fetch_bsds500, read_manifest
 from datasets.image_sets import ImageSet, bsd68_ids, find_images, subset
@@ -140,7 +142,7 @@ def _patches(tmp_path, **changes) -> Patches:
     for i in range(5):
         Image.fromarray(np.roll(RGB, i, 0)).save(tmp_path / f"{i}.png")
     values = {"color": True, "size": 8, "seed": 1, "fixed": False, "augment": True} | changes
-    return Patches(ImageSet("x", find_images(str(tmp_path), None, True).paths), **values)
+    return Patches(source=find_images(str(tmp_path), None, True).paths, **values)
 
 
 def test_every_image_is_visited_once_per_epoch(tmp_path):
@@ -154,17 +156,32 @@ def test_a_batch_depends_on_its_step_alone(tmp_path):
     a, b = _patches(tmp_path), _patches(tmp_path)
     b.batch(3, 2)
     assert torch.equal(a.batch(7, 2).clean, b.batch(7, 2).clean)
-    assert torch.equal(a.batch(7, 2).noise, b.batch(7, 2).noise)
     assert not torch.equal(a.batch(7, 2).clean, _patches(tmp_path, seed=2).batch(7, 2).clean)
 
 
 def test_fixed_noise_belongs_to_the_image_and_fresh_noise_to_the_visit(tmp_path):
     for fixed in (True, False):
         patches = _patches(tmp_path, fixed=fixed)
-        first, second = patches.batch(0, 5), patches.batch(1, 5)
+        problem = Problem(Denoising(), clean=patches, noise_level=0.1)
+        first, second = problem.sample(0, 5), problem.sample(1, 5)
         where = [second.images.index(i) for i in first.images]
-        assert torch.equal(first.noise, second.noise[where]) == fixed
-        assert torch.equal(first.clean, second.clean[where]) == fixed
+        assert torch.equal(first.y - first.target, (second.y - second.target)[where]) == fixed
+        assert torch.equal(first.target, second.target[where]) == fixed
+
+
+def test_an_image_that_is_made_noisy_is_so_once(tmp_path):
+    """Two crops of one image show the same noise where they overlap: the whole image was made noisy."""
+    clean, noisy = (_patches(tmp_path, size=None, augment=False, noise_level=level) for level in (0.0, 0.1))
+    difference = noisy.batch(0, 5).clean - clean.batch(0, 5).clean
+    assert float(difference.std()) == pytest.approx(0.1, rel=0.05)
+    assert torch.equal(
+        noisy.batch(0, 5).clean, _patches(tmp_path, size=None, augment=False, noise_level=0.1).batch(0, 5).clean
+    )
+    crop = _patches(tmp_path, size=8, augment=False, noise_level=0.1).batch(0, 1)
+    whole = noisy.images[crop.images[0]]
+    assert any(torch.equal(crop.clean[0], whole[:, r : r + 8, c : c + 8]) for r in range(13) for c in range(23)), (
+        "a crop of the noisy image"
+    )
 
 
 def test_patches_are_unscaled_turned_crops(tmp_path):
