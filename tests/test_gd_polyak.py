@@ -117,7 +117,7 @@ def test_the_upper_level_finds_a_known_optimum():
     state = method.begin(finite_sum=True)
     for k in range(40):
         method.step(k, batch, state)
-    best = float((y * batch.loss.clean).sum() / y.square().sum())
+    best = float((y * batch.loss.target).sum() / y.square().sum())
     assert float(1 / (1 + regularizer.t.detach().exp())) == pytest.approx(best, abs=1e-5)
 
 

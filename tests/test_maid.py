@@ -160,7 +160,7 @@ def test_the_estimate_of_the_error_is_right_within_a_factor_of_four():
 
 def test_the_proven_error_is_kept_below_its_share():
     regularizer, batch = toy_problem()
-    y, clean = batch.energy().y.double(), batch.loss.clean.double()
+    y, clean = batch.energy().y.double(), batch.loss.target.double()
     regularizer, batch = batch_of(regularizer.double(), y, clean)
     energy = batch.energy()
     exact = hypergradient(

@@ -226,7 +226,7 @@ def test_a_full_batch_is_probed_by_some_of_its_images():
 @pytest.mark.parametrize("proven", [True, False])
 def test_a_relative_accuracy_tightens_the_solves_until_it_holds(proven):
     _, batch = toy_problem()
-    y, clean = batch.energy().y.double(), batch.loss.clean.double()
+    y, clean = batch.energy().y.double(), batch.loss.target.double()
     step = Descent(direction.plain, schedules.constant(), 1.0)
     moves, costs = [], []
     for method in (isgd(step, 1e-1), isgd(step, 1e-1, 0.01, proven), isgd(step, 1e-9)):
