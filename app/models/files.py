@@ -118,13 +118,16 @@ def _described(regularizer: Regularizer) -> dict[str, Any]:
         json.dumps(arguments)
     except TypeError:
         arguments = None
-    return {"class": type(regularizer).__qualname__, "arguments": arguments}
+    kind = type(regularizer)
+    return {"class": kind.__qualname__, "module": kind.__module__, "arguments": arguments}
 
 
 def _rebuilt(about: dict[str, Any]) -> Regularizer:
-    """Build a regularizer of a class that is defined by now. Raises ModelError if there is none, or several."""
-    known, name = _subclasses(Regularizer), about["class"]
-    fitting = [cls for cls in known if cls.__qualname__ == name]
+    """Build a regularizer of a class that is defined by now: that of the same module, as it was defined last (a cell of
+    a notebook may have run again), or the only one of its name. Raises ModelError."""
+    name = about["class"]
+    named = [cls for cls in _subclasses(Regularizer) if cls.__qualname__ == name]
+    fitting = [cls for cls in named if cls.__module__ == about.get("module")][-1:] or named
     if len(fitting) != 1 or about["arguments"] is None:
         raise ModelError(f"{name} cannot be built by itself: load(..., regularizer={name}(...)) with one built like it")
     values = about["arguments"].items()
