@@ -9,9 +9,10 @@ from PIL import Image
 
 from app.cli import COMPARISONS, PRESETS, resolve_comparison, resolve_experiment
 from app.models.files import load_model, shipped
-from app.settings.options import Config, ConfigError
+from app.settings.options import Config
 from datasets.held_out import images_to_learn_from, of_bsd68
 from datasets.image_sets import find_images
+from datasets.images import ImageError
 from tests.test_cli import SMALL, refused
 
 SIDE = 24  # of the images that are compared
@@ -83,9 +84,9 @@ def test_learning_from_bsd68_is_refused_under_any_name(data_root, tmp_path):
         image.convert("L").save(tmp_path / f"{reported[5].stem}.png")
         image.crop((0, 0, 50, 50)).save(tmp_path / "3096.png")
     for spec in ("bsds500:bsd68", "bsds500:val", "bsds500", "bsds500:train+bsd68", str(reported[0].parent)):
-        with pytest.raises(ConfigError, match="holds 68 images of BSD68"):
+        with pytest.raises(ImageError, match="holds 68 images of BSD68"):
             images_to_learn_from("data.images", spec, data_root, color=False)
-    with pytest.raises(ConfigError, match="holds 2 images of BSD68"):
+    with pytest.raises(ImageError, match="holds 2 images of BSD68"):
         images_to_learn_from("data.images", str(tmp_path), data_root, color=False)
     assert len(images_to_learn_from("data.images", str(tmp_path / "3096.png"), data_root, False).paths) == 1
 
