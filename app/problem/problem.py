@@ -16,6 +16,7 @@ The variance of y+ is s^2 = 1 + alpha^2 times that of y. If h is a negative log-
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,8 +57,8 @@ class Problem:
     """Clean images with what measures them.
 
     physics: a linear deepinv physics, one for each image, or `Operators`.
-    clean: images (N, C, H, W), or a sequence of images (C, H, W), a folder, an image set such as "bsds500:train", or
-        `Patches`, in [0, 1].
+    clean: images (N, C, H, W), or a sequence of images (C, H, W), a folder or an image set such as
+        "bsds500:train" (read in grey, from $APP_DATA_ROOT or ./data), or `Patches`, in [0, 1].
     noise_level: standard deviation, or a pair (low, high) to learn all levels between; None: that of the physics.
     ridge: weight of ridge/2 ||x||^2, part of the strong convexity.
     loss: (target, weight) -> loss; see losses.py.
@@ -144,7 +145,11 @@ class Problem:
 def _patches(clean: Tensor | Sequence[Tensor] | str | Path, size: int | None, seed: int) -> Patches:
     """Images of the user as patches. Raises ProblemError where a tensor is no image."""
     if isinstance(clean, str | Path):
-        return Patches(source=find_images(str(clean), Path("data"), False).paths, size=size, seed=seed)
+        return Patches(
+            source=find_images(str(clean), Path(os.environ.get("APP_DATA_ROOT", "data")), False).paths,
+            size=size,
+            seed=seed,
+        )
     images = list(clean)
     for n, image in enumerate(images):
         if not isinstance(image, Tensor) or image.ndim != 3 or not image.is_floating_point() or 0 in image.shape:

@@ -14,7 +14,7 @@ class Record:
 
     step: int
     loss: float  # mean over the batch before the step; 1/2 ||x - clean||^2 for one noise level
-    psnr: float  # mean over the batch, dB
+    psnr: float  # mean over the batch against the targets, dB; noisy targets make it low
     accuracy: float  # eps_k
     step_size: float  # alpha_k
     error_bound: float  # largest certified ||x - argmin h|| of the batch
