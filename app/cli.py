@@ -9,12 +9,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
-from app.drawing.arguments import Container, names, split_label
+from app.drawing.arguments import Container, names, number, path, split_label
 from app.drawing.kinds import add_kinds
 from app.memory import keep_freed_memory
 from app.settings.comparison import Comparison, is_comparison, read_comparison
 from app.settings.options import Config, ConfigError
 from app.settings.toml import load, override
+from datasets.files import home_expanded
 
 BASELINES = ("tv", "wavelet", "nlm", "bm3d", "wiener")
 MODEL = "a run folder, a .safetensors file or the name of a shipped model"
@@ -81,7 +82,7 @@ def _resume(options: argparse.Namespace) -> int:
 def _compare(options: argparse.Namespace) -> int:
     """Finished runs, or experiments to be trained: a comparison file, or presets and TOML files."""
     sources, out = options.sources, options.out
-    if all((Path(split_label(s)[1]).expanduser() / "config.toml").is_file() for s in sources):
+    if all((home_expanded(split_label(s)[1]) / "config.toml").is_file() for s in sources):
         if options.set or options.seeds or options.full or options.sweep:
             raise ConfigError("runs are compared as they are; --set, --seeds, --full and --sweep are for experiments")
         from app.commands.compare import compare_runs
@@ -190,7 +191,7 @@ def _parser() -> argparse.ArgumentParser:
 
     def data_root(sub: Container) -> None:
         sub.add_argument(
-            "--data-root", type=Path, default=Path(os.environ.get("APP_DATA_ROOT", "data")), metavar="DIR",
+            "--data-root", type=path, default=Path(os.environ.get("APP_DATA_ROOT", "data")), metavar="DIR",
             help="where image sets and kernels lie (default: $APP_DATA_ROOT or ./data)",
         )  # fmt: skip
 
@@ -216,17 +217,19 @@ def _parser() -> argparse.ArgumentParser:
 
     train = command("train", _train, "learn a regularizer")
     train.add_argument("experiment", help="a preset (scripts/experiments) or a TOML file")
-    train.add_argument("--out", type=Path, metavar="DIR", help="run folder (default: runs/EXPERIMENT)")
+    train.add_argument("--out", type=path, metavar="DIR", help="run folder (default: runs/EXPERIMENT)")
     settings(train)
 
     resume = command("resume", _resume, "continue a run from its checkpoint")
-    resume.add_argument("run", type=Path, help="run folder")
+    resume.add_argument("run", type=path, help="run folder")
     settings(resume)
 
     compare = command("compare", _compare, "train several experiments, or take runs: one table, one figure")
     compare.add_argument("sources", nargs="+", metavar="COMPARISON_OR_EXPERIMENT_OR_RUN")
-    compare.add_argument("--out", type=Path, metavar="DIR", help="folder of the runs, table and figure")
-    compare.add_argument("--seeds", type=int, nargs="+", metavar="SEED", help="train each with these seeds")
+    compare.add_argument("--out", type=path, metavar="DIR", help="folder of the runs, table and figure")
+    compare.add_argument(
+        "--seeds", type=number(int, 0, 2**62), nargs="+", metavar="SEED", help="train each with these seeds"
+    )
     compare.add_argument("--full", action="store_true", help="at the sizes of the paper instead of those of a laptop")
     compare.add_argument(
         "--sweep", action="store_true", help="train each with the step it finds and with multiples of it: one table"
@@ -238,8 +241,8 @@ def _parser() -> argparse.ArgumentParser:
         "models", nargs="+", metavar="MODEL", help="run folders, .safetensors files or names of shipped models"
     )
     evaluate.add_argument("--images", required=True, metavar="SET", help="SET, SET:SPLIT+SPLIT, a folder or an image")
-    evaluate.add_argument("--csv", type=Path, metavar="FILE", help="one row per image, and their mean")
-    evaluate.add_argument("--latex", type=Path, metavar="FILE", help="the means as a LaTeX table")
+    evaluate.add_argument("--csv", type=path, metavar="FILE", help="one row per image, and their mean")
+    evaluate.add_argument("--latex", type=path, metavar="FILE", help="the means as a LaTeX table")
     evaluate.add_argument(
         "--baselines", type=names(BASELINES), default=(), metavar="NAME,...",
         help="classical methods on the same measurements: tv, wavelet, nlm, bm3d to denoise, wiener to deblur",
@@ -249,7 +252,7 @@ def _parser() -> argparse.ArgumentParser:
     reconstruct = command("reconstruct", _reconstruct, "reconstruct image files")
     reconstruct.add_argument("model", help=MODEL)
     reconstruct.add_argument("images", nargs="+", metavar="IMAGE", help="measured images, or a SET")
-    reconstruct.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the results (PNG)")
+    reconstruct.add_argument("--out", type=path, required=True, metavar="DIR", help="folder for the results (PNG)")
     reconstruct.add_argument("--degrade", action="store_true", help="the images are clean: measure them first")
     problem(reconstruct)
 
@@ -258,8 +261,8 @@ def _parser() -> argparse.ArgumentParser:
     add_kinds(figure, data_root, problem)
 
     report = command("report", _report, "one HTML file about a run, for any browser")
-    report.add_argument("run", type=Path, help="run folder")
-    report.add_argument("--out", type=Path, metavar="FILE.html", help="(default: RUN/report.html)")
+    report.add_argument("run", type=path, help="run folder")
+    report.add_argument("--out", type=path, metavar="FILE.html", help="(default: RUN/report.html)")
     report.add_argument("--images", metavar="SET", default="builtin:test", help="clean images (default: builtin:test)")
 
     models = commands.add_parser("models", help=MODELS, description=MODELS)

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from datasets.files import home_expanded
 from datasets.images import read_image
 
 LEVIN = 8  # kernels of Levin et al. (CVPR 2009), camera shake
@@ -55,7 +56,7 @@ def read_kernel(spec: str, data_root: Path) -> Tensor:  # -> (h, w)
         file, key = data_root / "kernels" / "Levin09.npz", "k" + spec.removeprefix("levin:")
     else:
         name, _, key = spec.partition(":")
-        file = Path(name).expanduser()
+        file = home_expanded(name)
     values = _from_npz(file, key) if file.suffix == ".npz" else read_image(file, color=False)[0].numpy()
     kernel = torch.from_numpy(np.asarray(values, dtype=np.float64))
     if kernel.ndim != 2 or not kernel.isfinite().all() or kernel.min() < 0 or kernel.sum() <= 0:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 
+from datasets.files import home_expanded
 from datasets.images import SUFFIXES, ImageError, list_images
 from datasets.random import SUBSET, generator
 
@@ -48,7 +49,7 @@ def find_images(spec: str, data_root: Path, color: bool) -> ImageSet:
     if name == "bsds500":
         chosen = _split_names(spec, splits, BSDS500_SPLITS) if colon else ("train", "test", "val")
         return ImageSet(spec, tuple(p for split in chosen for p in _bsds500(data_root, split)))
-    path = Path(spec).expanduser()
+    path = home_expanded(spec)
     if path.is_file() and path.suffix.lower() in SUFFIXES:
         return ImageSet(spec, (path,))
     if not path.exists() and "/" not in spec:

@@ -64,7 +64,7 @@ def test_variants_differ_in_their_own_settings_and_seeds_alone(file):
         ("[[variant]]\nname = 'a'\nset = ['upper.stepsize=1']", "variant 'a'.*upper.stepsize"),
         ("seeds = [0]", "no \\[\\[variant\\]\\]"),
         ("claims = [['a', 'b']]\n[[variant]]\nname = 'a'", "claims name 'b'"),
-        ("not toml", "cannot read"),
+        ("not toml", "not valid TOML"),
     ],
 )
 def test_mistakes_in_a_comparison_are_named(tmp_path, text, message):

@@ -68,7 +68,7 @@ def test_later_assignments_win():
         ("regularizer.name=crr regularizer.hidden_channels=[4,0]", "must be at least 1"),
         ("regularizer.name=crr regularizer.hidden_channels=[4,1.5]", "must be a whole number"),
         ("problem.task=deblur problem.kernel=gaussian:4:1", "problem.kernel = 'gaussian:4:1' must be gaussian:SIZE"),
-        ("problem.task=deblur problem.kernel=gaussian:5:0", "with an odd SIZE and a WIDTH above 0"),
+        ("problem.task=deblur problem.kernel=gaussian:5:0", "with an odd SIZE up to 1023 and a WIDTH from 0.01"),
         ("problem.task=deblur problem.kernel=gaussian:5", "such as gaussian:9:1.5"),
     ],
 )

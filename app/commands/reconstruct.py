@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from app import assemble
+from app.evaluation import noise_check
 from app.evaluation.simulation import simulation
 from app.lower.solution import NOT_CERTIFIED
 from app.problem.quality import psnr
@@ -20,6 +21,7 @@ def reconstruct(model: str, images: list[str], settings: list[str], data_root: P
         raise ConfigError("which pixels of a measured image are missing is not known: inpainting needs --degrade")
     if isinstance(config.problem, Deblur) and config.problem.kernel == "levin:all" and not degrade:
         raise ConfigError("which kernel blurred a measured image is not known: name it with --kernel, as levin:1")
+    noise_check.warn_of_level(model, config.problem)
     color = config.data.color
     paths = [p for spec in images for p in find_images(spec, data_root, color).paths]
     targets = [out / f"{path.stem}.png" for path in paths]
@@ -31,6 +33,8 @@ def reconstruct(model: str, images: list[str], settings: list[str], data_root: P
     for i, (path, target) in enumerate(zip(paths, targets, strict=True)):
         clean = reconstruct.read(path, color) if degrade else None
         y = reconstruct.to_device(read_image(path, color)[None]) if clean is None else reconstruct.measure(clean, (i,))
+        if not degrade:
+            noise_check.warn_of_noise(path, y, config.problem)
         solution = reconstruct(y, (i,))
         write_image(target, solution.x[0])
         quality = "" if clean is None else f"PSNR {float(psnr(solution.x, clean)):.2f} dB, "

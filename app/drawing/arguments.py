@@ -6,7 +6,8 @@ Nothing heavy is imported here, so that `--help` and typing errors answer at onc
 import argparse
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+
+from datasets.files import home_expanded
 
 Container = argparse._ActionsContainer  # a parser or a group of its options
 Add = Callable[[Container], object]
@@ -34,30 +35,32 @@ def split_label(text: str) -> tuple[str, str]:
     A path that exists is a source, also where its name holds "=". A label holds no "/".
     """
     label, equals, source = text.partition("=")
-    if not equals or "/" in label or Path(text).expanduser().exists():
+    if not equals or "/" in label or home_expanded(text).exists():
         return "", text
     return label, source
 
 
-def positive(text: str) -> int:
-    """Read a whole number above 0. Raises ArgumentTypeError."""
-    return _checked(int(text), int(text) >= 1, "at least 1")
+def path(text: str) -> Path:
+    """Read a path, whose ~ is replaced. Raises ArgumentTypeError where nobody's home folder is meant."""
+    found = home_expanded(text)
+    if str(found).startswith("~"):
+        raise argparse.ArgumentTypeError(f"no home folder is known for {text}: of a file of this name, write ./{text}")
+    return found
 
 
-def above_zero(text: str) -> float:
-    """Read a number above 0. Raises ArgumentTypeError."""
-    return _checked(float(text), float(text) > 0, "above 0")
+def number(kind: type[int] | type[float], low: float, high: float) -> Callable[[str], float]:
+    """Return a reader of a number from `low` to `high`, which raises ArgumentTypeError for anything else."""
 
+    def read(text: str) -> float:
+        try:
+            found = kind(text)
+        except ValueError:  # which argparse would answer with the whole text, of any length
+            found = None
+        if found is None or not low <= found <= high:
+            raise argparse.ArgumentTypeError(f"must be a number from {low:g} to {high:g}")
+        return found
 
-def up_to_four(text: str) -> int:
-    """Read a whole number from 0 to 4. Raises ArgumentTypeError."""
-    return _checked(int(text), 0 <= int(text) <= 4, "0 to 4")
-
-
-def _checked(number: Any, fits: bool, wanted: str) -> Any:
-    if not fits:
-        raise argparse.ArgumentTypeError(f"must be {wanted}")
-    return number
+    return read
 
 
 def names(known: tuple[str, ...]) -> Callable[[str], tuple[str, ...]]:

@@ -10,6 +10,7 @@ from app.drawing.sources import chosen_images, labelled
 from app.evaluation.simulation import simulation
 from app.problem.quality import psnr, ssim
 from app.settings.options import ConfigError
+from datasets.files import home_expanded
 from datasets.images import ImageError, list_images, read_image
 from datasets.patches import whole_blocks
 from figures import comparison
@@ -87,7 +88,7 @@ def panel(x: torch.Tensor, clean: torch.Tensor) -> Panel:  # (1, C, H, W), (1, C
 
 
 def _is_model(source: str) -> bool:
-    path = Path(source).expanduser()
+    path = home_expanded(source)
     return not path.is_dir() or any((path / name).exists() for name in ("model.safetensors", "config.toml"))
 
 
@@ -99,7 +100,7 @@ def _read_as_it_is(path: Path) -> torch.Tensor:
 
 
 def _add_results(rows: dict[str, Row], label: str, folder: Path) -> None:
-    files = {path.stem: path for path in list_images(folder.expanduser())}
+    files = {path.stem: path for path in list_images(home_expanded(folder))}
     for name, row in rows.items():
         if name not in files:
             raise ConfigError(f"{folder} has no result for the image {name!r}")

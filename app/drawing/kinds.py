@@ -9,10 +9,9 @@ The function takes the sources first (a list where there may be several) and, by
 import argparse
 from dataclasses import dataclass
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
-from app.drawing.arguments import Add, above_zero, either, names, option, place, positive, up_to_four
+from app.drawing.arguments import Add, either, names, number, option, path, place
 
 # Names that have their home in figures/, which is heavy to import; a test holds both together.
 CURVES = ("loss", "psnr", "accuracy", "step_size", "iterations", "products")
@@ -57,13 +56,13 @@ TABLE = (
         source="[LABEL=]MODEL_OR_FOLDER", source_is="models, or folders of results named like the images", many=True,
         options=(
             either(
-                option("--zooms", type=up_to_four, default=1, metavar="N",
+                option("--zooms", type=number(int, 0, 4), default=1, metavar="N",
                        help="magnify the N regions where the methods' errors differ most, 0 to 4 (default: 1)"),
                 option("--at", type=place, action="append", metavar="[IMAGE:]X,Y[,SIZE]",
                        help="magnify the region with this upper left pixel instead, in all images or the one named "
                        "(repeatable)"),
             ),
-            option("--crop", type=positive, default=64, metavar="PIXELS",
+            option("--crop", type=number(int, 1, 10_000), default=64, metavar="PIXELS",
                    help="side of the magnified regions (default: 64)"),
             option("--errors", action="store_true", help="maps of |image - clean| on one colour scale"),
         ),
@@ -105,7 +104,7 @@ TABLE = (
         name="convergence", draw="app.drawing.solves:draw_convergence", images=True,
         about="certified bound and true error of both lower-level solvers on one image",
         source="MODEL", source_is="a model",
-        options=(option("--accuracy", type=float, metavar="EPS",
+        options=(option("--accuracy", type=number(float, 1e-15, 1e15), metavar="EPS",
                         help="where the solvers stop (default: lower.final_accuracy)"),),
     ),
     Kind(
@@ -133,7 +132,7 @@ TABLE = (
         name="animation", draw="app.drawing.solves:animate", suffixes=(".gif", ".png"), style="talk", images=True,
         about="a reconstruction (with --images), or the filters of a run while it learned",
         source="MODEL_OR_RUN", source_is="a model, or a run folder with a history",
-        options=(option("--fps", type=above_zero, default=8.0, help="frames per second (default: 8)"),),
+        options=(option("--fps", type=number(float, 0.1, 100), default=8.0, help="frames per second (default: 8)"),),
     ),
 )  # fmt: skip
 KINDS = {kind.name: kind for kind in TABLE}
@@ -145,7 +144,7 @@ def add_kinds(figure: argparse.ArgumentParser, data_root: Add, problem: Add) -> 
     for kind in TABLE:
         sub = kinds.add_parser(kind.name, help=kind.about, description=kind.about)
         sub.add_argument("sources", nargs="+" if kind.many else 1, metavar=kind.source, help=kind.source_is)
-        sub.add_argument("--out", type=Path, required=True, metavar="FILE", help=" or ".join(kind.suffixes))
+        sub.add_argument("--out", type=path, required=True, metavar="FILE", help=" or ".join(kind.suffixes))
         if kind.style is not None:
             _add_look(sub, kind.style)
         if kind.images:
@@ -167,5 +166,7 @@ def _add_look(sub: argparse.ArgumentParser, style: str) -> None:
         help=f"text of 8, 18 or 9 pt and the widths that go with it (default: {style})",
     )  # fmt: skip
     group.add_argument("--width", default="double", metavar="WIDTH", help="single, double (default) or a number of cm")
-    group.add_argument("--dpi", type=positive, help="resolution of PNG and GIF (default: 300, 150 or 192 by style)")
+    group.add_argument(
+        "--dpi", type=number(int, 1, 1200), help="resolution of PNG and GIF (default: 300, 150 or 192 by style)"
+    )
     group.add_argument("--latex-text", action="store_true", help="texts set by LaTeX, which must be installed")

@@ -13,6 +13,7 @@ from app.settings.options import Config
 from app.settings.toml import load
 from app.training import history, records
 from app.training.checkpoint import RunError
+from datasets.files import home_expanded
 from figures import animation, curves, parameters
 from figures.animation import Animation
 from figures.curves import QUANTITIES, Groups
@@ -44,7 +45,7 @@ def group_folders(runs: list[str]) -> dict[str, list[Path]]:
     seen: Counter[tuple[Config, int]] = Counter()
     names: dict[tuple[Config, int], str] = {}  # settings but for the seed, and which of their repetitions -> group
     for (label, source), given in zip(labelled(runs), runs, strict=True):
-        folder = Path(source).expanduser()
+        folder = home_expanded(source)
         if not (folder / "metrics.csv").is_file():
             raise RunError(f"{folder} is not a run folder (no metrics.csv)")
         if not split_label(given)[0] and (folder / "config.toml").is_file():

@@ -1,12 +1,11 @@
 """Evaluations side by side."""
 
-from pathlib import Path
-
 from matplotlib.figure import Figure
 
 from app.drawing.sources import labelled
 from app.evaluation.tables import read_csv
 from app.settings.options import ConfigError
+from datasets.files import home_expanded
 from figures import table, tradeoff
 from figures.style import PAPER, Look
 from figures.table import Evaluated
@@ -18,7 +17,7 @@ def evaluations(files: list[str]) -> dict[str, Evaluated]:
     for label, _ in named:
         if sum(other == label for other, _ in named) > 1:
             raise ConfigError(f"two files are called {label!r}: name them with LABEL=FILE")
-    return {label: read_csv(Path(file).expanduser()) for label, file in named}
+    return {label: read_csv(home_expanded(file)) for label, file in named}
 
 
 def draw_tradeoff(files: list[str], x: str = "seconds", look: Look = PAPER) -> Figure:

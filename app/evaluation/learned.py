@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +11,13 @@ import deepinv
 from deepinv.physics import LinearPhysics
 from torch import Tensor
 
+from app.evaluation.noise_check import Learned, learned_levels
 from app.evaluation.reconstructor import reconstruct
 from app.lower import lbfgs
 from app.lower.energy import Solver
 from app.lower.solution import LowerSolution
 from app.models.files import load_regularizer
-from app.problem.operators import LinearOperator, wrapped
+from app.problem.operators import LinearOperator, OperatorError, noise_level_of, wrapped
 from regularizers import Regularizer
 
 
@@ -23,7 +26,7 @@ class LearnedReconstructor(deepinv.models.Reconstructor):
 
     regularizer: R, a `deepinv.optim.Prior`.  ridge: at test time as in training.  accuracy: bound on ||x - argmin h||.
     facts: what is known about the making of the model.  The noise level of a regularizer for many levels is read from
-    the physics; one for a single level is used as it is.
+    the physics; one for a single level is used as it is. learned: the levels it was learned at; others are warned of.
     """
 
     def __init__(
@@ -34,10 +37,11 @@ class LearnedReconstructor(deepinv.models.Reconstructor):
         accuracy: float = 0.1,
         solver: Solver = lbfgs.solve,
         facts: dict[str, Any] | None = None,
+        learned: Learned | None = None,
     ) -> None:
         super().__init__()
         self.regularizer, self.ridge, self.accuracy, self.solver = regularizer, ridge, accuracy, solver
-        self.facts = facts or {}
+        self.facts, self.learned = facts or {}, learned
         self.eval()
 
     def forward(self, y: Tensor, physics: LinearPhysics, **kwargs: Any) -> Tensor:  # (B, ...) -> (B, C, H, W)
@@ -46,8 +50,16 @@ class LearnedReconstructor(deepinv.models.Reconstructor):
 
     def solution(self, y: Tensor, physics: LinearPhysics | LinearOperator) -> LowerSolution:  # (B, ...)
         """Return the reconstructions with their certificates. Raises OperatorError or NoiseLevelError."""
+        self._check_level(getattr(physics, "physics", physics))
         operator = wrapped(physics, y) if isinstance(physics, LinearPhysics) else physics
         return reconstruct(self.regularizer, y, operator, ridge=self.ridge, accuracy=self.accuracy, solver=self.solver)
+
+    def _check_level(self, physics: object) -> None:
+        level = 0.0
+        with suppress(OperatorError):  # of other noise there is no level
+            level = noise_level_of(physics)
+        if self.learned and level and (fault := self.learned.fault(level)):
+            warnings.warn(f"this model {fault}", stacklevel=4)
 
 
 def load(spec: str | Path, *, regularizer: Regularizer | None = None, accuracy: float = 0.1) -> LearnedReconstructor:
@@ -57,4 +69,5 @@ def load(spec: str | Path, *, regularizer: Regularizer | None = None, accuracy: 
     ||x - argmin h||. Raises ModelError.
     """
     found, ridge, facts = load_regularizer(spec, regularizer)
-    return LearnedReconstructor(found, ridge=ridge, accuracy=accuracy, facts=facts)
+    learned = None if regularizer else learned_levels(str(spec))
+    return LearnedReconstructor(found, ridge=ridge, accuracy=accuracy, facts=facts, learned=learned)

@@ -8,7 +8,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from app import assemble
-from app.evaluation import baselines
+from app.evaluation import baselines, noise_check
 from app.evaluation.evaluate import Evaluation, evaluate
 from app.evaluation.simulation import simulation
 from app.settings.tasks import Deblur
@@ -23,6 +23,8 @@ def evaluate_together(
     loaded = assemble.load_comparable(models, settings)
     _, config = next(iter(loaded.values()))
     baselines.check(names, config)
+    for name, (_, own) in loaded.items():
+        noise_check.warn_of_level(name, own.problem)
     paths = find_images(images, data_root, config.data.color).paths
 
     def run(label: str, rows: Iterator[Evaluation]) -> list[Evaluation]:

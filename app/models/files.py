@@ -16,6 +16,7 @@ from app.files import write_atomically
 from app.models.build import Model, build_model
 from app.settings.options import Config, ConfigError
 from app.settings.toml import parse, to_dict
+from datasets.files import home_expanded
 from regularizers import Potential, Regularizer
 from regularizers.foe.spline import LearnedPotential
 
@@ -42,7 +43,7 @@ def shipped() -> dict[str, Path]:
 
 def find_model(spec: str) -> Path:
     """Find the file of a run folder, a .safetensors file or the name of a shipped model. Raises ModelError."""
-    path = Path(spec).expanduser()
+    path = home_expanded(spec)
     if path.is_dir():
         path = path / "model.safetensors"
     if not path.is_file():
@@ -78,7 +79,7 @@ def save(
     about = {"regularizer": _described(regularizer), "ridge": ridge, "facts": facts or {}}
     tensors = {name: t.detach().cpu().contiguous().clone() for name, t in regularizer.state_dict().items()}
     metadata = {"format": FORMAT_OF_CLASSES, **{key: json.dumps(value) for key, value in about.items()}}
-    write_atomically(Path(path).expanduser(), safetensors.torch.save(tensors, metadata))
+    write_atomically(home_expanded(path), safetensors.torch.save(tensors, metadata))
 
 
 def load_regularizer(

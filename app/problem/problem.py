@@ -28,6 +28,7 @@ from torch import Tensor
 from app.problem.losses import LossOf, SquaredError
 from app.problem.noise_levels import NoiseLevels
 from app.problem.operators import IdentityOperator, Operator, Operators, noise_level_of, operators_of
+from app.scale import level_fault
 from datasets.image_sets import find_images
 from datasets.patches import Patches
 from datasets.random import NOISE, RECORRUPTION, generator
@@ -84,6 +85,7 @@ class Problem:
         self.operators = physics if isinstance(physics, Operators) else operators_of(physics, dtype, str(device))
         self.patches = clean if isinstance(clean, Patches) else _patches(clean, patch_size, seed)
         self.noise_levels = _noise_levels(noise_level, physics, seed)
+        self._check_level()
         self.measurements = measurements
         if noisy and not isinstance(physics, Operators | Denoising):
             raise ProblemError("learning from noisy images alone is for denoising: the physics must be Denoising")
@@ -93,6 +95,12 @@ class Problem:
             raise ProblemError(
                 f"{len(measurements)} measurements for {len(self.patches)} images: each whole image must have one"
             )
+
+    def _check_level(self) -> None:
+        """Refuse noise that is stronger than white. ||A x|| <= ||A|| ||x||, so the white of y is at most ||A||."""
+        level = self.noise_levels.high
+        if level > 1 and (fault := level_fault(level, max(1.0, self.operator(0, 1).norm_squared ** 0.5))):
+            raise ProblemError(f"noise_level = {fault}")
 
     def __len__(self) -> int:
         return len(self.patches)

@@ -15,16 +15,19 @@ Imports nothing heavy: a wrong key must be answered at once.
 """
 
 import re
-import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin
 
+from app.settings.fields import shown
 from app.settings.options import Config, ConfigError
-from app.settings.toml import override
+from app.settings.toml import override, read_toml
 
-KEYS = {"about": str, "experiment": str, "set": list, "full": list, "seeds": list, "claims": list, "variant": list}
+KEYS = {
+    "about": str, "experiment": str, "set": list[str], "full": list[str], "seeds": list[int], "claims": list[list],
+    "variant": list[dict],
+}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,27 +51,24 @@ class Comparison:
 def is_comparison(path: Path) -> bool:
     """Return whether a TOML file has variants, or cannot be read at all (which reading it will say)."""
     try:
-        return path.suffix == ".toml" and path.is_file() and "variant" in tomllib.loads(path.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError):
+        return path.suffix == ".toml" and path.is_file() and "variant" in read_toml(path)
+    except ConfigError:
         return True
 
 
 def read_comparison(path: Path, base: Callable[[str], Config], assignments: list[str], full: bool) -> Comparison:
     """Read a comparison file; `base` finds an experiment by its name; later settings win. Every key must be read by the
     variant that is given it, those of the common `set` by all. Raises ConfigError."""
-    try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(f"cannot read {path}: {error}") from None
+    values = read_toml(path)
     _check(path, values, KEYS)
     config = base(values.get("experiment", ""))
     common = values.get("set", []) + (values.get("full", []) if full else [])
     variants: dict[str, Config] = {}
     for variant in values.get("variant", []):
-        _check(path, variant, {"name": str, "set": list, "full": list})
+        _check(path, variant, {"name": str, "set": list[str], "full": list[str]})
         label = variant.get("name", "")
         if not slug(label) or slug(label) in {slug(other) for other in variants}:
-            raise ConfigError(f"{path}: every [[variant]] needs a name of its own, not {label!r}")
+            raise ConfigError(f"{path}: every [[variant]] needs a name of its own, not {shown(label)}")
         own = variant.get("set", []) + (variant.get("full", []) if full else [])
         try:
             variants[label] = override(config, [*common, *own, *assignments])
@@ -77,10 +77,12 @@ def read_comparison(path: Path, base: Callable[[str], Config], assignments: list
     if not variants:
         raise ConfigError(f"{path} has no [[variant]]")
     seeds = tuple(values.get("seeds", [0]))
-    claims = tuple((first, second) for first, second in values.get("claims", []))
-    for label in (label for claim in claims for label in claim):
-        if label not in variants:
-            raise ConfigError(f"{path}: claims name {label!r}, which is no [[variant]]")
+    claims = tuple(map(tuple, values.get("claims", [])))
+    for claim in claims:
+        if len(claim) != 2:
+            raise ConfigError(f"{path}: claims = {shown(values['claims'])} must be pairs of names")
+        for label in (label for label in claim if label not in list(variants)):
+            raise ConfigError(f"{path}: claims name {shown(label)}, which is no [[variant]]")
     about = values.get("about", path.stem)
     return Comparison(name=path.stem, about=about, variants=variants, seeds=seeds, claims=claims)
 
@@ -90,9 +92,11 @@ def slug(label: str) -> str:
     return re.sub(r"[^a-z0-9.]+", "-", label.lower()).strip("-.")
 
 
-def _check(path: Path, values: dict[str, Any], kinds: dict[str, type]) -> None:
+def _check(path: Path, values: dict[str, Any], kinds: dict[str, Any]) -> None:
     for key, value in values.items():
         if key not in kinds:
-            raise ConfigError(f"{path}: unknown key {key!r}; keys are {', '.join(kinds)}")
-        if not isinstance(value, kinds[key]):
-            raise ConfigError(f"{path}: {key} = {value!r} must be a {kinds[key].__name__}")
+            raise ConfigError(f"{path}: unknown key {shown(key)}; keys are {', '.join(kinds)}")
+        outer, entry = get_origin(kinds[key]) or kinds[key], next(iter(get_args(kinds[key])), object)
+        if not isinstance(value, outer) or not all(type(e) is entry or entry is object for e in value):
+            name = outer.__name__ if entry is object else f"list of {entry.__name__}"
+            raise ConfigError(f"{path}: {key} = {shown(value)} must be a {name}")

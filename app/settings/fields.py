@@ -4,9 +4,20 @@ from collections.abc import Callable
 from dataclasses import Field, dataclass, field, fields
 from typing import Any
 
+LONGEST = 100  # characters of a value in a message
+
 
 class ConfigError(ValueError):
     """A key, value or file of a configuration is wrong; the message names it and what is allowed."""
+
+
+def shown(value: Any) -> str:
+    """Return a value as text that fits a line: values that the user wrote may be of any length and depth."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # more digits or brackets than Python writes
+        return f"{type(value).__name__} too long to show"
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
 
 
 @dataclass(frozen=True)
@@ -22,13 +33,13 @@ def option(
     about: str,
     *,
     when: When | None = None,
-    form: Callable[[str], str] | None = None,
+    form: Callable[[Any], Any] | None = None,
     odd: bool = False,
     **limits: float,
 ) -> Any:
     """Return a field with its explanation and the limits (above, at_least, below, at_most) of its value.
 
-    when: without it, the key is always read.  form: raises ConfigError for a wrong text, and returns its normal form.
+    when: without it, the key is always read.  form: raises ConfigError for a wrong value, and returns its normal form.
     """
     named = {name.replace("_", " "): limit for name, limit in limits.items()}
     return field(default=default, metadata={"about": about, "limits": named, "odd": odd, "when": when, "form": form})

@@ -36,7 +36,7 @@ class StochasticOptions(UpperOptions):
         0.6, "q of the steps alpha_0 (k + 1)^-q; of a step that was found, from the tenth on",
         when=When("upper.schedule = polynomial", lambda c: c.upper.schedule == "polynomial"), at_least=0,
     )  # fmt: skip
-    batch_size: int = option(8, "patches per step", at_least=1)
+    batch_size: int = option(8, "patches per step", at_least=1, at_most=4096)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +66,8 @@ class MaidOptions(UpperOptions):
     eta: float = option(0.5, "the error of the hypergradient z is kept below (1 - eta) ||z||", above=0, below=1)
     relative_error: Literal["estimated", "proven"] = _relative_error()
     barzilai_borwein: bool = option(True, "first trial of a step: Barzilai-Borwein instead of 10/9 of the last step")
-    memory: int = option(1, "a loss may rise to the largest of so many last ones; 1: it always falls", at_least=1)
+    memory: int = option(1, "a loss may rise to the largest of so many last ones; 1: it always falls", at_least=1,
+                        at_most=1000)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,7 +138,7 @@ class UnrollOptions(StochasticOptions):
     """Unrolled accelerated gradient steps."""
 
     algorithm: ClassVar[str] = "unroll"
-    iterations: int = option(20, "T: accelerated gradient steps on the lower level", at_least=1)
+    iterations: int = option(20, "T: accelerated gradient steps on the lower level", at_least=1, at_most=10_000)
     backward_steps: int = option(0, "differentiate through the last so many of them; 0: through all", at_least=0)
 
 

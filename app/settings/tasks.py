@@ -4,10 +4,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import ClassVar
 
-from app.settings.fields import ConfigError, When, option
+from app.scale import level_fault
+from app.settings.fields import ConfigError, When, option, shown
 
 USUAL = 25 / 255  # the noise level of papers on denoising; initial weights and smoothings are those at this level
 GAUSSIAN = "gaussian:9:1.5"
+LARGEST, NARROWEST = 1023, 0.01  # kernels and their widths, in pixels
 
 
 def blur_name(text: str) -> str:
@@ -17,9 +19,18 @@ def blur_name(text: str) -> str:
         return text
     with suppress(ValueError):
         size, width = numbers or GAUSSIAN.split(":")[1:]
-        if int(size) >= 1 and int(size) % 2 == 1 and 0 < float(width) < float("inf"):
+        if 1 <= int(size) <= LARGEST and int(size) % 2 == 1 and NARROWEST <= float(width) <= LARGEST:
             return f"gaussian:{int(size)}:{float(width):.15g}"
-    raise ConfigError(f"{text!r} must be gaussian:SIZE:WIDTH with an odd SIZE and a WIDTH above 0, such as {GAUSSIAN}")
+    raise ConfigError(
+        f"{shown(text)} must be gaussian:SIZE:WIDTH with an odd SIZE up to {LARGEST} and a WIDTH from {NARROWEST} to "
+        f"{LARGEST}, such as {GAUSSIAN}"
+    )
+
+
+def _level(noise_level: float) -> float:
+    if fault := level_fault(noise_level):
+        raise ConfigError(fault)
+    return noise_level
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +42,7 @@ class Problem:
         USUAL,
         "standard deviation on the scale [0, 1]; may be written '25/255'. A pair [low, high]: train on all levels "
         "between them, one per mini-batch",
+        form=_level,
         at_least=0,
     )
     ridge: float = option(0.0, "weight of ridge/2 ||x||^2, part of the strong convexity", at_least=0)
@@ -87,9 +99,15 @@ class Deblur(Problem):
     hold_kernel: bool = option(
         False, "keep the kernel that training starts from, as one who is sure of a wrong kernel would", when=LEARNED
     )
-    learned_kernel_size: int = option(9, "side of the learned kernel in pixels", when=LEARNED, at_least=3, odd=True)
+    learned_kernel_size: int = option(
+        9, "side of the learned kernel in pixels", when=LEARNED, at_least=3, at_most=255, odd=True
+    )
     initial_kernel_width: float = option(
-        1.0, "standard deviation of the gaussian that the learned kernel starts from, in pixels", when=LEARNED, above=0
+        1.0,
+        "standard deviation of the gaussian that the learned kernel starts from, in pixels",
+        when=LEARNED,
+        at_least=NARROWEST,
+        at_most=LARGEST,
     )
 
     @property
@@ -116,9 +134,9 @@ class SuperResolution(Problem):
     """A blurs and keeps every factor-th row and column."""
 
     task: ClassVar[str] = "superres"
-    factor: int = option(2, "how many times more rows and columns than were measured", at_least=2)
+    factor: int = option(2, "how many times more rows and columns than were measured", at_least=2, at_most=64)
     antialias: float = option(
-        0.5, "standard deviation of the gaussian blur before pixels are dropped, in coarse pixels", above=0
+        0.5, "standard deviation of the gaussian blur before pixels are dropped, in coarse pixels", above=0, at_most=16
     )
 
     @property

@@ -11,12 +11,15 @@ from types import SimpleNamespace, UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from app.settings import former
-from app.settings.fields import is_read, readers
+from app.settings.fields import is_read, readers, shown
 from app.settings.options import SECTIONS, Config, ConfigError, settings
 
 _COMPARISONS: dict[str, Callable[[float, float], bool]] = {
     "above": operator.gt, "at least": operator.ge, "below": operator.lt, "at most": operator.le,
 }  # fmt: skip
+
+UNREADABLE = (OSError, ValueError, RecursionError)  # no text, more digits or more brackets than Python reads
+SMALLEST, LARGEST = 1e-30, 1e30  # sizes of numbers that float32 holds
 
 Nested = dict[str, dict[str, Any]]  # section -> key -> value
 
@@ -31,7 +34,7 @@ def parse(values: dict[str, Any], base: Config | None = None) -> Config:
         if name not in SECTIONS:
             raise ConfigError(f"unknown section [{name}]; sections are {', '.join(SECTIONS)}")
         if not isinstance(section, dict):
-            raise ConfigError(f"[{name}] must be a section with keys, not {section!r}")
+            raise ConfigError(f"[{name}] must be a section with keys, not {shown(section)}")
     return _changed(base or Config(), values, strict=True)
 
 
@@ -42,19 +45,25 @@ def override(config: Config, assignments: Sequence[str]) -> Config:
 
 def load(path: Path, assignments: Sequence[str] = ()) -> Config:
     """Return the configuration of a TOML file and assignments, every key of which must be read. Raises ConfigError."""
+    values = read_toml(path)
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
         if former.is_former(values) or not assignments:
             return override(parse(values), assignments)
         parse(values)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path} is not valid TOML: {error}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot read {path}: {error}") from None
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
     assigned = _assigned(assignments)
     return parse({name: {**values.get(name, {}), **assigned.get(name, {})} for name in {**values, **assigned}})
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Return what a TOML file holds. Raises ConfigError where it cannot be read."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}") from None
+    except UNREADABLE as error:
+        raise ConfigError(f"cannot read {path}: {error}") from None
 
 
 def to_dict(config: Config) -> Nested:
@@ -94,15 +103,15 @@ def _assigned(assignments: Sequence[str]) -> Nested:
         path, equals, text = assignment.partition("=")
         section, dot, key = path.strip().partition(".")
         if not (equals and dot and section and key):
-            raise ConfigError(f"--set takes section.key=value, not {assignment!r}")
+            raise ConfigError(f"--set takes section.key=value, not {shown(assignment)}")
         values.setdefault(section, {})[key] = _value(text.strip())
     return values
 
 
 def _value(text: str) -> Any:
-    with suppress(tomllib.TOMLDecodeError):
+    with suppress(ValueError, RecursionError):
         return tomllib.loads(f"value = {text}")["value"]
-    if text.startswith("[") and text.endswith("]"):
+    if text.startswith("[") and text.endswith("]") and "[" not in text[1:]:
         return [_value(entry.strip()) for entry in text[1:-1].split(",")]
     return text
 
@@ -141,7 +150,7 @@ def _choice(name: str, value: Any) -> type:
     section = SECTIONS[name]
     choices = {getattr(choice, section.selector): choice for choice in section.choices}
     if not isinstance(value, str) or value not in choices:
-        raise ConfigError(f"{name}.{section.selector} = {value!r}; allowed are {', '.join(choices)}")
+        raise ConfigError(f"{name}.{section.selector} = {shown(value)}; allowed are {', '.join(choices)}")
     return choices[value]
 
 
@@ -156,10 +165,10 @@ def _not_here(name: str, key: str, value: Any, kind: type) -> str:
     others = readers(key, section.selector, section.choices) if section.selector else ""
     if others:
         chosen = getattr(kind, section.selector)
-        return f"{name}.{key} = {value!r} is not read by {chosen}: it is for {others}"
+        return f"{name}.{key} = {shown(value)} is not read by {chosen}: it is for {others}"
     known = ", ".join([section.selector] * bool(section.selector) + [f.name for f in fields(kind)])
     chosen = f" for {getattr(kind, section.selector)}" if section.selector else ""
-    return f"unknown key {name}.{key} = {value!r}; keys of [{name}]{chosen} are {known}"
+    return f"unknown key {name}.{key} = {shown(value)}; keys of [{name}]{chosen} are {known}"
 
 
 def _literal(value: Any) -> str:
@@ -177,7 +186,7 @@ def _checked(path: str, value: Any, hint: Any, option: Field) -> Any:
     """Return a value in the type of its key. Raises ConfigError if it has another type or is not allowed."""
     if get_origin(hint) is Literal:
         if value not in get_args(hint):
-            raise ConfigError(f"{path} = {value!r}; allowed are {', '.join(get_args(hint))}")
+            raise ConfigError(f"{path} = {shown(value)}; allowed are {', '.join(get_args(hint))}")
         return value
     if isinstance(hint, UnionType):  # one value or several
         one, several = get_args(hint)
@@ -192,12 +201,14 @@ def _checked_value(path: str, value: Any, hint: type, option: Field) -> Any:
     if hint is float:
         value = _as_float(path, value)
     elif isinstance(value, bool) != (hint is bool) or not isinstance(value, hint):
-        raise ConfigError(f"{path} = {value!r} must be {_NAMES[hint]}")
+        raise ConfigError(f"{path} = {shown(value)} must be {_NAMES[hint]}")
+    if hint is int and abs(value) >= 2**63:
+        raise ConfigError(f"{path} = {shown(value)} must have fewer than 63 bits")
     for comparison, limit in option.metadata["limits"].items():
         if not _COMPARISONS[comparison](value, limit):
-            raise ConfigError(f"{path} = {value!r} must be {comparison} {limit:g}")
+            raise ConfigError(f"{path} = {shown(value)} must be {comparison} {limit:.15g}")
     if option.metadata["odd"] and value % 2 == 0:
-        raise ConfigError(f"{path} = {value!r} must be odd")
+        raise ConfigError(f"{path} = {shown(value)} must be odd")
     if option.metadata["form"]:
         try:
             return option.metadata["form"](value)
@@ -209,9 +220,9 @@ def _checked_value(path: str, value: Any, hint: type, option: Field) -> Any:
 def _checked_entries(path: str, value: Any, kinds: tuple[Any, ...], option: Field) -> tuple[Any, ...]:
     """Return a list as a tuple of entries of one kind, or, without an ellipsis, of so many. Raises ConfigError."""
     if not isinstance(value, list | tuple):
-        raise ConfigError(f"{path} = {value!r} must be a list such as [4, 8]")
+        raise ConfigError(f"{path} = {shown(value)} must be a list such as [4, 8]")
     if Ellipsis not in kinds and len(value) != len(kinds):
-        raise ConfigError(f"{path} = {value!r} must be one value or a pair such as ['5/255', '50/255']")
+        raise ConfigError(f"{path} = {shown(value)} must be one value or a pair such as ['5/255', '50/255']")
     return tuple(_checked(path, entry, kinds[0], option) for entry in value)
 
 
@@ -226,7 +237,10 @@ def _as_float(path: str, value: Any) -> float:
         with suppress(ValueError, ZeroDivisionError):
             number = float(numerator) / float(denominator if slash else 1)
     elif isinstance(value, int | float) and not isinstance(value, bool):
-        number = float(value)
+        with suppress(OverflowError):
+            number = float(value)
     if not abs(number) < float("inf"):
-        raise ConfigError(f"{path} = {value!r} must be a number, or a fraction such as '25/255'")
+        raise ConfigError(f"{path} = {shown(value)} must be a number, or a fraction such as '25/255'")
+    if number and not SMALLEST <= abs(number) <= LARGEST:
+        raise ConfigError(f"{path} = {shown(value)} must be 0, or from {SMALLEST:g} to {LARGEST:g} in size")
     return number
