@@ -1,18 +1,22 @@
 """The compiled kernel of a CPU: foe.cpp, compiled at first use for this machine and for one filter size, type of number
 and potential, and kept in a cache.
 
-Only a C++ compiler is needed ($CXX, or c++). Without one there is a warning, and the caller computes with torch alone.
+Only a C++ compiler is needed ($CXX, which may have options, or c++). Without one there is a warning, and the caller
+computes with torch alone. A library ends in its own SHA-256: one that a crash cut short is compiled anew, never mapped.
 """
 
 import ctypes
 import hashlib
 import os
 import platform
+import shlex
 import shutil
+import stat
 import subprocess
 import tempfile
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -26,6 +30,11 @@ from regularizers.foe.spline import KNOTS
 SOURCE = Path(__file__).with_name("foe.cpp")
 FLAGS = ("-O3", "-march=native", "-std=c++17", "-shared", "-fPIC", "-fopenmp")
 REALS = {torch.float32: "float", torch.float64: "double"}
+RESULTS = {
+    "foe_memory": ctypes.c_long, "foe_apply": None, "foe_mixed": None, "foe_bands": ctypes.c_int,
+    "foe_experts": ctypes.c_int,
+}  # fmt: skip
+DIGEST = 32  # bytes of a SHA-256
 GRADIENT, REMEMBER, SUMMARY, PRODUCT, PRODUCT_AT_X = range(5)  # foe.cpp's modes
 
 # Curvatures that a Hessian may keep for its products. Where they are more, each product computes them again (1.3 times
@@ -99,42 +108,83 @@ def _address(t: Tensor | None) -> ctypes.c_void_p:
 @cache
 def compiled_kernel(dtype: torch.dtype, filter_size: int, potential: str) -> CpuKernel | None:
     """Return the kernel, compiled if it is not in the cache; None, after a warning, where it cannot be compiled."""
-    compiler = os.environ.get("CXX") or "c++"
+    compiler = os.environ.get("CXX", "").strip() or "c++"
     knots = ",".join(map(repr, KNOTS)) if potential == "spline" else ""
     values = {"REAL": REALS[dtype], "SIZE": filter_size, "POTENTIAL": potential.capitalize(), "KNOTS": knots}
     defines = tuple(f"-D{name}={value}" for name, value in values.items())
     try:
-        library = ctypes.CDLL(str(_compiled(compiler, defines)))
-    except (OSError, subprocess.CalledProcessError) as error:
+        return CpuKernel(_library(shlex.split(compiler), defines))
+    except (OSError, ValueError, subprocess.CalledProcessError) as error:  # ValueError: quotes of $CXX without an end
         reason = getattr(error, "stderr", None) or str(error)
         warnings.warn(
             f"no compiled kernel, so fields of experts take about twice as long on this CPU: {compiler} failed: "
-            f"{reason.strip().splitlines()[0]}",
+            f"{(reason.strip() or 'no word').splitlines()[0]}",
             RuntimeWarning,
             stacklevel=2,
         )
         return None
-    library.foe_memory.restype = ctypes.c_long
-    library.foe_apply.restype = library.foe_mixed.restype = None
-    return CpuKernel(library)
 
 
-def _compiled(compiler: str, defines: tuple[str, ...]) -> Path:
-    """Return the path of the shared library. Its name holds all it depends on, the processor included (-march=native).
+def _library(compiler: list[str], defines: tuple[str, ...]) -> ctypes.CDLL:
+    """Return the library, out of the cache where it lies there whole. The name of its file holds all it depends on, the
+    processor included (-march=native).
 
-    Raises OSError where there is no compiler.
+    Raises OSError where there is no compiler, or what it makes is not the library.
     """
-    key = "\n".join((SOURCE.read_text(), compiler, *FLAGS, *defines, _processor()))
+    key = "\n".join((SOURCE.read_text(), *compiler, *FLAGS, *defines, _processor()))
     path = _cache_folder() / f"foe-{hashlib.sha256(key.encode()).hexdigest()[:16]}.so"
-    if not path.exists():
-        if shutil.which(compiler) is None:
+    if not _is_whole(path):
+        if shutil.which(compiler[0]) is None:
             raise OSError("no such program")
         with tempfile.TemporaryDirectory(dir=path.parent) as folder:
             made = Path(folder) / path.name
-            command = [compiler, *FLAGS, *defines, str(SOURCE), "-o", str(made)]
-            subprocess.run(command, check=True, capture_output=True, text=True)
+            command = [*compiler, *FLAGS, *defines, str(SOURCE), "-o", str(made)]
+            subprocess.run(command, check=True, capture_output=True, text=True, errors="replace")
+            _seal(made)
+            _opened(made)  # what does not load is not kept
             made.replace(path)  # at once: another process may be doing the same
-    return path
+    return _opened(path)
+
+
+def _opened(path: Path) -> ctypes.CDLL:
+    """Load a library and declare what its functions return. Raises OSError where it is not ours."""
+    library = ctypes.CDLL(str(path))
+    try:
+        for name, result in RESULTS.items():
+            getattr(library, name).restype = result
+    except AttributeError as error:
+        raise OSError(str(error)) from None
+    return library
+
+
+def _seal(path: Path) -> None:
+    """Append the SHA-256 of a file, behind what a loader reads, and flush it to disk."""
+    with path.open("r+b") as file:
+        file.write(hashlib.sha256(file.read()).digest())
+        file.flush()
+        os.fsync(file.fileno())
+        os.fchmod(file.fileno(), 0o700)
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether a file ends in the SHA-256 of the rest, and nobody else can have written it."""
+    try:
+        if not _is_own(path, stat.S_ISREG):
+            return False
+        data = path.read_bytes()
+    except OSError:
+        return False
+    return hashlib.sha256(data[:-DIGEST]).digest() == data[-DIGEST:]
+
+
+def _is_own(path: Path, kind: Callable[[int], bool]) -> bool:
+    """Whether a path is a file or folder of ours, no link, that nobody else may write to. Raises OSError."""
+    status = path.lstat()
+    return kind(status.st_mode) and status.st_uid == _user() and not status.st_mode & 0o022
+
+
+def _user() -> int:
+    return getattr(os, "getuid", int)()
 
 
 def _processor() -> str:
@@ -147,13 +197,12 @@ def _processor() -> str:
 
 def _cache_folder() -> Path:
     """Return a folder that nobody else writes to: what lies there is run. Raises OSError where there is none."""
-    user = getattr(os, "getuid", int)()
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    for folder in (base / "bilevel-regularizers", Path(tempfile.gettempdir()) / f"bilevel-regularizers-{user}"):
-        try:
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        except OSError:
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"))  # stays ~ for users without a home
+    for folder in (cache / "bilevel-regularizers", Path(tempfile.gettempdir()) / f"bilevel-regularizers-{_user()}"):
+        if not folder.is_absolute():
             continue
-        if os.access(folder, os.W_OK) and folder.stat().st_uid == user:
-            return folder
-    raise OSError("no folder for the compiled kernel is writable")
+        with suppress(OSError):
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            if _is_own(folder, stat.S_ISDIR) and os.access(folder, os.W_OK):
+                return folder
+    raise OSError("no folder for the compiled kernel is writable by you alone")
