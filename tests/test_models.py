@@ -198,3 +198,31 @@ def test_tables_tell_the_standard_error_of_the_mean_psnr():
     assert r"foe & $3.00 \pm 1.15$ & 0.8000 \\" in latex_table({"foe": rows})
     assert "±" not in summary_table({"foe": rows[:1]})
     assert csv_table(rows).splitlines()[-1].startswith("mean,3.0,0.8")
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        "no JSON", "[1]", "null", "[" * 5000, '{"step": "many"}', '{"step": 1e400}', '{"seconds": "long"}',
+        f'{{"seconds": {"1" * 400}}}', '{"versions": [1]}', '{"commands": 5}', '{"hardware": [null]}', '{"date": {}}',
+        '{"evaluations": {"psnr": 1}}', '{"evaluations": [{"images": "a"}]}', '{"evaluations": [3]}',
+    ],
+)  # fmt: skip
+def test_facts_of_another_kind_than_the_program_writes_are_refused(capsys, tmp_path, tiny_model, facts):
+    with safe_open(tiny_model / "model.safetensors", framework="pt") as file:
+        metadata = file.metadata() | {"facts": facts}
+    save_file(load_file(tiny_model / "model.safetensors"), tmp_path / "odd.safetensors", metadata)
+    assert "odd.safetensors: " in refused(capsys, "models", "show", tmp_path / "odd.safetensors")
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("-inf")])
+def test_a_model_with_numbers_that_are_none_is_refused_by_the_name_of_its_tensor(capsys, tmp_path, tiny_model, number):
+    tensors, file = load_file(tiny_model / "model.safetensors"), tmp_path / "odd.safetensors"
+    with safe_open(tiny_model / "model.safetensors", framework="pt") as whole:
+        metadata = whole.metadata()
+    name = sorted(tensors)[0]
+    tensors[name].view(-1)[0] = number
+    save_file(tensors, file, metadata)
+    assert name in refused(capsys, "models", "show", file)
+    with pytest.raises(models.ModelError, match=name):
+        models.load_regularizer(file)

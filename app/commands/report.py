@@ -10,7 +10,9 @@ from app.drawing.sources import chosen_images
 from app.evaluation.simulation import simulation
 from app.files import write_atomically
 from app.models.build import Model
+from app.models.facts import OF_A_RUN
 from app.models.files import read_facts
+from app.models.provenance import UNKNOWN
 from app.problem.quality import psnr, ssim
 from app.settings.options import Config, settings
 from app.training import history
@@ -31,12 +33,12 @@ def report(run: Path, out: Path | None, images: str, data_root: Path) -> int:
     model, config = assemble.load(str(run), [])
     sections = _results(model, config, images, data_root) + _figures(run, model.regularizer, look("web"))
     sections.append(Section("Settings", _settings(config)))
-    facts = read_facts(run / "model.safetensors")
+    facts = read_facts(run / "model.safetensors", OF_A_RUN)
     verb = {"superres": "enlarge"}.get(config.problem.task, config.problem.task)
     summary = (
         f"A regularizer ({config.regularizer.name}) learned to {verb} in {facts['step']} steps: "
         f"{facts['computations']} gradients and Hessian products, {facts['seconds']:.0f} s. "
-        f"Written with torch {facts['versions']['torch']}."
+        f"Written with torch {facts['versions'].get('torch', UNKNOWN)}."
         + (f" {facts['certified'].capitalize()}." if "certified" in facts else "")
     )
     write_atomically(out, html.page(run.resolve().name, summary, sections).encode())

@@ -36,6 +36,8 @@ def evaluate(
     for i, path in enumerate(paths):
         clean = reconstruct.read(path, color)
         y = reconstruct.measure(clean, (i,))
+        if i == 0:
+            reconstruct.regularizer.frozen().gradient(clean)  # compiles what is compiled at first use
         start, bound, converged, iterations = time.perf_counter(), None, None, None
         if baseline is None:
             solution = reconstruct(y, (i,))

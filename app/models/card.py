@@ -1,10 +1,11 @@
 """What is known about a model: how it was made, and how well it reconstructs."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
-from app.models.files import find_model, load_model, read_facts
+from app.models.facts import require_kinds
+from app.models.files import ModelError, find_model, load_model, read_facts
 from app.settings.families import FoeOptions
 from app.settings.options import Config
 from app.settings.tasks import Deblur, Problem
@@ -50,8 +51,13 @@ def read_card(spec: str) -> Card:
     model, config = load_model(spec)
     file = find_model(spec)
     facts = read_facts(file)
-    known = {f.name for f in fields(Assessment)}
-    rows = [{k: v for k, v in row.items() if k in known} for row in facts.get("evaluations", [])]
+    kinds = get_type_hints(Assessment)
+    rows = [{k: v for k, v in row.items() if k in kinds} for row in facts.get("evaluations", [])]
+    try:
+        for row in rows:
+            require_kinds(row, kinds)
+    except ValueError as error:
+        raise ModelError(f"{file}: {error}") from None
     return Card(
         name=file.parent.resolve().name if file.name == "model.safetensors" else file.stem, file=file, config=config,
         parameters=sum(p.numel() for p in model.parameters()), facts=facts,

@@ -14,7 +14,9 @@ from torch import Tensor
 
 from app.files import write_atomically
 from app.models.build import Model, build_model
-from app.settings.options import Config, ConfigError
+from app.models.facts import parse_facts
+from app.settings.fields import shown
+from app.settings.options import Config
 from app.settings.toml import parse, to_dict
 from datasets.files import home_expanded
 from regularizers import Potential, Regularizer
@@ -66,7 +68,7 @@ def load_model(spec: str) -> tuple[Model, Config]:
         config = parse(json.loads(metadata["config"]))
         model = build_model(config)
         model.load(tensors)
-    except (KeyError, TypeError, AttributeError, json.JSONDecodeError, ConfigError, RuntimeError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         raise ModelError(f"{path} does not hold the weights of the architecture it names: {reason}") from None
     return model, config
@@ -94,7 +96,7 @@ def load_regularizer(
     metadata, tensors = _contents(path)
     if metadata.get("format") == FORMAT:
         model, config = load_model(str(spec))
-        return model.regularizer, config.problem.ridge, json.loads(metadata.get("facts", "{}"))
+        return model.regularizer, config.problem.ridge, read_facts(path)
     try:
         made = regularizer or _rebuilt(json.loads(metadata["regularizer"]))
         made.load_state_dict(tensors)
@@ -140,15 +142,24 @@ def _subclasses(kind: type) -> list[type]:
 
 
 def _contents(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
-    """Metadata and tensors of a file. Raises ModelError."""
+    """Metadata and tensors of a file, all of which are finite. Raises ModelError."""
     try:
         with safe_open(path, framework="pt") as file:
-            return file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            metadata, tensors = file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise ModelError(f"{path} is not a whole safetensors file: {error}") from None
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+            raise ModelError(f"{path} holds NaN or infinite numbers in its tensor {shown(name)}")
+    return metadata, tensors
 
 
-def read_facts(path: Path) -> dict[str, Any]:
-    """Return what `save_model` wrote about the training of a model that `load_model` accepts."""
+def read_facts(path: Path, needed: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Return what `save_model` wrote about the training of a model that `load_model` accepts. Raises ModelError where a
+    fact is of another kind than it writes, or one that is needed is missing."""
     with safe_open(path, framework="pt") as file:
-        return json.loads(file.metadata().get("facts", "{}"))
+        text = (file.metadata() or {}).get("facts", "{}")
+    try:
+        return parse_facts(text, needed)
+    except ValueError as error:
+        raise ModelError(f"{path}: {error}") from None

@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from app import assemble
 from app.lower.solution import NotStronglyConvexError
 from app.lower.stationary import certified_or_stationary
+from app.memory import physical_memory
 from app.models.build import Model, build_model
 from app.models.files import find_model, read_facts
 from app.models.provenance import UNKNOWN, processor
@@ -27,6 +28,8 @@ from datasets.held_out import images_to_learn_from
 from datasets.image_sets import subset
 from datasets.patches import Patches
 
+COPIES = 20  # images that a solver keeps of each patch; evaluation was measured to need twice as much
+
 
 def prepare(config: Config, model: Model, folder: Path, data_root: Path) -> Run:
     """Return a run that is ready to begin. Raises ConfigError, ImageError, NoiseLevelError and
@@ -37,6 +40,7 @@ def prepare(config: Config, model: Model, folder: Path, data_root: Path) -> Run:
     method = assemble.method(config)
     if method.needs_finite_sum and not problem.patches.fixed:
         raise ConfigError(f"{config.upper.algorithm} works on a finite sum: set data.noise = fixed")
+    _check_memory(config, method.images_per_step(len(problem)))
     model = model.to(device, dtype)
     for level in (problem.noise_levels.low, problem.noise_levels.high):
         model.at(level)  # raises NoiseLevelError
@@ -48,6 +52,17 @@ def prepare(config: Config, model: Model, folder: Path, data_root: Path) -> Run:
         state=method.begin(problem.patches.fixed), selection=Selection(config.run.average, config.run.keep_best),
         solver=assemble.lower_solver(config), validate=partial(validate, config, model, held_out, data_root),
     )  # fmt: skip
+
+
+def _check_memory(config: Config, count: int) -> None:
+    """Refuse a step that this machine cannot hold, before it tries. Raises ConfigError."""
+    pixels = count * config.data.patch_size**2 * (3 if config.data.color else 1)
+    needed, there = pixels * assemble.dtype_of(config).itemsize * COPIES, physical_memory()
+    if needed > there:
+        raise ConfigError(
+            f"a step on {count} patches of {config.data.patch_size} x {config.data.patch_size} pixels needs at least "
+            f"{needed / 2**30:.0f} GiB, and this machine has {there / 2**30:.0f}: lower upper.batch_size or patch_size"
+        )
 
 
 def training_problem(config: Config, data_root: Path) -> Problem:

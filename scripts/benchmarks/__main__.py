@@ -1,4 +1,4 @@
-"""`scripts/benchmark`: what the numerical core costs, side by side with other ways to do the same, in one process."""
+"""`scripts/benchmark`: what the numerical core costs, side by side with other ways to do the same."""
 
 import argparse
 import json
@@ -17,6 +17,7 @@ from regularizers import FieldOfExperts
 from scripts.benchmarks import experiments
 from scripts.benchmarks.measure import machine
 from scripts.benchmarks.problems import MODELS, photographs, trained
+from scripts.benchmarks.processes import side_by_side
 
 EPS = (0.1, 0.01)  # true errors of the lower level
 ACCURACY = 0.1  # certified ||x - argmin h|| of training and evaluation
@@ -105,6 +106,7 @@ TABLES: dict[str, Tables] = {
     "shapes": lambda _, device: [("Scaling of the gradient, against plain convolutions", experiments.shapes(device))],
     "memory": _memory,
     "images": _images,
+    "processes": lambda *_: [("Two processes side by side", side_by_side())],
 }
 
 if __name__ == "__main__":
