@@ -1,5 +1,6 @@
 """The fused kernels against the same formulas in torch, tile borders and fall-backs included."""
 
+import os
 import warnings
 from dataclasses import replace
 
@@ -138,3 +139,68 @@ def test_what_is_to_be_differentiated_is_left_to_torch():
     assert r.functional()._compiled(x) is None
     with torch.no_grad():
         assert (r.functional()._compiled(x) is None) == (choice.fastest(x, 3, "huber") is None)
+
+
+@pytest.fixture
+def compile_anew(tmp_path, monkeypatch):
+    """A compiler "cc -O1" that counts its calls and hands out `product`, by default the library; what calls it."""
+    kernel = cpu.compiled_kernel(torch.float32, 3, "huber")
+    ready, script = kernel.library._name if kernel else "/dev/null", tmp_path / "a b" / "cc"
+    script.parent.mkdir()
+    output = 'while [ "$1" != -o ]; do shift; done; cp "$product" "$2"'
+    script.write_text(f'#!/bin/sh\n[ "$1" = -O1 ] || exit 1\necho >> "$0.calls"\n{output}\n')
+    script.chmod(0o755)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("product", ready)
+
+    def run(compiler: str = f"'{script}' -O1") -> tuple[bool, int]:
+        monkeypatch.setenv("CXX", compiler)
+        found = cpu.compiled_kernel.__wrapped__(torch.float32, 3, "huber") is not None
+        calls = script.with_name("cc.calls")
+        return found, calls.read_text().count("\n") if calls.exists() else 0
+
+    return run
+
+
+@needs_compiler
+def test_a_library_that_is_not_whole_is_compiled_anew_and_one_that_is_not(compile_anew, tmp_path):
+    assert compile_anew() == compile_anew() == (True, 1)
+    (library,) = (tmp_path / "cache" / "bilevel-regularizers").glob("*.so")
+    whole = library.read_bytes()
+    for n, damaged in enumerate((b"", whole[: len(whole) // 2], b"garbage" * 99, whole[:-1] + b"!")):
+        library.unlink()  # what is mapped already stays as it is
+        library.write_bytes(damaged)
+        assert compile_anew() == (True, n + 2)
+    library.chmod(0o777)
+    assert compile_anew() == (True, 6)
+    library.rename(tmp_path / "elsewhere.so")
+    library.symlink_to(tmp_path / "elsewhere.so")
+    assert compile_anew() == (True, 7)
+
+
+def test_what_a_compiler_makes_is_kept_only_if_it_is_the_library(compile_anew, tmp_path, monkeypatch):
+    monkeypatch.setenv("product", __file__)
+    for compiler in (None, "c++ 'open", "nosuch -O2"):
+        with pytest.warns(RuntimeWarning, match="no compiled kernel"):
+            assert not compile_anew(*([compiler] if compiler else []))[0]
+    assert list((tmp_path / "cache" / "bilevel-regularizers").iterdir()) == []
+
+
+def test_a_cache_that_others_may_write_to_or_that_is_a_link_is_not_used(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    first, second = tmp_path / "cache" / "bilevel-regularizers", tmp_path / f"bilevel-regularizers-{os.getuid()}"
+    assert cpu._cache_folder() == first
+    first.chmod(0o777)
+    assert cpu._cache_folder() == second
+    second.rename(tmp_path / "elsewhere")
+    second.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(OSError, match="by you alone"):
+        cpu._cache_folder()
+
+
+def test_without_a_home_the_cache_lies_in_the_temporary_folder(tmp_path, monkeypatch):
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr("os.path.expanduser", lambda path: path)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    assert cpu._cache_folder() == tmp_path / f"bilevel-regularizers-{os.getuid()}"

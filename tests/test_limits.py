@@ -28,7 +28,8 @@ def test_no_number_is_too_long_too_large_or_too_deep_to_be_refused(capsys, value
     ("setting", "limit"),
     [
         ("upper.batch_size=1000000", 4096), ("regularizer.filter_size=1000000001", 63),
-        ("regularizer.filters=1e5", None), ("regularizer.filters=1000000", 4096), ("regularizer.noise_nodes=1000000000", 100),
+        ("regularizer.filters=1e5", None), ("regularizer.filters=1000000", 4096),
+        ("regularizer.noise_nodes=1000000000", 100),
         ("regularizer.contrast_channels=100000", 1024), ("data.patch_size=1000000", 8192),
     ],
 )  # fmt: skip

@@ -14,7 +14,7 @@ from torch import Tensor
 from app.models.files import ModelError, load_model, shipped
 from app.settings.tasks import Denoise, Problem
 
-SAME = 0.01  # relative; levels are rounded to float32, and written with few digits
+SAME = 0.05  # relative; 25/255 and 0.1 are the same
 MASK = ((1.0, -2.0, 1.0), (-2.0, 4.0, -2.0), (1.0, -2.0, 1.0))  # of norm 6; removes what is linear in x or y
 NORMAL = 0.67449  # median |n| of standard normal n
 FACTOR, TEXTURE = 1.3, 10.5 / 255  # see warn_of_noise

@@ -39,6 +39,7 @@ def _seconds(command: tuple[str, ...], variables: dict[str, str], count: int) ->
         subprocess.Popen([sys.executable, *command], cwd=ROOT, env=environment, stdout=subprocess.DEVNULL)
         for _ in range(count)
     ]
-    if any([program.wait() for program in programs]):
+    codes = [program.wait() for program in programs]
+    if any(codes):
         raise RuntimeError(f"{' '.join(command)} failed")
     return time.perf_counter() - start
