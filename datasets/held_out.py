@@ -119,7 +119,7 @@ def copies(image: Image.Image) -> Iterator[Image.Image]:
     yield image.transpose(Image.Transpose.FLIP_LEFT_RIGHT).crop((0, 0, w - 1, h - 1))
     yield image.crop((8, 8, w - 8, h - 8)).rotate(270, expand=True)
     yield image.crop((0, 0, w // 32 * 32, h // 32 * 32)).resize((w // 2, h // 2))
-    yield image.resize((2 * w, 2 * h)).point(lambda v: v // 2 + 99)
+    yield image.resize((2 * w, 2 * h)).point([v // 2 + 99 for v in range(256)] * 3)
     yield image.resize((180, 180))
     yield image.crop(_windows(w, h)[-1]).resize((256, 256))
 

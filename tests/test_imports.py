@@ -14,6 +14,7 @@ ORDER = (
     "figures",
     "app/files.py",
     "app/memory.py",
+    "app/scale.py",
     "app/settings",
     "app/problem",
     "app/lower",

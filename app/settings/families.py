@@ -7,14 +7,16 @@ from typing import ClassVar, Literal
 
 from app.settings.fields import When, option
 
+LARGEST_FILTER = 63  # pixels along a side
+
 # Keys of several families: a field belongs to one dataclass, so each makes its own.
 _noise_nodes = partial(
     option, 0, "weights and smoothings are learned at so many noise levels from 5/255 to 50/255 and interpolated "
     "between; the initial ones are those at 25/255, and proportional to the level. 0: the same at all levels",
     at_least=0, at_most=100,
 )  # fmt: skip
-_filters = partial(option, 32, "number of filters (icnn: of each layer)", at_least=1, at_most=4096)
-_filter_size = partial(option, 7, "side of the filters in pixels", at_least=3, at_most=63, odd=True)
+_filters = partial(option, 32, "number of filters (icnn: of each layer)", at_least=1, at_most=1024)
+_filter_size = partial(option, 7, "side of the filters in pixels", at_least=3, at_most=LARGEST_FILTER, odd=True)
 _shared_potential = partial(option, True, "one learned potential for all filters")
 _weak_convexity = partial(option, 0.95, "modulus rho", above=0, below=1)
 _least_smoothing = partial(option, 0.0, "smoothings stay above; the larger, the faster to solve", at_least=0)
@@ -122,9 +124,9 @@ class RidgeOptions(FieldOptions):
     """The keys of both ridge regularizers: fields of experts with composed filters and learned potentials."""
 
     hidden_channels: tuple[int, ...] = option(
-        (4, 8), "filters are composed of layers, with so many channels between them", at_least=1, at_most=1024
+        (4, 8), "filters are composed of layers, with so many channels between them", at_least=1, at_most=256
     )
-    layer_size: int = option(5, "side of the filters of each layer", at_least=3, at_most=63, odd=True)
+    layer_size: int = option(5, "side of the filters of each layer", at_least=3, at_most=15, odd=True)
     shared_potential: bool = _shared_potential()
 
     @property

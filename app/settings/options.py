@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
-from app.settings.families import FAMILIES, FoeOptions, IcnnOptions, RegularizerOptions
+from app.settings.families import FAMILIES, LARGEST_FILTER, FoeOptions, IcnnOptions, RegularizerOptions
 from app.settings.fields import ConfigError, When, is_read, option
 from app.settings.methods import METHODS, IsgdOptions, StochasticOptions, UpperOptions
 from app.settings.tasks import TASKS, Deblur, Denoise, Problem
@@ -196,6 +196,8 @@ def _check_sizes(c: Config) -> None:
     size, factor = c.data.patch_size, c.problem.enlargement
     if size % factor:
         raise ConfigError(f"data.patch_size = {size} must be a multiple of problem.factor = {factor}")
+    if (side := c.regularizer.side) > LARGEST_FILTER:
+        raise ConfigError(f"[regularizer] filters of {side} x {side} pixels are larger than {LARGEST_FILTER}")
 
 
 def _check_end(c: Config) -> None:

@@ -136,7 +136,7 @@ class SuperResolution(Problem):
     task: ClassVar[str] = "superres"
     factor: int = option(2, "how many times more rows and columns than were measured", at_least=2, at_most=64)
     antialias: float = option(
-        0.5, "standard deviation of the gaussian blur before pixels are dropped, in coarse pixels", above=0, at_most=16
+        0.5, "standard deviation of the gaussian blur before pixels are dropped, in coarse pixels", above=0, at_most=4
     )
 
     @property

@@ -57,7 +57,8 @@ def prepare(config: Config, model: Model, folder: Path, data_root: Path) -> Run:
 def _check_memory(config: Config, count: int) -> None:
     """Refuse a step that this machine cannot hold, before it tries. Raises ConfigError."""
     pixels = count * config.data.patch_size**2 * (3 if config.data.color else 1)
-    needed, there = pixels * assemble.dtype_of(config).itemsize * COPIES, physical_memory()
+    needed, there = pixels * assemble.dtype_of(config).itemsize, physical_memory()
+    needed *= COPIES + getattr(config.upper, "iterations", 0)  # which unroll keeps, too
     if needed > there:
         raise ConfigError(
             f"a step on {count} patches of {config.data.patch_size} x {config.data.patch_size} pixels needs at least "

@@ -21,7 +21,7 @@ def side_by_side(command: tuple[str, ...] = COMMAND, repetitions: int = 5) -> It
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in WAYS}
     for repetition in range(repetitions + 1):  # the first compiles and warms up
         for name, variables in WAYS.items():
-            found = tuple(_seconds(command, variables, count) for count in (1, 2))
+            found = _seconds(command, variables, 1), _seconds(command, variables, 2)
             if repetition:
                 times[name].append(found)
     for name, pairs in times.items():
