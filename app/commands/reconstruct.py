@@ -21,7 +21,6 @@ def reconstruct(model: str, images: list[str], settings: list[str], data_root: P
         raise ConfigError("which pixels of a measured image are missing is not known: inpainting needs --degrade")
     if isinstance(config.problem, Deblur) and config.problem.kernel == "levin:all" and not degrade:
         raise ConfigError("which kernel blurred a measured image is not known: name it with --kernel, as levin:1")
-    noise_check.warn_of_level(model, config.problem)
     color = config.data.color
     paths = [p for spec in images for p in find_images(spec, data_root, color).paths]
     targets = [out / f"{path.stem}.png" for path in paths]
@@ -30,11 +29,10 @@ def reconstruct(model: str, images: list[str], settings: list[str], data_root: P
             raise RunError(f"{target} would be overwritten: choose another --out, or rename the images")
     reconstruct = simulation(config, loaded, data_root)
     out.mkdir(parents=True, exist_ok=True)
+    noise_check.warn_of_level(model, config.problem)
     for i, (path, target) in enumerate(zip(paths, targets, strict=True)):
         clean = reconstruct.read(path, color) if degrade else None
         y = reconstruct.to_device(read_image(path, color)[None]) if clean is None else reconstruct.measure(clean, (i,))
-        if not degrade:
-            noise_check.warn_of_noise(path, y, config.problem)
         solution = reconstruct(y, (i,))
         write_image(target, solution.x[0])
         quality = "" if clean is None else f"PSNR {float(psnr(solution.x, clean)):.2f} dB, "
@@ -44,4 +42,6 @@ def reconstruct(model: str, images: list[str], settings: list[str], data_root: P
         print(f"{target}: {quality}||x - argmin h|| <= {float(solution.error_bound):.3g}, {cost}")
         if degrade:
             write_image(target.with_stem(f"{target.stem}_degraded"), y[0])
+        else:
+            noise_check.warn_of_noise(path, y, config.problem)
     return 0

@@ -65,8 +65,10 @@ def warn_of_noise(path: Path, y: Tensor, problem: Problem) -> None:  # y (B, C, 
     taken for noise. On 200 images of BSDS500 at 15, 25 and 50 / 255, clipped and rounded to 8 bit, the estimate was
     0.83 to 1.24 times sigma, at 5 / 255 up to 2.4 times, and up to 10.4 / 255 without noise.
     """
+    if not isinstance(problem, Denoise):
+        return
     sigma, found = problem.level, estimated_noise(y)
-    if isinstance(problem, Denoise) and not sigma / FACTOR <= found <= ((FACTOR * sigma) ** 2 + TEXTURE**2) ** 0.5:
+    if found < sigma / FACTOR or found > ((FACTOR * sigma) ** 2 + TEXTURE**2) ** 0.5:
         print(
             f"warning: {path}: noise of about {255 * found:.2g}/255 was estimated, {255 * sigma:.4g}/255 is assumed "
             f"(--noise-level)",

@@ -23,14 +23,14 @@ def evaluate_together(
     loaded = assemble.load_comparable(models, settings)
     _, config = next(iter(loaded.values()))
     baselines.check(names, config)
-    for name, (_, own) in loaded.items():
-        noise_check.warn_of_level(name, own.problem)
     paths = find_images(images, data_root, config.data.color).paths
 
     def run(label: str, rows: Iterator[Evaluation]) -> list[Evaluation]:
         return list(tqdm(rows, label, len(paths), disable=quiet, unit="image", dynamic_ncols=True))
 
     simulated = {name: simulation(c, model, data_root) for name, (model, c) in loaded.items()}
+    for name, (_, own) in loaded.items():
+        noise_check.warn_of_level(name, own.problem)
     found = {name: run(name, evaluate(s, paths, config.data.color)) for name, s in simulated.items()}
     measured, notes = simulated[models[0]], []
     kernels = assemble.true_kernels(config.problem, data_root) if isinstance(config.problem, Deblur) else None
