@@ -11,6 +11,7 @@ from typing import NoReturn
 
 from app.drawing.arguments import Container, names, split_label
 from app.drawing.kinds import add_kinds
+from app.interrupt import exit_code
 from app.memory import keep_freed_memory
 from app.settings.comparison import Comparison, is_comparison, read_comparison
 from app.settings.options import Config, ConfigError
@@ -31,9 +32,9 @@ def main(arguments: list[str] | None = None) -> int:
         options.typed = shlex.join(["python", "-m", "app", *(sys.argv[1:] if arguments is None else arguments)])
         keep_freed_memory()
         return options.command(options) or 0
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         print("interrupted", file=sys.stderr)
-        return 130
+        return exit_code(error)
     except OSError as error:
         print(f"error: {error.strerror or error}: {error.filename or ''}".rstrip(": "), file=sys.stderr)
     except ConfigError as error:
@@ -75,7 +76,7 @@ def _resume(options: argparse.Namespace) -> int:
     config = override(load(config_file), options.set)
     from app.commands.train import resume
 
-    return resume(config, options.run, options.data_root, options.quiet, command=options.typed)
+    return resume(config, options.run, options.data_root, options.quiet, options.typed, options.accept_changes)
 
 
 def _compare(options: argparse.Namespace) -> int:
@@ -221,6 +222,7 @@ def _parser() -> argparse.ArgumentParser:
 
     resume = command("resume", _resume, "continue a run from its checkpoint")
     resume.add_argument("run", type=Path, help="run folder")
+    resume.add_argument("--accept-changes", action="store_true", help="also with other images or kernels than so far")
     settings(resume)
 
     compare = command("compare", _compare, "train several experiments, or take runs: one table, one figure")

@@ -51,16 +51,30 @@ def read_kernel(spec: str, data_root: Path) -> Tensor:  # -> (h, w)
 
     Raises KernelError.
     """
-    if spec.startswith("levin:"):
-        file, key = data_root / "kernels" / "Levin09.npz", "k" + spec.removeprefix("levin:")
-    else:
-        name, _, key = spec.partition(":")
-        file = Path(name).expanduser()
+    file, key = _place(spec, data_root)
     values = _from_npz(file, key) if file.suffix == ".npz" else read_image(file, color=False)[0].numpy()
     kernel = torch.from_numpy(np.asarray(values, dtype=np.float64))
     if kernel.ndim != 2 or not kernel.isfinite().all() or kernel.min() < 0 or kernel.sum() <= 0:
         raise KernelError(f"{spec} is not a blur kernel: it must be a 2-D array, nonnegative and not zero")
     return kernel / kernel.sum()
+
+
+def is_file(spec: str) -> bool:
+    """Tell whether a kernel is a file of the user."""
+    return spec.partition(":")[0] not in ("gaussian", "levin")
+
+
+def kernel_file(spec: str, data_root: Path) -> Path | None:
+    """Return the file that holds a kernel; None where it is computed."""
+    return None if spec.startswith("gaussian") else _place(spec, data_root)[0]
+
+
+def _place(spec: str, data_root: Path) -> tuple[Path, str]:
+    """Return the file that holds a kernel, and its key there."""
+    if spec.startswith("levin:"):
+        return data_root / "kernels" / "Levin09.npz", "k" + spec.removeprefix("levin:")
+    name, _, key = spec.partition(":")
+    return Path(name).expanduser(), key
 
 
 def _from_npz(file: Path, key: str) -> np.ndarray:

@@ -56,6 +56,11 @@ def find_images(spec: str, data_root: Path, color: bool) -> ImageSet:
     return ImageSet(spec, tuple(list_images(path)))
 
 
+def is_named(spec: str) -> bool:
+    """Tell whether images are asked for by the name of a set, and not by a path."""
+    return spec.partition(":")[0] in ("builtin", "bsds500")
+
+
 def subset(image_set: ImageSet, count: int) -> ImageSet:
     """Choose `count` of the images at random, but always the same ones; 0 means all.
 

@@ -1,8 +1,8 @@
 """Moving figures for talks. An animation is a figure and a function that changes it into any of its frames."""
 
+import io
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -113,17 +113,16 @@ def images(animation: Animation, dpi: int) -> Iterator[Image.Image]:
             yield Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3].copy())
 
 
-def save(animation: Animation, path: Path, fps: float = 8, dpi: int | None = None) -> None:
-    """Save an endless GIF or an animated PNG. The last frame stays for two seconds."""
+def encoded(animation: Animation, suffix: str, fps: float = 8, dpi: int | None = None) -> bytes:
+    """Return the bytes of an endless GIF or an animated PNG. The last frame stays for two seconds."""
     frames = list(images(animation, dpi or animation.look.dpi))
     durations = [round(1000 / fps)] * (len(frames) - 1) + [2000]
-    if path.suffix == ".gif":
+    if suffix == ".gif":
         palette = _palette(frames)
         frames = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
-    frames[0].save(
-        path, "GIF" if path.suffix == ".gif" else "PNG",
-        save_all=True, append_images=frames[1:], duration=durations, loop=0,
-    )  # fmt: skip
+    file, kind = io.BytesIO(), "GIF" if suffix == ".gif" else "PNG"
+    frames[0].save(file, kind, save_all=True, append_images=frames[1:], duration=durations, loop=0)
+    return file.getvalue()
 
 
 def _palette(frames: list[Image.Image]) -> Image.Image:

@@ -26,7 +26,7 @@ from app.lower.solution import norm
 from datasets.image_sets import find_images
 from figures import curves, tradeoff
 from figures import table as table_figure
-from figures.style import look, save
+from figures.style import encoded, look
 from regularizers import (
     CHARBONNIER,
     Adaptive,
@@ -209,8 +209,7 @@ def test_the_end_of_a_run_reconstructs_once_and_saves_what_two_drawings_would(tm
     assert main(["train", "foe-denoise", "--out", str(folder), *SMALL]) == 0
     assert len(drawn) == 1
     anew = original([str(folder)], str(find_images("builtin:test", tmp_path, False).paths[0]), 64, [], tmp_path)
-    save(anew, tmp_path / "anew.pdf")
-    assert (tmp_path / "anew.pdf").read_bytes() == (folder / "reconstruction.pdf").read_bytes()
+    assert encoded(anew, ".pdf") == (folder / "reconstruction.pdf").read_bytes()
 
 
 def test_options_of_another_kind_are_refused_in_one_line(capsys, tmp_path, run_folder):  # noqa: F811

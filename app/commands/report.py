@@ -8,7 +8,7 @@ from app.drawing.learned import filters_of, potentials_of
 from app.drawing.runs import draw_curves, parameters_of
 from app.drawing.sources import chosen_images
 from app.evaluation.simulation import simulation
-from app.files import write_atomically
+from app.files import write_atomically, write_own
 from app.models.build import Model
 from app.models.files import read_facts
 from app.problem.quality import psnr, ssim
@@ -26,6 +26,7 @@ def report(run: Path, out: Path | None, images: str, data_root: Path) -> int:
     for name in ("config.toml", "metrics.csv", "model.safetensors"):
         if not (run / name).is_file():
             raise RunError(f"{run} is not a finished run (no {name})")
+    write = write_atomically if out else write_own
     out = out or run / "report.html"
     out.parent.mkdir(parents=True, exist_ok=True)
     model, config = assemble.load(str(run), [])
@@ -39,7 +40,7 @@ def report(run: Path, out: Path | None, images: str, data_root: Path) -> int:
         f"Written with torch {facts['versions']['torch']}."
         + (f" {facts['certified'].capitalize()}." if "certified" in facts else "")
     )
-    write_atomically(out, html.page(run.resolve().name, summary, sections).encode())
+    write(out, html.page(run.resolve().name, summary, sections).encode())
     print(out)
     return 0
 

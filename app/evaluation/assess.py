@@ -40,6 +40,8 @@ def ship(
     levels = [override(config, [f"problem.noise_level={n}"]).problem.level for n in noise_levels]
     levels, kernels = levels or [config.problem.level], kernels or [blur_text(config.problem)]
     source = find_model(spec)
+    if name is not None and Path(name).name != name:
+        raise ConfigError(f"--name {name!r} must be the name of a file, not a path")
     target = files.PRETRAINED / f"{name or full_name(config, levels, kernels)}.safetensors"
     if target.exists() and not target.samefile(source):
         raise ConfigError(f"{target} exists already: remove it first, or choose another --name")

@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 
 from app import assemble
-from app.files import write_atomically
+from app.files import write_own
 from app.settings.comparison import Comparison
 from app.settings.toml import load
 from app.training import records
@@ -65,7 +65,7 @@ def outcome(run: Path, data_root: Path) -> Outcome:
     known = json.loads(file.read_text()) if file.is_file() else {}
     if known.get("step") != step:
         known = {"step": step, "training_psnr": training_psnr(load(run / "config.toml"), run, data_root)}
-        write_atomically(file, json.dumps(known).encode())
+        write_own(file, json.dumps(known).encode())
     held_out = [v for v in columns["validation_psnr"] if v == v]
     model, config = assemble.load(str(run), [])
     return Outcome(

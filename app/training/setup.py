@@ -14,12 +14,13 @@ from app import assemble
 from app.lower.solution import NotStronglyConvexError
 from app.lower.stationary import certified_or_stationary
 from app.models.build import Model, build_model
-from app.models.files import find_model, read_facts
+from app.models.files import KERNEL, find_model, read_facts
 from app.models.provenance import UNKNOWN, processor
 from app.problem.problem import Problem
 from app.problem.quality import psnr
 from app.settings.options import Config, ConfigError
 from app.training.fit import batch_of, proven_modulus
+from app.training.inputs import inputs
 from app.training.run import Run, restore
 from app.training.selection import Selection
 from app.training.validation import TOGETHER, validate
@@ -47,7 +48,12 @@ def prepare(config: Config, model: Model, folder: Path, data_root: Path) -> Run:
         folder=folder, config=config, model=model, problem=problem, method=method,
         state=method.begin(problem.patches.fixed), selection=Selection(config.run.average, config.run.keep_best),
         solver=assemble.lower_solver(config), validate=partial(validate, config, model, held_out, data_root),
+        inputs=inputs(config, _files(problem), held_out.paths, data_root),
     )  # fmt: skip
+
+
+def _files(problem: Problem) -> list[Path]:
+    return [source for source in problem.patches.source if isinstance(source, Path)]
 
 
 def training_problem(config: Config, data_root: Path) -> Problem:
@@ -105,4 +111,5 @@ def provenance(past: dict[str, Any], command: str, run: Run) -> dict[str, Any]:
         "commands": [*past.get("commands", []), command],
         "hardware": list(dict.fromkeys(machines)),
         "seconds_before": past.get("seconds_before", 0.0),
+        KERNEL: run.inputs.get(KERNEL, {}),
     }
