@@ -9,11 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from app.files import fingerprint
 from app.lower import agd, gd_polyak, lbfgs
 from app.lower.energy import Solver
 from app.lower.stationary import certified_or_stationary
 from app.models.build import Model
-from app.models.files import load_model
+from app.models.files import KERNEL, find_model, load_model, read_facts
 from app.problem.blur_kernel import kernel_error
 from app.problem.losses import LOSSES, LossOf
 from app.problem.noise_levels import NoiseLevels
@@ -36,7 +37,7 @@ from app.upper.methods.maid import Maid
 from app.upper.methods.meha import Meha
 from app.upper.methods.stocbio import Stocbio
 from app.upper.methods.unroll import Unroll
-from datasets.blur_kernels import LEVIN, gaussian_kernel, levin_kernels, read_kernel
+from datasets.blur_kernels import LEVIN, gaussian_kernel, is_file, kernel_file, levin_kernels, read_kernel
 
 HOLD = 10  # steps before a step size that was found at the first of them decreases
 
@@ -182,14 +183,25 @@ def descent(upper: options.StochasticOptions, config: Config) -> Descent:
 
 def load(spec: str, settings: list[str]) -> tuple[Model, Config]:
     """Load a model and its configuration with the user's settings, on any device but in the format of its training.
-    Raises ModelError, and ConfigError where a setting would change the regularizer."""
+    Raises ModelError, and ConfigError where a setting would change the regularizer, or a file changed."""
     model, trained = load_model(spec)
     config = override(trained, ["run.device=auto", *settings])
+    if not any(setting.startswith(KERNEL) for setting in settings):
+        _check_kernel(spec, config.problem)
     if config.regularizer != trained.regularizer or config.data.color != trained.data.color:
         raise ConfigError(f"the architecture and colour of {spec} are fixed; only the problem can be set")
     if config.problem.learns_kernel and model.kernel is None:
         raise ConfigError(f"{spec} holds no learned kernel: problem.learn_kernel is for training")
     return model.at(config.problem.level).to(device_of(config), dtype_of(config)), config
+
+
+def _check_kernel(spec: str, problem: Problem) -> None:
+    """Raise ConfigError where the user's file with the kernel of a model is not the one of its training."""
+    if not isinstance(problem, Deblur) or not is_file(problem.kernel):
+        return
+    file, known = kernel_file(problem.kernel, Path()), read_facts(find_model(spec)).get(KERNEL, {})
+    if file is not None and file.is_file() and known and fingerprint(file) not in known.values():
+        raise ConfigError(f"{file} changed since {spec} was trained with it: name it with --kernel to use it as it is")
 
 
 def load_comparable(models: list[str], settings: list[str]) -> dict[str, tuple[Model, Config]]:

@@ -5,8 +5,8 @@ import fcntl
 import os
 import secrets
 import shutil
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -33,11 +33,15 @@ def remove_leftovers(paths: Iterable[Path]) -> None:
                 os.close(descriptor)
 
 
-def lock_folder(folder: Path) -> int:
-    """Lock a temporary folder until the descriptor that is returned is closed, or the process ends."""
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Mark a temporary folder as one that is in use, for as long as the context lasts."""
     descriptor = os.open(folder, os.O_RDONLY)
-    _lock(descriptor)
-    return descriptor
+    try:
+        _lock(descriptor)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _lock(descriptor: int) -> bool | None:

@@ -24,8 +24,8 @@ SINCE = datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")
 
 @contextmanager
 def owned(folder: Path) -> Iterator[None]:
-    """Own a run folder, which is made if it is not there, for as long as the context lasts, without what a killed owner
-    left half written. Raises RunError that names its owner where it has one."""
+    """Hold a run folder as its only owner for as long as the context lasts. It is made if it is not there, and what a
+    killed owner left half written is removed. Raises RunError that names its owner where it has one."""
     folder.mkdir(parents=True, exist_ok=True)
     checkpoint = folder / "checkpoint"
     if checkpoint.is_symlink():

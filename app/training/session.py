@@ -33,7 +33,7 @@ DONE, DIVERGED = 0, 1
 
 @contextmanager
 def begin(config: Config, folder: Path, data_root: Path, command: str = UNKNOWN) -> Iterator[tuple[Run, Progress]]:
-    """Own a new run in a claimed folder, for as long as the context lasts. command: what the user typed. Raises
+    """Begin a run in a folder that is held for as long as the context lasts. command: what the user typed. Raises
     RunError."""
     config, model = start.begin(config)
     run = prepare(config, model, folder, data_root)
@@ -46,7 +46,8 @@ def begin(config: Config, folder: Path, data_root: Path, command: str = UNKNOWN)
 def restore(
     config: Config, folder: Path, data_root: Path, command: str = UNKNOWN, accept_changes: bool = False
 ) -> Iterator[tuple[Run, Progress]]:
-    """Own a run as its last checkpoint has it, for as long as the context lasts. Raises RunError."""
+    """Restore a run from its last checkpoint, in a folder that is held for as long as the context lasts. Raises
+    RunError."""
     with owned(folder):
         run = prepare(config, build_model(config), folder, data_root)
         progress = stored.restore(run, accept_changes)
