@@ -20,6 +20,7 @@ from datasets.fetch import FetchError, check_folder, fetch_bsds500, read_manifes
 from datasets.image_sets import ImageSet, bsd68_ids, find_images, subset
 from datasets.images import ImageError, read_image, write_image
 from datasets.patches import Patches, centre_crop
+from datasets.temporary import locked
 
 RGB = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
 
@@ -254,6 +255,17 @@ def test_fetch_downloads_verifies_and_installs(server, tmp_path):
     (folder / "val" / "1.jpg").write_bytes(b"altered")
     (folder / "val" / "0.jpg").unlink()
     assert len(check_folder(folder, manifest)) == 2
+
+
+def test_fetch_removes_what_a_killed_one_left_and_not_what_another_one_loads(server, tmp_path):
+    url, manifest = server
+    left, busy = tmp_path / "data" / ".fetch-k_x01abc", tmp_path / "data" / ".fetch-other"
+    for folder in (left, busy):
+        folder.mkdir(parents=True)
+        (folder / "archive.zip").write_text("half")
+    with locked(busy):
+        fetch_bsds500(tmp_path / "data", f"{url}/set.zip", manifest, quiet=True)
+    assert {p.name for p in (tmp_path / "data").iterdir()} == {"BSDS500", busy.name}
 
 
 @pytest.mark.parametrize("file", ["cut.zip", "none.zip"])

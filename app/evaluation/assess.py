@@ -1,5 +1,6 @@
 """What a model is worth, for its card: it is evaluated, and kept among the shipped ones with what was found."""
 
+import re
 from dataclasses import asdict
 from pathlib import Path
 from statistics import fmean
@@ -35,13 +36,13 @@ def ship(
     """Assess a model at every noise level and with every kernel on every image set, keep it in float32 with what was
     found, and return its file. A shipped model may be assessed again. The arguments are those of the command. Raises
     ConfigError where another model has the name."""
+    if name is not None and not re.fullmatch(r"\w[\w.+=-]*", name):
+        raise ConfigError(f"--name {name!r} must be letters, digits and any of .+=_-, as foe-denoise-grey-25")
     model, config = load_model(spec)
     config = override(config, ["run.precision=float32"])
     levels = [override(config, [f"problem.noise_level={n}"]).problem.level for n in noise_levels]
     levels, kernels = levels or [config.problem.level], kernels or [blur_text(config.problem)]
     source = find_model(spec)
-    if name is not None and Path(name).name != name:
-        raise ConfigError(f"--name {name!r} must be the name of a file, not a path")
     target = files.PRETRAINED / f"{name or full_name(config, levels, kernels)}.safetensors"
     if target.exists() and not target.samefile(source):
         raise ConfigError(f"{target} exists already: remove it first, or choose another --name")

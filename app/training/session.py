@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from app import assemble
-from app.files import append_to_own, write_own
+from app.files import write_own
 from app.lower.solution import NOT_CERTIFIED, NonFiniteError
 from app.models.build import build_model
 from app.models.provenance import UNKNOWN
@@ -50,6 +50,8 @@ def restore(
     RunError."""
     with owned(folder):
         run = prepare(config, build_model(config), folder, data_root)
+        if accept_changes:
+            _log_to(folder / "log.txt")  # which shall say what was accepted
         progress = stored.restore(run, accept_changes)
         run = replace(run, provenance=provenance(past(folder), command, run))
         stored.write_config(run)
@@ -127,6 +129,6 @@ def _log_to(file: Path) -> None:
         log.removeHandler(handler)
         handler.close()
     write_own(file, file.read_bytes() if file.is_file() and not file.is_symlink() else b"")
-    for handler in (logging.StreamHandler(append_to_own(file)), logging.StreamHandler(sys.stdout)):
+    for handler in (logging.FileHandler(file, encoding="utf-8"), logging.StreamHandler(sys.stdout)):
         handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
         log.addHandler(handler)
