@@ -194,11 +194,22 @@ assert not {"torch", "deepinv", "matplotlib", "numpy"} & set(sys.modules)
     assert "'curvs'" in done.stderr and all(kind.about[:20] in done.stdout for kind in kinds.TABLE)
 
 
-def test_a_backend_for_a_screen_that_is_not_there_changes_nothing(tmp_path, table):
-    command = [sys.executable, "-m", "app", "figure", "tradeoff", str(table), "--out", str(tmp_path / "a.png")]
-    elsewhere = {**os.environ, "MPLBACKEND": "module://nowhere.backend"}
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=elsewhere)
-    assert done.returncode == 0, done.stderr
+def test_the_environment_changes_nothing(tmp_path, table):
+    """A backend for a screen that is not there, a matplotlibrc of one's own, with an error, and dates."""
+    rc = "savefig.bbox: tight\nbackend: nonsense\naxes.formatter.use_locale: True\nsvg.fonttype: none\nno.such.key: 1\n"
+    (tmp_path / "matplotlibrc").write_text(rc)
+    elsewhere = {name: text for name, text in os.environ.items() if name != "HOME"} | {
+        "MPLBACKEND": "module://nowhere.backend", "MATPLOTLIBRC": str(tmp_path), "LC_ALL": "de_DE.UTF-8",
+        "TZ": "Asia/Tokyo", "SOURCE_DATE_EPOCH": "rubbish", "PYTHONHASHSEED": "7",
+    }  # fmt: skip
+    command = ["figure", "tradeoff", str(table), "--out"]
+    done = subprocess.run(
+        [sys.executable, "-m", "app", *command, str(tmp_path / "a.svg")],
+        cwd=ROOT, capture_output=True, text=True, env=elsewhere,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    assert main([*command, str(tmp_path / "b.svg")]) == 0
+    assert (tmp_path / "a.svg").read_bytes() == (tmp_path / "b.svg").read_bytes()
 
 
 def test_the_end_of_a_run_reconstructs_once_and_saves_what_two_drawings_would(tmp_path, run_folder, monkeypatch):  # noqa: F811

@@ -1,4 +1,4 @@
-"""A run folder holds: whatever is killed, lost, damaged or started twice, the run goes on from one step or says why not."""
+"""A run folder holds: whatever is killed, lost, damaged or begun twice, a run goes on from one step or says why not."""
 
 import os
 import re
@@ -16,6 +16,7 @@ from app import interrupt
 from app.cli import main
 from app.models.sealed import SEALS
 from app.training import owner, run
+from scripts.storming import storm
 
 KEPT = ("config.toml", "metrics.csv", "model.safetensors", "history.safetensors", "checkpoint/state.safetensors")
 TINY = [
@@ -121,6 +122,10 @@ def test_a_crash_before_any_write_leaves_what_resume_brings_to_the_same_end(fini
     assert places >= 11, "a start and two saves"
 
 
+def test_a_storm_of_kills_leaves_what_no_kill_does(capsys):
+    assert storm(1, 1, ["isgd"]) == 0, capsys.readouterr().out
+
+
 def test_resuming_a_finished_run_changes_no_byte(copy):
     before = contents(copy)
     assert main(["resume", str(copy), "--quiet"]) == 0
@@ -196,10 +201,10 @@ def test_images_that_changed_since_a_run_began_are_named_and_can_be_accepted(ima
     ):
         assert change in line
     assert contents(tmp_path / "run") == before
-    again = ["resume", str(tmp_path / "run"), "--quiet", "--set", "run.steps=4"]
+    again = ["resume", str(tmp_path / "run"), "--quiet"]
     assert main([*again, "--accept-changes"]) == 0
     assert "1.png of data.images changed" in (tmp_path / "run" / "log.txt").read_text()
-    assert main(again) == 0, "what was accepted is what it is made of now"
+    assert main([*again, "--set", "run.steps=4"]) == 0, "what was accepted is what it is made of now"
 
 
 def test_a_run_means_the_same_from_another_folder_and_after_its_images_moved(images, tmp_path, monkeypatch):
@@ -209,10 +214,11 @@ def test_a_run_means_the_same_from_another_folder_and_after_its_images_moved(ima
     assert train(Path("run"), Path("images"), "--set", "run.steps=4") == 0
     monkeypatch.chdir(tmp_path / "there")
     assert main(["resume", "../here/run", "--quiet", "--set", "run.steps=10"]) == 0
-    (tmp_path / "here" / "images").rename(tmp_path / "moved")
-    moved = [f"data.{key}={tmp_path / 'moved'}" for key in ("images", "validation")]
-    again = ["resume", "../here/run", "--quiet", "--set", "run.steps=12"]
-    assert main([*again, "--set", moved[0], "--set", moved[1]]) == 0
+    (tmp_path / "here" / "images").rename(tmp_path / "there" / "moved")
+    again = ["resume", "../here/run", "--quiet", "--set", "data.images=moved", "--set", "data.validation=moved"]
+    assert main([*again, "--set", "run.steps=12"]) == 0
+    monkeypatch.chdir(tmp_path)
+    assert main(["resume", "here/run", "--quiet"]) == 0
 
 
 def test_a_kernel_file_that_changed_is_refused_by_resume_and_evaluate(images, tmp_path, monkeypatch, capsys):

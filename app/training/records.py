@@ -42,7 +42,7 @@ def write(folder: Path, rows: list[str]) -> None:
 
 
 def append(folder: Path, row: str) -> None:
-    """Append a row. Raises FileNotFoundError where somebody removed the file."""
+    """Add a row. Raises FileNotFoundError where somebody removed the file."""
     with append_to_own(_file(folder)) as file:
         file.write(row)
 

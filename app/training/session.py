@@ -49,12 +49,15 @@ def restore(
     """Restore a run from its last checkpoint, in a folder that is held for as long as the context lasts. Raises
     RunError."""
     with owned(folder):
+        config = start.anchored(config)
         run = prepare(config, build_model(config), folder, data_root)
         if accept_changes:
             _log_to(folder / "log.txt")  # which shall say what was accepted
         progress = stored.restore(run, accept_changes)
         run = replace(run, provenance=provenance(past(folder), command, run))
         stored.write_config(run)
+        if accept_changes:
+            stored.save(run, progress)
         yield run, progress
 
 

@@ -111,5 +111,4 @@ def provenance(past: dict[str, Any], command: str, run: Run) -> dict[str, Any]:
         "commands": [*past.get("commands", []), command],
         "hardware": list(dict.fromkeys(machines)),
         "seconds_before": past.get("seconds_before", 0.0),
-        KERNEL: run.inputs.get(KERNEL, {}),
-    }
+    } | {key: files for key, files in run.inputs.items() if key == KERNEL}
