@@ -4,6 +4,7 @@ answer at once."""
 import argparse
 import os
 import shlex
+import signal
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,6 @@ from typing import NoReturn
 
 from app.drawing.arguments import Container, names, split_label
 from app.drawing.kinds import add_kinds
-from app.interrupt import exit_code
 from app.memory import keep_freed_memory
 from app.settings.comparison import Comparison, is_comparison, read_comparison
 from app.settings.options import Config, ConfigError
@@ -34,7 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
         return options.command(options) or 0
     except KeyboardInterrupt as error:
         print("interrupted", file=sys.stderr)
-        return exit_code(error)
+        return 128 + (error.args[0] if error.args else signal.SIGINT)
     except OSError as error:
         print(f"error: {error.strerror or error}: {error.filename or ''}".rstrip(": "), file=sys.stderr)
     except ConfigError as error:

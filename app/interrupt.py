@@ -16,10 +16,5 @@ def install() -> None:
         signal.signal(number, _interrupt)
 
 
-def exit_code(error: KeyboardInterrupt) -> int:
-    """Return the exit code that shells expect, 128 + the number of the signal."""
-    return 128 + (error.args[0] if error.args else signal.SIGINT)
-
-
 def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
     raise KeyboardInterrupt(number)

@@ -16,7 +16,7 @@ def create(target: Path) -> tuple[int, Path]:
     while True:
         path = target.with_name(f".{target.name[:200]}.{secrets.token_hex(4)}.tmp")
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666)
-        if _lock(descriptor) is not False and os.fstat(descriptor).st_nlink:
+        if lock(descriptor) is not False and os.fstat(descriptor).st_nlink:
             return descriptor, path
         os.close(descriptor)  # another process took it for a leftover before it was locked
 
@@ -27,7 +27,7 @@ def remove_leftovers(paths: Iterable[Path]) -> None:
         with suppress(OSError):
             descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
             try:
-                if _lock(descriptor):
+                if lock(descriptor):
                     shutil.rmtree(path) if path.is_dir() else path.unlink()
             finally:
                 os.close(descriptor)
@@ -38,14 +38,14 @@ def locked(folder: Path) -> Iterator[None]:
     """Mark a temporary folder as one that is in use, for as long as the context lasts."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        _lock(descriptor)
+        lock(descriptor)
         yield
     finally:
         os.close(descriptor)
 
 
-def _lock(descriptor: int) -> bool | None:
-    """Return whether the lock was free; None where the file system knows no locks."""
+def lock(descriptor: int) -> bool | None:
+    """Take the lock of an open file, and return whether it was free; None where the file system knows no locks."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

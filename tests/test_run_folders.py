@@ -266,6 +266,11 @@ def test_a_former_run_whose_metrics_have_a_gap_is_refused(tmp_path, capsys):
         assert "metrics.csv" in refused(capsys, "resume", folder, "--set", "run.steps=4")
 
 
+def test_signals_that_end_programs_are_those_that_whoever_started_it_lets_through(monkeypatch):
+    monkeypatch.setattr(signal, "getsignal", lambda number: signal.SIG_IGN if number == signal.SIGHUP else None)
+    assert interrupt.ending_signals() == [signal.SIGTERM]
+
+
 @pytest.mark.parametrize("name", ["../../x", "/tmp/x", "a/b", "..", "", "a\nb"])
 def test_a_shipped_model_has_the_name_of_a_file(name, capsys):
     assert "must be letters" in refused(capsys, "models", "ship", "nothing", "--name", name)

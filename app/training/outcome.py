@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean, stdev
@@ -61,10 +62,11 @@ def outcome(run: Path, data_root: Path) -> Outcome:
     columns, file = records.read(run / "metrics.csv"), run / "final.json"
     if not columns["step"]:
         raise RunError(f"{run} has not made a step yet")
-    step = columns["step"][-1]
-    known = json.loads(file.read_text()) if file.is_file() else {}
-    if known.get("step") != step:
-        known = {"step": step, "training_psnr": training_psnr(load(run / "config.toml"), run, data_root)}
+    step, known, now = columns["step"][-1], {}, {name: columns[name][-1] for name in ("step", "seconds")}
+    with suppress(OSError, ValueError):
+        known = json.loads(file.read_text())
+    if not now.items() <= known.items():
+        known = {**now, "training_psnr": training_psnr(load(run / "config.toml"), run, data_root)}
         write_own(file, json.dumps(known).encode())
     held_out = [v for v in columns["validation_psnr"] if v == v]
     model, config = assemble.load(str(run), [])

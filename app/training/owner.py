@@ -4,7 +4,6 @@ The lock ends with the process, however that ends. A file that is left behind lo
 no locks, there is none.
 """
 
-import fcntl
 import os
 import re
 import socket
@@ -14,7 +13,7 @@ from datetime import datetime
 from pathlib import Path
 
 from app.training.checkpoint import RunError
-from datasets.temporary import remove_leftovers
+from datasets.temporary import lock, remove_leftovers
 
 LOCK = ".lock"
 # What a killed writer of a run's files leaves: names of this version, and of earlier ones.
@@ -57,14 +56,10 @@ def _lock(folder: Path) -> int:
     path = folder / LOCK
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if lock(descriptor) is False:
             owner = os.read(descriptor, 500).decode(errors="replace")
             os.close(descriptor)
-            raise RunError(f"{folder} is in use by {owner or 'another process'}") from None
-        except OSError:
-            pass  # a file system without locks
+            raise RunError(f"{folder} is in use by {owner or 'another process'}")
         with suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(descriptor), os.stat(path)):
                 break

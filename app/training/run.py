@@ -160,7 +160,7 @@ def write_results(run: Run, progress: Progress) -> None:
     """Write metrics, history and the model that the run hands over, unless the folder has those of this progress."""
     run.books.write(run.folder)
     facts: dict[str, Any] = asdict(progress)
-    with suppress(OSError, SafetensorError, ValueError):
+    with suppress(OSError, SafetensorError, ValueError, KeyError, AttributeError):  # lost, damaged, not ours
         metadata, _ = read(run.model_path)
         if facts.items() <= json.loads(metadata["facts"]).items():
             return
