@@ -96,7 +96,7 @@ def _standard_stream(info: os.stat_result) -> int:
 
 
 def _replace(target: Path, data: bytes) -> None:
-    remove_leftovers(target.parent.glob(f".{escape(target.name[:200])}.{'[0-9a-f]' * 8}.tmp"))
+    remove_leftovers(target.parent.glob(f".{escape(target.name[:60])}.{'[0-9a-f]' * 8}.tmp"))
     descriptor, temporary = create(target)
     try:
         with os.fdopen(descriptor, "wb") as file:  # locked until it is closed

@@ -14,7 +14,7 @@ def create(target: Path) -> tuple[int, Path]:
     """Make a locked temporary file .NAME.RANDOM.tmp beside its target, with the mode that umask leaves, and return its
     descriptor and name. Raises OSError."""
     while True:
-        path = target.with_name(f".{target.name[:200]}.{secrets.token_hex(4)}.tmp")
+        path = target.with_name(f".{target.name[:60]}.{secrets.token_hex(4)}.tmp")
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666)
         if lock(descriptor) is not False and os.fstat(descriptor).st_nlink:
             return descriptor, path

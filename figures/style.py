@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import matplotlib
@@ -135,6 +136,11 @@ def wrap(text: str, width: float, look: Look) -> str:
             line = line[cut:]
         line += letter
     return "\n".join([*lines, line])
+
+
+def save(figure: Figure, file: str | Path, look: Look = PAPER, dpi: int | None = None) -> None:
+    """Save a figure that is drawn to its end before the file is touched; the suffix chooses the format."""
+    Path(file).write_bytes(encoded(figure, Path(file).suffix, look, dpi))
 
 
 def encoded(figure: Figure, suffix: str, look: Look = PAPER, dpi: int | None = None) -> bytes:

@@ -7,8 +7,6 @@ killed: the same bits, none half written, none more.
 import json
 import os
 import random
-import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -20,12 +18,11 @@ from app.models.sealed import read
 from app.settings.methods import METHODS
 
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
-SMALL = [
-    "data.images=builtin:train", "data.validation=builtin:test", "data.patch_size=32", "data.validation_crop=32",
-    "data.noise=fixed", "run.steps=10", "run.checkpoint_every=3",
-]  # fmt: skip
-FIELD = ["regularizer.filters=8", "regularizer.filter_size=3"]
-MODEL, IMAGES = "foe-denoise-grey-25", "builtin:test"
+SMALL = (
+    "data.images=builtin:train data.validation=builtin:test data.patch_size=32 data.validation_crop=32 data.noise=fixed"
+)
+STEPS = "run.steps=10 run.checkpoint_every=3"
+MODEL, FIELD = "foe-denoise-grey-25", "regularizer.filters=8 regularizer.filter_size=3"
 NO_MATTER = ("seconds", "date", "commands", "hardware")  # what differs from one uninterrupted run to the next
 Result = dict[str, object]
 
@@ -33,13 +30,13 @@ Result = dict[str, object]
 def commands() -> dict[str, list[str]]:
     """Return what is killed, by name; the place of its output comes last."""
 
-    def train(*settings: str) -> list[str]:
-        return ["--quiet", *(word for setting in (*SMALL, *settings) for word in ("--set", setting))]
+    def train(settings: str = "") -> list[str]:
+        return ["--quiet", *(w for one in f"{SMALL} {STEPS} {settings}".split() for w in ("--set", one))]
 
     methods = [method.algorithm for method in METHODS]
-    return {m: ["train", "foe-denoise", *train(*FIELD, f"upper.algorithm={m}"), "--out", "run"] for m in methods} | {
-        "evaluate": ["evaluate", MODEL, "--quiet", "--images", IMAGES, "--csv", "rows.csv"],
-        "reconstruct": ["reconstruct", MODEL, IMAGES, "--degrade", "--out", "images"],
+    return {m: ["train", "foe-denoise", *train(f"{FIELD} upper.algorithm={m}"), "--out", "run"] for m in methods} | {
+        "evaluate": ["evaluate", MODEL, "--quiet", "--images", "builtin:test", "--csv", "rows.csv"],
+        "reconstruct": ["reconstruct", MODEL, "builtin:test", "--degrade", "--out", "images"],
         "compare": ["compare", "tv-denoise", "--seeds", "0", "1", *train(), "--out", "runs"],
     }
 
@@ -48,11 +45,9 @@ def start(words: list[str], folder: Path) -> subprocess.Popen[str]:
     """Start a command in a folder, on one thread; a run that has begun goes on."""
     if (folder / "run" / "config.toml").exists():
         words = ["resume", "run", "--quiet"]
-    own = {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.getcwd()}
-    command = [sys.executable, "-m", "app", *words]
-    return subprocess.Popen(
-        command, cwd=folder, env=os.environ | own, text=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-    )
+    command, own = [sys.executable, "-m", "app", *words], {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.getcwd()}
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+    return subprocess.Popen(command, cwd=folder, env=os.environ | own, text=True, **quiet)  # type: ignore[call-overload]
 
 
 def result(folder: Path) -> Result:
@@ -70,8 +65,7 @@ def _contents(file: Path) -> object:
         facts = {k: v for k, v in json.loads(metadata.get("facts", "{}")).items() if k not in NO_MATTER}
         bits = {k: t.numpy().tobytes() for k, t in tensors.items() if k != "books.rows"}
         return facts, metadata.get("config"), bits
-    free = file.name in ("log.txt", "final.json") or re.match(r"(curves|comparison|table)\.", file.name)
-    return b"" if free else file.read_bytes()
+    return b"" if file.stem in ("log", "final", "curves", "comparison", "table") else file.read_bytes()
 
 
 def killed(words: list[str], folder: Path, number: signal.Signals, wait: float, whole: Result) -> str:
@@ -89,11 +83,13 @@ def killed(words: list[str], folder: Path, number: signal.Signals, wait: float, 
             file.unlink()  # it never overwrites
     process = start(words, folder)
     _, errors = process.communicate()
-    if process.returncode:
-        return f"did not go on, exit code {process.returncode}: {errors[-300:]}"
     found = result(folder)
     wrong = [name for name in sorted(found.keys() | whole.keys()) if found.get(name) != whole.get(name)]
-    return f"other than without the kill: {', '.join(wrong)}" if wrong else ""
+    return (
+        f"exit code {process.returncode}, other files: {', '.join(wrong)} {errors[-300:]}"
+        if wrong or process.returncode
+        else ""
+    )
 
 
 def storm(kills: int, seed: int, names: list[str]) -> int:
@@ -103,15 +99,13 @@ def storm(kills: int, seed: int, names: list[str]) -> int:
     for n in range(kills):
         name = names[n % len(names)]
         words, number = commands()[name], chance.choice(SIGNALS)
-        with tempfile.TemporaryDirectory() as temporary:
+        with tempfile.TemporaryDirectory() as first, tempfile.TemporaryDirectory() as second:
             if name not in known:
-                began, folder = time.monotonic(), Path(tempfile.mkdtemp(dir=temporary))
-                if start(words, folder).wait():
-                    raise SystemExit(f"{name} does not run")
-                known[name] = time.monotonic() - began, result(folder)
-                shutil.rmtree(folder)
+                began = time.monotonic()
+                assert start(words, Path(first)).wait() == 0, name
+                known[name] = time.monotonic() - began, result(Path(first))
             seconds, whole = known[name]
-            wrong = killed(words, Path(temporary), number, chance.uniform(0.2, 1) * seconds, whole)
+            wrong = killed(words, Path(second), number, chance.uniform(0.2, 1) * seconds, whole)
         failures += bool(wrong)
         print(f"{n + 1:4} {name:12} {number.name:8} {wrong or 'same'}", flush=True)
     print(f"{kills} kills, {failures} failures (seed {seed})")

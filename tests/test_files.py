@@ -80,6 +80,12 @@ def test_devices_and_pipes_are_written_to_as_they_are(tmp_path):
     assert got == [b"rows" * 50_000]
 
 
+def test_a_name_may_be_as_long_as_the_file_system_allows(tmp_path):
+    file = tmp_path / ("ä" * 125 + ".csv")
+    write_atomically(file, b"rows")
+    assert file.read_bytes() == b"rows"
+
+
 def test_stdout_gets_its_text_after_what_was_printed(capfd):
     print("table")
     write_atomically(Path("/dev/stdout"), b"rows\n")
