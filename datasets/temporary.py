@@ -22,7 +22,7 @@ def create(target: Path) -> tuple[int, Path]:
 
 
 def remove_leftovers(paths: Iterable[Path]) -> None:
-    """Remove those of the paths, links never followed, that no process has locked."""
+    """Take away those of the paths, links never followed, that no process has locked."""
     for path in paths:
         with suppress(OSError):
             descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
