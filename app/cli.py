@@ -248,7 +248,12 @@ def _parser() -> argparse.ArgumentParser:
 
     reconstruct = command("reconstruct", _reconstruct, "reconstruct image files")
     reconstruct.add_argument("model", help=MODEL)
-    reconstruct.add_argument("images", nargs="+", metavar="IMAGE", help="measured images, or a SET")
+    reconstruct.add_argument(
+        "images",
+        nargs="+",
+        metavar="IMAGE",
+        help="measured images, or a SET; of blurred ones the pixels behind the border are unknown (problem.border)",
+    )
     reconstruct.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the results (PNG)")
     reconstruct.add_argument("--degrade", action="store_true", help="the images are clean: measure them first")
     problem(reconstruct)

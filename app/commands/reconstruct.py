@@ -7,7 +7,8 @@ from app.evaluation.simulation import simulation
 from app.lower.solution import NOT_CERTIFIED
 from app.problem.quality import psnr
 from app.settings.options import ConfigError
-from app.settings.tasks import Deblur, Inpaint
+from app.settings.tasks import Deblur, Inpaint, SuperResolution
+from app.settings.toml import override
 from app.training.checkpoint import RunError
 from datasets.image_sets import find_images
 from datasets.images import read_image, write_image
@@ -20,6 +21,8 @@ def reconstruct(model: str, images: list[str], settings: list[str], data_root: P
         raise ConfigError("which pixels of a measured image are missing is not known: inpainting needs --degrade")
     if isinstance(config.problem, Deblur) and config.problem.kernel == "levin:all" and not degrade:
         raise ConfigError("which kernel blurred a measured image is not known: name it with --kernel, as levin:1")
+    if isinstance(config.problem, Deblur | SuperResolution) and not degrade and not config.problem.learns_kernel:
+        config = override(config, ["problem.border=valid", *settings])  # no camera's image goes on at its other side
     color = config.data.color
     paths = [p for spec in images for p in find_images(spec, data_root, color).paths]
     targets = [out / f"{path.stem}.png" for path in paths]
@@ -32,8 +35,9 @@ def reconstruct(model: str, images: list[str], settings: list[str], data_root: P
         clean = reconstruct.read(path, color) if degrade else None
         y = reconstruct.to_device(read_image(path, color)[None]) if clean is None else reconstruct.measure(clean, (i,))
         solution = reconstruct(y, (i,))
-        write_image(target, solution.x[0])
-        quality = "" if clean is None else f"PSNR {float(psnr(solution.x, clean)):.2f} dB, "
+        x = reconstruct.seen_in(solution.x)
+        write_image(target, x[0])
+        quality = "" if clean is None else f"PSNR {float(psnr(x, reconstruct.seen_in(clean))):.2f} dB, "
         cost = f"{int(solution.iterations)} iterations" + ("" if solution.converged else " (accuracy not reached)")
         if solution.error_bound.isinf():
             cost = f"{int(solution.iterations)} iterations ({NOT_CERTIFIED})"

@@ -52,14 +52,14 @@ def _results(model: Model, config: Config, images: str, data_root: Path) -> list
         clean = reconstruct.read(path, config.data.color)
         y = reconstruct.measure(clean, (i,))
         solution = reconstruct(y, (i,))
-        picture = reconstruct.as_image(y, (i,))
-        before, after = float(psnr(picture, clean)), float(psnr(solution.x, clean))
+        mu, largest = reconstruct.bounds(clean.shape[1:], (i,))
+        clean, picture, x = map(reconstruct.seen_in, (clean, reconstruct.as_image(y, (i,)), solution.x))
+        before, after = float(psnr(picture, clean)), float(psnr(x, clean))
         caption = f"{path.stem}: measured {before:.2f} dB, reconstructed {after:.2f} dB"
         pictures = {"measured": picture[0].cpu(), "clean": clean[0].cpu()}
-        sliders.append(html.slider(path.stem, solution.x[0].cpu(), pictures, caption))
-        mu, largest = reconstruct.bounds(clean.shape[1:], (i,))
+        sliders.append(html.slider(path.stem, x[0].cpu(), pictures, caption))
         certified = f"{float(solution.error_bound):.3g}" if solution.converged else "not certified"
-        quality = f"{before:.2f}", f"{after:.2f}", f"{float(ssim(solution.x, clean)):.4f}"
+        quality = f"{before:.2f}", f"{after:.2f}", f"{float(ssim(x, clean)):.4f}"
         bounds = f"{mu:.3g}", f"{largest:.3g}"
         rows.append([escape(path.stem), *quality, certified, *bounds, str(int(solution.iterations))])
     head = ["image", "PSNR measured", "PSNR", "SSIM", "||x - argmin h|| ≤", "mu", "L", "gradients"]

@@ -60,10 +60,12 @@ def panels(
     chosen = chosen_images(images, only, color, data_root)
     rows: dict[str, Row] = {}
     simulations = {source: simulation(config, model, data_root) for source, (model, config) in loaded.items()}
-    multiple = max((s.measuring.multiple for s in simulations.values()), default=1)
+    measuring = next((s.measuring for s in simulations.values()), None)
+    whole: dict[str, torch.Tensor] = {}
     for _, path in chosen:
-        clean = whole_blocks(read_image(path, color), multiple) if loaded else _read_as_it_is(path)
-        rows[path.stem] = {"clean": Panel(clean)}
+        clean = whole_blocks(read_image(path, color), measuring.multiple) if measuring else _read_as_it_is(path)
+        whole[path.stem] = clean
+        rows[path.stem] = {"clean": Panel(measuring.seen_in(clean) if measuring else clean)}
     for label, source in named:
         if label in next(iter(rows.values())):
             raise ConfigError(f"two columns are called {label!r}: name them with LABEL=SOURCE")
@@ -72,11 +74,13 @@ def panels(
             continue
         reconstruct = simulations[source]
         for i, path in chosen:
-            row = rows[path.stem]
-            clean = reconstruct.to_device(row["clean"].image[None])
+            row, clean = rows[path.stem], reconstruct.to_device(whole[path.stem][None])
             y = reconstruct.measure(clean, (i,))
-            row.setdefault("degraded", panel(reconstruct.as_image(y, (i,)), clean))
-            row[label] = panel(reconstruct(y, (i,)).x, clean)
+            found = {label: reconstruct(y, (i,)).x}
+            if "degraded" not in row:
+                found["degraded"] = reconstruct.as_image(y, (i,))
+            for name, x in found.items():
+                row[name] = panel(reconstruct.seen_in(x), reconstruct.seen_in(clean))
     first = ("clean", "degraded")
     return {n: {k: row[k] for k in sorted(row, key=lambda k: k not in first)} for n, row in rows.items()}
 

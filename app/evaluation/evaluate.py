@@ -36,15 +36,16 @@ def evaluate(
     for i, path in enumerate(paths):
         clean = reconstruct.read(path, color)
         y = reconstruct.measure(clean, (i,))
+        clean = reconstruct.seen_in(clean)
         start, bound, converged, iterations = time.perf_counter(), None, None, None
         if baseline is None:
             solution = reconstruct(y, (i,))
-            x, bound = solution.x, float(solution.error_bound)
+            x, bound = reconstruct.seen_in(solution.x), float(solution.error_bound)
             converged, iterations = bool(solution.converged), int(solution.iterations)
         else:
             x = baseline(y, i)
         seconds = time.perf_counter() - start
-        degraded = reconstruct.as_image(y, (i,))
+        degraded = reconstruct.seen_in(reconstruct.as_image(y, (i,)))
         yield Evaluation(
             image=path.stem, psnr=float(psnr(x, clean)), ssim=float(ssim(x, clean)),
             psnr_degraded=float(psnr(degraded, clean)), ssim_degraded=float(ssim(degraded, clean)),

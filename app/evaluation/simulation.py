@@ -64,6 +64,10 @@ class Simulation:
         """Return what can be shown of the measurements, and what their PSNR is computed from."""
         return self.measuring(self.measuring.image_shape(y.shape[1:]), images).as_image(y)
 
+    def seen_in(self, x: Tensor) -> Tensor:  # (B, C, H, W) -> (B, C, h, w)
+        """Return the part of images that has been measured."""
+        return self.measuring.seen_in(x)
+
     def to_device(self, x: Tensor) -> Tensor:  # (B, ...) -> (B, ...)
         """Return a tensor on the device and, where it is real, in the precision of the reconstruction."""
         return x.to(self.device) if x.is_complex() else x.to(self.device, self.dtype)

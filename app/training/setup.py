@@ -77,7 +77,7 @@ def training_psnr(config: Config, folder: Path, data_root: Path) -> float:
         sample = problem.sample(step, TOGETHER)
         energy = batch_of(run.model, sample, problem.ridge, run.solver).energy()
         solution = solver(energy, energy.start, config.lower.final_accuracy)
-        values.append(psnr(solution.x, sample.target))
+        values.append(psnr(*map(problem.operators.seen_in, (solution.x, sample.target))))
     return float(torch.cat(values)[: len(problem)].mean())
 
 
