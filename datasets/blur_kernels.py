@@ -13,8 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from datasets.decode import read_npy
-from datasets.files import home_expanded, printable, read_file
+from datasets.files import home_expanded, in_short, printable, read_file
 from datasets.images import GREY, ImageError, read_pixels
+from datasets.matlab import read_mat
 
 LEVIN = 8  # kernels of Levin et al. (CVPR 2009), camera shake
 LARGEST = 2**27  # bytes of a kernel: 4096 x 4096 in float64
@@ -55,8 +56,7 @@ def levin_kernels(data_root: Path) -> Tensor:  # -> (8, h, w)
 
 def read_kernel(spec: str, data_root: Path) -> Tensor:  # -> (h, w)
     """Read `levin:N` (data_root/kernels/Levin09.npz, key kN), FILE.npz:KEY, FILE.mat:KEY (KEY may be left out where the
-    file holds one array), a .npy file or an image, as float64 with sum 1. Raises KernelError.
-    """
+    file holds one array), a .npy file or an image, as float64 with sum 1. Raises KernelError."""
     if spec.startswith("levin:"):
         file, key = data_root / "kernels" / "Levin09.npz", "k" + spec.removeprefix("levin:")
     else:
@@ -67,9 +67,8 @@ def read_kernel(spec: str, data_root: Path) -> Tensor:  # -> (h, w)
         raise KernelError(str(error)) from None
     except KernelError as error:
         raise KernelError(f"{printable(spec)} is not a blur kernel: {error}") from None
-    except Exception as error:  # numpy, scipy and zipfile raise many kinds on damaged files
-        reason = printable((str(error) or type(error).__name__).splitlines()[0])
-        raise KernelError(f"cannot read a kernel from {printable(file)}: {reason}") from None
+    except Exception as error:  # numpy and zipfile raise many kinds on damaged files
+        raise KernelError(f"cannot read a kernel from {printable(file)}: {in_short(error)}") from None
 
 
 def _split(spec: str) -> tuple[Path, str]:
@@ -88,7 +87,8 @@ def _values(file: Path, key: str) -> np.ndarray:
     if suffix == ".npz":
         return read_npy(_member(read_file(file), key))
     if suffix == ".mat":
-        return _from_matlab(read_file(file), key)
+        arrays = read_mat(read_file(file), LARGEST)
+        return np.asarray(arrays[_chosen(key, arrays)])  # of None an object, which is no kernel
     pixels = read_pixels(file)
     if key:
         raise KernelError(f"{suffix} files hold one array, without a name ({printable(key)})")
@@ -101,22 +101,10 @@ def _member(data: bytes, key: str) -> bytes:
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         sizes = {info.filename.removesuffix(".npy"): info.file_size for info in archive.infolist()}
         name = _chosen(key, sizes)
-        _limit(sizes[name])
+        if sizes[name] > LARGEST:  # before anything is inflated
+            raise KernelError(f"an array of {sizes[name]} bytes is larger than the {LARGEST} that are read")
         with archive.open(f"{name}.npy") as file:
-            return file.read(LARGEST + 1)
-
-
-def _from_matlab(data: bytes, key: str) -> np.ndarray:
-    import scipy.io
-
-    try:
-        there = scipy.io.whosmat(io.BytesIO(data))
-    except NotImplementedError:
-        raise KernelError("MATLAB files of version 7.3 are not read; save it with -v7") from None
-    sizes = {name: math.prod(shape) * 8 for name, shape, _ in there}
-    name = _chosen(key, sizes)
-    _limit(sizes[name])
-    return np.asarray(scipy.io.loadmat(io.BytesIO(data), variable_names=[name])[name])
+            return file.read(LARGEST)
 
 
 def _chosen(key: str, names: Collection[str]) -> str:
@@ -127,11 +115,6 @@ def _chosen(key: str, names: Collection[str]) -> str:
         wanted = f"there is no array {printable(key)}" if key else "which array"
         raise KernelError(f"{wanted}: it holds {printable(', '.join(names)) or 'none'}, write FILE:KEY")
     return key
-
-
-def _limit(size: int) -> None:
-    if size > LARGEST:
-        raise KernelError(f"an array of {size} bytes is larger than the {LARGEST} that are read")
 
 
 def _normalized(values: np.ndarray) -> Tensor:  # -> (h, w)

@@ -96,7 +96,14 @@ def _decode_with_pillow(data: bytes) -> np.ndarray:
             raise NotReadError("animated PNG is not read; save a single image")
         deep = image.format == "PNG" and data[24] == 16
         pixels = _deep_png(data, image) if deep else _pixels(image)
-        return upright(pixels, image.getexif().get(ORIENTATION, 1))
+        return upright(pixels, _orientation(image))
+
+
+def _orientation(image: Image.Image) -> object:
+    try:
+        return image.getexif().get(ORIENTATION, 1)
+    except Exception:  # damaged metadata, of a picture that is whole
+        return 1
 
 
 def _pixels(image: Image.Image) -> np.ndarray:
@@ -130,7 +137,7 @@ def _decode_tiff(data: bytes) -> np.ndarray:
             what = f"{len(pages)} pages, {series.axes} {series.shape}"
             raise NotReadError(f"several images in one TIFF ({what}) are not read; save them one by one")
         _limit(page.imagewidth, page.imagelength)
-        if page.photometric in (0, 1) and 0 in page.extrasamples:
+        if page.photometric in (0, 1) and page.samplesperpixel > 1 and page.extrasamples not in ((1,), (2,)):
             raise NotReadError(f"{page.samplesperpixel} channels that are no colours are not read; save one by one")
         bits, unsigned = np.max(page.bitspersample), page.sampleformat in (1, 4)
         if bits <= 8 and unsigned:
@@ -148,13 +155,13 @@ def _deep_tiff(data: bytes, page) -> np.ndarray:
         pixels = page.asarray()
         pixels = np.moveaxis(pixels, 0, -1) if page.axes.startswith("S") else pixels
         pixels = upright(pixels, page.tags[ORIENTATION].value if ORIENTATION in page.tags else 1)
-    except ValueError as error:
-        if "imagecodecs" not in str(error):
+    except (ValueError, ImportError) as error:
+        if isinstance(error, ValueError) and "imagecodecs" not in str(error):
             raise
         image = _open(data)
         if image.mode not in ("I;16", "I;16B", "F"):
             name = getattr(page.compression, "name", page.compression)
-            raise NotReadError(f"{page.dtype} RGB in {name} compression is not read; save it uncompressed") from None
+            raise NotReadError(f"{page.dtype} in {name} compression is not read; save it uncompressed") from None
         pixels = np.asarray(image)
     pixels = pixels.astype(pixels.dtype.newbyteorder("="))
     if pixels.ndim == 3:  # more channels than colours and alpha are no part of the picture

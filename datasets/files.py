@@ -17,6 +17,11 @@ def printable(name: object) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in str(name))
 
 
+def in_short(error: Exception) -> str:
+    """Return the first line of what a library says; some append a trace of their own."""
+    return printable((str(error) or type(error).__name__).splitlines()[0])
+
+
 def read_file(path: Path) -> bytes:
     """Return the contents of a regular file. Raises ValueError that says why not: devices and pipes never end."""
     try:

@@ -62,10 +62,10 @@ def find_images(spec: str, data_root: Path, color: bool) -> ImageSet:
 
 
 def names_of(paths: Sequence[Path]) -> list[str]:
-    """Return what tells images apart: their paths from the folder that holds them all."""
+    """Return what tells images apart, in tables and on terminals: their paths from the folder that holds them all."""
     folders = [os.path.abspath(path.parent) for path in paths]
     common = os.path.commonpath(folders) if folders else ""
-    return [(Path(folder).relative_to(common) / p.name).as_posix() for folder, p in zip(folders, paths, strict=True)]
+    return [printable(os.path.relpath(Path(folder, p.name), common)) for folder, p in zip(folders, paths, strict=True)]
 
 
 def subset(image_set: ImageSet, count: int) -> ImageSet:

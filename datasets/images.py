@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from datasets.decode import NotReadError, decode_image, read_npy
-from datasets.files import printable, read_file
+from datasets.files import in_short, printable, read_file
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 
@@ -52,19 +52,15 @@ def read_picture(path: Path, color: bool | None, limits: Range | None = None) ->
     pixels = read_pixels(path)
     if color and pixels.shape[2] < 3:
         raise ImageError(f"{printable(path)} is grey, and colour images are needed here (data.color = true)")
-    integers = pixels.dtype in (np.uint8, np.uint16) and path.suffix.lower() != ".npy"
-    if integers:
-        peak = np.iinfo(pixels.dtype).max
-        values = _over_white(pixels / peak)
-        suffix, depth = ".png", 8 * pixels.dtype.itemsize
-    else:
-        values, peak = _scaled(path, pixels, limits), None
-        suffix, depth = ".npy" if path.suffix.lower() == ".npy" else ".tif", 32
-    if color is False and values.shape[2] == 3:
-        values = (values @ GREY)[..., None]
-        values = np.round(values * peak) / peak if peak else values
-    image = torch.from_numpy(values.transpose(2, 0, 1).astype(np.float32))
-    return Picture(image=image, suffix=suffix, depth=depth, limits=limits if limits and not integers else (0, 1))
+    array, to_grey = path.suffix.lower() == ".npy", color is False
+    if array or pixels.dtype not in (np.uint8, np.uint16):
+        values = _scaled(path, pixels, limits)
+        values = (values @ GREY)[..., None] if to_grey and values.shape[2] == 3 else values
+        return Picture(image=_tensor(values), suffix=".npy" if array else ".tif", depth=32, limits=limits or (0, 1))
+    peak = np.iinfo(pixels.dtype).max
+    values = _over_white(pixels / peak)
+    values = np.round((values @ GREY)[..., None] * peak) / peak if to_grey and values.shape[2] == 3 else values
+    return Picture(image=_tensor(values), suffix=".png", depth=8 * pixels.dtype.itemsize)
 
 
 def read_pixels(path: Path) -> np.ndarray:  # -> (H, W, 1 to 4)
@@ -77,9 +73,8 @@ def read_pixels(path: Path) -> np.ndarray:  # -> (H, W, 1 to 4)
         pixels = read_npy(data) if path.suffix.lower() == ".npy" else decode_image(data)
     except NotReadError as error:
         raise ImageError(f"{printable(path)}: {error}") from None
-    except Exception as error:  # the libraries raise many kinds on damaged files, some with a trace of their own
-        reason = printable((str(error) or type(error).__name__).splitlines()[0])
-        raise ImageError(f"{printable(path)} is not a readable image, or is truncated: {reason}") from None
+    except Exception as error:  # the libraries raise many kinds on damaged files
+        raise ImageError(f"{printable(path)} is not a readable image, or is truncated: {in_short(error)}") from None
     pixels = pixels[..., None] if pixels.ndim == 2 else pixels
     if pixels.ndim != 3 or pixels.shape[2] not in (1, 2, 3, 4) or 0 in pixels.shape or pixels.dtype.kind not in "buif":
         what = f"{pixels.shape} {pixels.dtype}"
@@ -112,6 +107,10 @@ def list_images(folder: Path) -> list[Path]:
     if not paths:
         raise ImageError(f"no images in {printable(folder)} (looked for {', '.join(SUFFIXES)})")
     return paths
+
+
+def _tensor(values: np.ndarray) -> Tensor:  # (H, W, C) -> (C, H, W)
+    return torch.from_numpy(values.transpose(2, 0, 1).astype(np.float32))
 
 
 def _over_white(values: np.ndarray) -> np.ndarray:

@@ -78,6 +78,7 @@ DEEP_FILES = {
     "min is white": lambda f: tifffile.imwrite(f, 65535 - DEEP, photometric="miniswhite"),
     "min is white, big endian": lambda f: tifffile.imwrite(f, 65535 - DEEP, photometric="miniswhite", byteorder=">"),
     "lzw": lambda f: saved(f, Image.fromarray(DEEP), compression="tiff_lzw"),
+    "zstd": lambda f: saved(f, Image.fromarray(DEEP), compression="zstd"),
     "bigtiff": lambda f: tifffile.imwrite(f, DEEP, bigtiff=True),
 }
 RGB_FILES = {

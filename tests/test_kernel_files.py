@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from datasets.blur_kernels import KernelError, read_kernel
+from datasets.matlab import read_mat
 
 KERNEL = np.random.default_rng(0).random((5, 3))
 EXPECTED = torch.from_numpy(KERNEL / KERNEL.sum())
@@ -23,7 +24,12 @@ EXPECTED = torch.from_numpy(KERNEL / KERNEL.sum())
     [
         ("k.mat", lambda f: scipy.io.savemat(f, {"kernel": KERNEL}), ""),
         ("K.MAT", lambda f: scipy.io.savemat(f, {"a": KERNEL, "b": 1}, appendmat=False, do_compression=True), ":a"),
-        ("four.mat", lambda f: scipy.io.savemat(f, {"a": KERNEL}, format="4"), ":a"),
+        (
+            "counts.mat",
+            lambda f: scipy.io.savemat(f, {"x": "text", "a": np.round(KERNEL * 65535).astype(np.uint16)}),
+            ":a",
+        ),
+        ("wide.mat", lambda f: scipy.io.savemat(f, {"a name": KERNEL.astype(np.float32)}), ":a name"),
         ("k.npy", lambda f: np.save(f, KERNEL), ""),
         ("K.NPY", lambda f: f.write_bytes(_npy(np.asfortranarray(KERNEL))), ""),
         ("only.npz", lambda f: np.savez(f, KERNEL), ""),
@@ -45,6 +51,12 @@ def test_kernels_are_read_as_the_field_keeps_them(tmp_path, name, write, key):
 def _npy(values: np.ndarray) -> bytes:
     file = io.BytesIO()
     np.save(file, values)
+    return file.getvalue()
+
+
+def _mat() -> bytes:
+    file = io.BytesIO()
+    scipy.io.savemat(file, {"k": KERNEL})
     return file.getvalue()
 
 
@@ -84,6 +96,10 @@ def test_arrays_that_are_no_kernel_are_refused_and_never_cast(tmp_path, kind, su
         ("k.mat", lambda f: scipy.io.savemat(f, {"k": np.array([KERNEL, "text"], dtype=object)}), ":k", "2-D array"),
         ("k.mat", lambda f: scipy.io.savemat(f, {"k": scipy.sparse.eye(3).tocsc()}), ":k", "2-D array"),
         ("k.mat", lambda f: f.write_bytes(b"MATLAB 7.3 MAT-file".ljust(124) + b"\0\2IM" + bytes(400)), "", "-v7"),
+        ("k.mat", lambda f: scipy.io.savemat(f, {"k": KERNEL}, format="4"), "", "-v7"),
+        ("k.mat", lambda f: scipy.io.savemat(f, {"k": KERNEL + 1j}), "", "2-D array of real numbers"),
+        ("k.mat", lambda f: scipy.io.savemat(f, {"k": "text"}), "", "2-D array of real numbers"),
+        ("k.mat", lambda f: f.write_bytes(_mat()[:-20]), "", "cut short"),
         ("k.mat", lambda f: f.write_bytes(b"no matlab"), "", "cannot read a kernel"),
         ("k.npy", lambda f: np.save(f, KERNEL), ":key", "without a name"),
         ("k.png", lambda f: Image.new("LA", (3, 3)).save(f), "", "transparency"),
@@ -98,6 +114,14 @@ def test_arrays_that_are_no_kernel_are_refused_and_never_cast(tmp_path, kind, su
 def test_files_that_hold_no_kernel_are_refused_in_one_line(tmp_path, name, write, key, message):
     write(tmp_path / name)
     assert message in _refusal(f"{tmp_path / name}{key}", tmp_path)
+
+
+def test_what_is_deflated_has_a_limit():
+    file = io.BytesIO()
+    scipy.io.savemat(file, {"k": np.zeros((50, 50))}, do_compression=True)
+    assert read_mat(file.getvalue(), 2**15)["k"].shape == (50, 50)
+    with pytest.raises(ValueError, match="more than 4096 bytes"):
+        read_mat(file.getvalue(), 2**12)
 
 
 @pytest.mark.parametrize("spec", ["/dev/zero", "~nosuchuser/k.npz:k", "k\0.npz:k", "levin:9", "x" * 300, ""])

@@ -48,7 +48,9 @@ def _results(model: Model, config: Config, images: str, data_root: Path) -> list
     """Return sliders, and the certificates of what they show. No times: the same run gives the same file."""
     reconstruct = simulation(config, model, data_root)
     sliders, rows = [], []
-    for i, name, path in chosen_images(images, None, config.data.color, data_root):
+    chosen = chosen_images(images, None, config.data.color, data_root)
+    reconstruct.check_images([path for _, _, path in chosen], config.data.color)
+    for i, name, path in chosen:
         clean = reconstruct.read(path, config.data.color)
         y = reconstruct.measure(clean, (i,))
         solution = reconstruct(y, (i,))
