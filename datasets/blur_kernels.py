@@ -72,12 +72,14 @@ def read_kernel(spec: str, data_root: Path) -> Tensor:  # -> (h, w)
 
 
 def _split(spec: str) -> tuple[Path, str]:
-    """Split FILE[:KEY], of which both may hold colons: the longest FILE that exists."""
+    """Split FILE[:KEY], of which both may hold colons: the longest FILE that exists, or that numpy.savez made of this
+    name."""
     parts = spec.split(":")
     for n in range(len(parts), 0, -1):
-        file = home_expanded(":".join(parts[:n]))
-        if os.path.exists(file):  # unlike Path.exists, also of names that no file can have
-            return file, ":".join(parts[n:])
+        for end in ("", ".npz"):
+            file = home_expanded(":".join(parts[:n]) + end)
+            if os.path.exists(file):  # unlike Path.exists, also of names that no file can have
+                return file, ":".join(parts[n:])
     raise KernelError(f"there is no kernel file {printable(spec)}")
 
 

@@ -132,6 +132,15 @@ def test_other_colours_are_what_pillow_makes_of_them(tmp_path, mode, options):
     np.testing.assert_array_equal(pixels_of(tmp_path / "a.png", 255), expected)
 
 
+def test_a_photograph_is_read_whatever_else_a_camera_put_into_its_file(tmp_path):
+    """A second picture, as phones store, and metadata that is damaged."""
+    photograph, other = Image.new("L", (9, 6), 200), Image.new("L", (9, 6), 50)
+    photograph.save(tmp_path / "two.jpg", "MPO", save_all=True, append_images=[other])
+    photograph.save(tmp_path / "bad.jpg", exif=b"Exif\0\0MM\0*\xff\xff\xff\xff broken")
+    for name in ("two", "bad"):
+        np.testing.assert_allclose(pixels_of(tmp_path / f"{name}.jpg", 255), 200, atol=3)
+
+
 @pytest.mark.parametrize(
     ("write", "message"),
     [

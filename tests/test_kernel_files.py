@@ -35,6 +35,7 @@ EXPECTED = torch.from_numpy(KERNEL / KERNEL.sum())
         ("only.npz", lambda f: np.savez(f, KERNEL), ""),
         ("small.npz", lambda f: np.savez_compressed(f, **{"a:b": KERNEL}), ":a:b"),
         ("UP.NPZ", lambda f: np.savez(f.open("wb"), kernel=KERNEL, other=KERNEL[:1]), ":kernel"),
+        ("made.NPZ", lambda f: np.savez(f, kernel=KERNEL), ":kernel"),
         ("psf.tif", lambda f: tifffile.imwrite(f, KERNEL), ""),
         ("psf.TIFF", lambda f: tifffile.imwrite(f, KERNEL.astype(np.float32)), ""),
         ("run:3/k.npz", lambda f: np.savez(f, kernel=KERNEL), ":kernel"),

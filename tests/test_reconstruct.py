@@ -104,7 +104,11 @@ def test_a_result_that_is_not_whole_and_an_image_itself_are_not_taken_for_result
 def test_bad_images_are_told_before_any_is_reconstructed(capsys, tmp_path, folder):
     (folder / "1.png").write_bytes((folder / "1.png").read_bytes()[:60])
     (folder / "a\n.png").write_bytes(b"")
-    for command in (["reconstruct", MODEL, folder, "--out", tmp_path / "out"], ["evaluate", MODEL, "--images", folder]):
+    sets = ["--set", "data.images=builtin:train", "--set", f"data.validation={folder}"]
+    for command in (
+        ["reconstruct", MODEL, folder, "--out", tmp_path / "out"], ["evaluate", MODEL, "--images", folder],
+        ["train", "tv-denoise", *sets, "--out", tmp_path / "out"],
+    ):  # fmt: skip
         capsys.readouterr()
         assert main([str(a) for a in command]) == 2
         head, *lines = capsys.readouterr().err.splitlines()
@@ -162,7 +166,8 @@ def test_images_below_the_window_have_no_ssim(capsys, tmp_path, folder):
     assert main([*evaluate, str(folder / "small.png")]) == 0
     assert "& - " in latex.read_text()
     assert {row["ssim"] for row in csv.DictReader(rows.open())} == {""}
-    draw_comparison([MODEL], str(folder / "small.png"), 8, [], tmp_path)
+    shown = panels([MODEL], str(folder / "small.png"), None, [], tmp_path)["small.png"]
+    assert shown[MODEL].psnr and shown[MODEL].ssim is None
 
 
 def test_results_of_others_are_found_by_name_and_only_then_by_stem(capsys, tmp_path, folder):

@@ -84,7 +84,7 @@ def read_csv(path: Path) -> dict[str, dict[str, float]]:
     Older files name images by their stems, which may coincide: then they are numbered.
     """
     try:
-        rows = list(csv.DictReader(io.StringIO(read_file(path).decode())))
+        rows = list(csv.DictReader(io.StringIO(read_file(path).decode("utf-8-sig"))))
         rows = rows[:-1] if rows[-1]["image"] == "mean" else rows
         seen, values = Counter(), {name: {} for name in rows[0] if name != "image"}
         for row in rows:
