@@ -15,7 +15,7 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF")  # no other plugin of Pillow sees a file: some start programs
 PIXELS = 2**27  # 11585 x 11585; a solve keeps some twenty float32 images of this size, 11 GB
@@ -78,6 +78,8 @@ def _quiet() -> Iterator[None]:
 def _open(data: bytes) -> Image.Image:
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
+    except UnidentifiedImageError:  # whose own words hold an address in memory
+        raise ValueError(f"cannot identify it as {', '.join(FORMATS)}") from None
     except Image.DecompressionBombError:
         raise NotReadError(f"more than {PIXELS} pixels are not read; cut it into parts") from None
     _limit(*image.size)

@@ -72,13 +72,15 @@ def _targets(paths: list[Path], color: bool, simulated: Simulation, o: Namespace
     found, source = read_all(range(len(paths)), targets), dict[Path, Path]()
     if o.range and all(own[0].suffix == ".png" for own in found):
         raise ConfigError("--range is for .npy files and float TIFF: 8 and 16 bits have their own black and white")
+    inputs = {path.resolve() for path in paths}
     for path, own in zip(paths, found, strict=True):
         for target in own:
+            lost = f"{printable(target)} would be overwritten"
             if target in source:
-                both = f"it is made from {source[target]} and from {path}"
-                raise RunError(f"{target} would be overwritten, {both}: rename one, or choose another --out for it")
-            if os.path.lexists(target) and (not o.keep or target.resolve() in {p.resolve() for p in paths}):
-                raise RunError(f"{target} would be overwritten: choose another --out, rename the images, or --continue")
+                both = f"it is made from {printable(source[target])} and from {printable(path)}"
+                raise RunError(f"{lost}, {both}: rename one, or choose another --out for it")
+            if os.path.lexists(target) and (not o.keep or target.resolve() in inputs):
+                raise RunError(f"{lost}: choose another --out, rename the images, or --continue")
             source[target] = path
     read_all(filter(os.path.lexists, source), read_pixels)  # what is kept must be whole
     return found
