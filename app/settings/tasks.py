@@ -87,7 +87,7 @@ class Deblur(Problem):
     kernel: str = option(
         GAUSSIAN,
         "gaussian:SIZE:WIDTH (side and standard deviation in pixels) | levin:1 ... levin:8 | levin:all (one of them "
-        "per image) | FILE.npz:KEY | an image file (normalized to sum 1)",
+        "per image) | FILE.npz:KEY | FILE.mat:KEY | a .npy file | an image file (normalized to sum 1)",
         form=blur_name,
     )
     border: Literal["circular", "valid", "reflect"] = border()

@@ -25,6 +25,7 @@ from app.training.selection import Selection
 from app.training.validation import TOGETHER, validate
 from datasets.held_out import images_to_learn_from
 from datasets.image_sets import subset
+from datasets.images import read_all, read_image
 from datasets.patches import Patches
 
 
@@ -34,6 +35,7 @@ def prepare(config: Config, model: Model, folder: Path, data_root: Path) -> Run:
     device, dtype = assemble.device_of(config), assemble.dtype_of(config)
     problem = training_problem(config, data_root)
     held_out = images_to_learn_from("data.validation", config.data.validation, data_root, config.data.color)
+    read_all(held_out.paths, lambda path: read_image(path, config.data.color))  # a bad one is found now
     method = assemble.method(config)
     if method.needs_finite_sum and not problem.patches.fixed:
         raise ConfigError(f"{config.upper.algorithm} works on a finite sum: set data.noise = fixed")
