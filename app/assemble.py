@@ -16,6 +16,7 @@ from app.lower.stationary import certified_or_stationary
 from app.models.build import Model
 from app.models.files import KERNEL, find_model, load_model, read_facts
 from app.problem.blur_kernel import kernel_error
+from app.problem.borders import with_border
 from app.problem.losses import LOSSES, LossOf
 from app.problem.noise_levels import NoiseLevels
 from app.problem.operators import Operators
@@ -37,7 +38,15 @@ from app.upper.methods.maid import Maid
 from app.upper.methods.meha import Meha
 from app.upper.methods.stocbio import Stocbio
 from app.upper.methods.unroll import Unroll
-from datasets.blur_kernels import LEVIN, gaussian_kernel, is_file, kernel_file, levin_kernels, read_kernel
+from datasets.blur_kernels import (
+    LEVIN,
+    antialias_kernel,
+    gaussian_kernel,
+    is_file,
+    kernel_file,
+    levin_kernels,
+    read_kernel,
+)
 
 HOLD = 10  # steps before a step size that was found at the first of them decreases
 
@@ -75,13 +84,18 @@ def operators(config: Config, data_root: Path, training: bool = False) -> Operat
         case Inpaint():
             return inpainting(problem.keep, config.run.seed, device, dtype)
         case SuperResolution():
-            return super_resolution(problem.factor, problem.antialias, device, dtype)
+            kernel = antialias_kernel(problem.factor, problem.antialias)
+            circular = super_resolution(problem.factor, kernel, device, dtype)
         case Deblur(kernel="levin:all"):
-            choose = drawn(LEVIN, config.run.seed) if training else lambda image: image % LEVIN
-            return deblurring_by_any(levin_kernels(data_root), choose, device, dtype)
+            kernel, choose = levin_kernels(data_root), lambda image: image % LEVIN
+            choose = drawn(LEVIN, config.run.seed) if training else choose
+            circular = deblurring_by_any(kernel, choose, device, dtype)
         case Deblur():
-            return deblurring(true_kernel(problem, data_root), device, dtype)
-    raise AssertionError(f"no operators for {type(problem).__name__}")
+            kernel = true_kernel(problem, data_root)
+            circular = deblurring(kernel, device, dtype)
+        case _:
+            raise AssertionError(f"no operators for {type(problem).__name__}")
+    return with_border(problem.border, circular, (kernel.shape[-2], kernel.shape[-1]), device)
 
 
 def noise_levels(config: Config) -> NoiseLevels:
@@ -200,7 +214,7 @@ def _check_kernel(spec: str, problem: Problem) -> None:
     if not isinstance(problem, Deblur) or not is_file(problem.kernel):
         return
     file, known = kernel_file(problem.kernel, Path()), read_facts(find_model(spec)).get(KERNEL, {})
-    if file is not None and file.is_file() and known and fingerprint(file) not in known.values():
+    if file is not None and known and fingerprint(file) not in known.values():
         raise ConfigError(f"{file} changed since {spec} was trained with it: name it with --kernel to use it as it is")
 
 

@@ -4,9 +4,9 @@ import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 
-from PIL import Image, UnidentifiedImageError
-
+from datasets.decode import image_size
 from datasets.fetch import read_manifest
+from datasets.files import read_file
 from datasets.image_sets import ImageSet, bsd68_ids, find_images
 from datasets.images import ImageError
 
@@ -35,12 +35,14 @@ def of_bsd68(paths: Iterable[Path]) -> list[Path]:
 
 
 def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    try:
+        return hashlib.sha256(read_file(path)).hexdigest()
+    except ValueError:
+        return ""  # reading it will say what is wrong
 
 
 def _size(path: Path) -> tuple[int, int] | None:  # (W, H)
     try:
-        with Image.open(path) as image:
-            return image.size
-    except (UnidentifiedImageError, OSError):
+        return image_size(read_file(path))
+    except Exception:  # of many kinds on damaged files
         return None  # reading it will say what is wrong

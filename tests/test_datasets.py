@@ -16,9 +16,10 @@ from PIL import Image
 
 from app.problem.problem import Problem
 from datasets.blur_kernels import KernelError, gaussian_kernel, read_kernel
+from datasets.encode import encode_image
 from datasets.fetch import FetchError, check_folder, fetch_bsds500, read_manifest
 from datasets.image_sets import ImageSet, bsd68_ids, find_images, subset
-from datasets.images import ImageError, read_image, write_image
+from datasets.images import ImageError, read_image
 from datasets.patches import Patches, centre_crop
 from datasets.temporary import locked
 
@@ -85,7 +86,7 @@ def test_damaged_and_unsuitable_images_are_named(tmp_path):
 
 
 def test_written_images_are_clipped_and_rounded(tmp_path):
-    write_image(tmp_path / "a.png", torch.tensor([[[-0.5, 0.2501, 1.5]]]))
+    (tmp_path / "a.png").write_bytes(encode_image(torch.tensor([[[-0.5, 0.2501, 1.5]]]), ".png", 8))
     assert np.asarray(Image.open(tmp_path / "a.png")).tolist() == [[0, 64, 255]]
 
 

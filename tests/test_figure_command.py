@@ -72,7 +72,7 @@ def test_comparisons_show_models_beside_results_of_others(tmp_path, run_folder, 
     results.mkdir()
     shutil.copy(photograph, results / "photograph.png")
     rows = panels([f"foe={run_folder}", str(results)], str(photograph), None, [], tmp_path)
-    row = rows["photograph"]
+    row = rows["photograph.png"]
     assert list(row) == ["clean", "degraded", "foe", "bm3d"]
     assert torch.equal(row["bm3d"].image, row["clean"].image)
     assert row["bm3d"].psnr == float("inf")
@@ -92,7 +92,7 @@ def test_results_alone_may_be_grey_and_colour(tmp_path):
             Image.fromarray(pixels).save(tmp_path / folder / f"{name}.png")
     rows = panels([str(tmp_path / "mine")], str(tmp_path / "clean"), None, [], tmp_path)
     assert [len(row["mine"].image) for row in rows.values()] == [1, 3]
-    assert rows["b"]["mine"].psnr == pytest.approx(-20 * np.log10(10 / 255), abs=1e-4)
+    assert rows["b.png"]["mine"].psnr == pytest.approx(-20 * np.log10(10 / 255), abs=1e-4)
 
 
 def test_runs_that_differ_in_their_seed_alone_are_one_group(tv_runs, run_folder):  # noqa: F811
@@ -246,7 +246,7 @@ def test_what_is_missing_is_named(capsys, tmp_path, run_folder, photograph, tabl
     Image.new("L", (5, 5)).save(tmp_path / "results" / "small.png")
     assert "--images is missing" in no("comparison", run_folder)
     assert "no model 'nothing'" in no("comparison", "nothing", *images)
-    assert "no result for the image 'photograph'" in no("comparison", tmp_path / "results", *images)
+    assert "no result for the image 'photograph.png'" in no("comparison", tmp_path / "results", *images)
     assert "--only moon: no such image" in no("comparison", run_folder, *images, "--only", "moon")
     assert "leaves the image" in no("comparison", run_folder, *images, "--at", "40,0,20")
     assert "--at moon: no such image" in no("comparison", run_folder, *images, "--at", "moon:0,0,8")

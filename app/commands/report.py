@@ -49,20 +49,22 @@ def _results(model: Model, config: Config, images: str, data_root: Path) -> list
     """Return sliders, and the certificates of what they show. No times: the same run gives the same file."""
     reconstruct = simulation(config, model, data_root)
     sliders, rows = [], []
-    for i, path in chosen_images(images, None, config.data.color, data_root):
+    chosen = chosen_images(images, None, config.data.color, data_root)
+    reconstruct.check_images([path for _, _, path in chosen], config.data.color)
+    for i, name, path in chosen:
         clean = reconstruct.read(path, config.data.color)
         y = reconstruct.measure(clean, (i,))
         solution = reconstruct(y, (i,))
-        picture = reconstruct.as_image(y, (i,))
-        before, after = float(psnr(picture, clean)), float(psnr(solution.x, clean))
-        caption = f"{path.stem}: measured {before:.2f} dB, reconstructed {after:.2f} dB"
-        pictures = {"measured": picture[0].cpu(), "clean": clean[0].cpu()}
-        sliders.append(html.slider(path.stem, solution.x[0].cpu(), pictures, caption))
         mu, largest = reconstruct.bounds(clean.shape[1:], (i,))
+        clean, picture, x = map(reconstruct.seen_in, (clean, reconstruct.as_image(y, (i,)), solution.x))
+        before, after = float(psnr(picture, clean)), float(psnr(x, clean))
+        caption = f"{name}: measured {before:.2f} dB, reconstructed {after:.2f} dB"
+        pictures = {"measured": picture[0].cpu(), "clean": clean[0].cpu()}
+        sliders.append(html.slider(name, x[0].cpu(), pictures, caption))
         certified = f"{float(solution.error_bound):.3g}" if solution.converged else "not certified"
-        quality = f"{before:.2f}", f"{after:.2f}", f"{float(ssim(solution.x, clean)):.4f}"
+        quality = f"{before:.2f}", f"{after:.2f}", f"{float(ssim(x, clean)):.4f}".replace("nan", "-")
         bounds = f"{mu:.3g}", f"{largest:.3g}"
-        rows.append([escape(path.stem), *quality, certified, *bounds, str(int(solution.iterations))])
+        rows.append([escape(name), *quality, certified, *bounds, str(int(solution.iterations))])
     head = ["image", "PSNR measured", "PSNR", "SSIM", "||x - argmin h|| ≤", "mu", "L", "gradients"]
     about = (
         f"The energy h of each image is mu-strongly convex and its gradient is L-Lipschitz, both proven, so that "

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import asdict
+from math import nan
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -59,6 +60,7 @@ def assess(spec: str, images: str, settings: list[str], data_root: Path, quiet: 
     model, config = assemble.load(spec, settings)
     simulated = simulation(config, model, data_root)
     paths = find_images(images, data_root, config.data.color).paths
+    simulated.check_images(paths, config.data.color)
     rows = evaluate(simulated, paths, config.data.color)
     done = list(tqdm(rows, images, len(paths), disable=quiet, unit="image", dynamic_ncols=True))
     shapes = [simulated.read(path, config.data.color).shape[1:] for path in paths]
@@ -72,7 +74,7 @@ def assessment(
     images: str, problem: Problem, accuracy: float, rows: list[Evaluation], bounds: tuple[float, float], hardware: str
 ) -> dict[str, Any]:
     """Return an Assessment for the facts of a file. bounds: (mu, L)."""
-    psnr, ssim = [e.psnr for e in rows], [e.ssim for e in rows]
+    psnr, ssim = [e.psnr for e in rows], [e.ssim for e in rows if e.ssim is not None] or [nan]
     return asdict(
         Assessment(
             images=images, count=len(rows), task=problem.task, noise_level=problem.level, kernel=blur_text(problem),

@@ -29,6 +29,8 @@ def evaluate_together(
         return list(tqdm(rows, label, len(paths), disable=quiet, unit="image", dynamic_ncols=True))
 
     simulated = {name: simulation(c, model, data_root) for name, (model, c) in loaded.items()}
+    for s in simulated.values():
+        s.check_images(paths, config.data.color)
     found = {name: run(name, evaluate(s, paths, config.data.color)) for name, s in simulated.items()}
     measured, notes = simulated[models[0]], []
     kernels = assemble.true_kernels(config.problem, data_root) if isinstance(config.problem, Deblur) else None

@@ -171,11 +171,17 @@ class Operators:
     """The operators of a problem: (shape (C, H, W), positions of the images in their set) -> that of the batch.
 
     image_shape: the shape of the image that has measurements of a shape.  multiple: sides of images are cut to it.
+    seen: rows and columns of images that have been measured; the others are unknown even without noise.
     """
 
     build: Callable[[torch.Size, tuple[int, ...]], Operator]
     image_shape: Callable[[torch.Size], torch.Size] = torch.Size
     multiple: int = 1
+    seen: tuple[slice, ...] | None = None  # None: all of them
+
+    def seen_in(self, x: Tensor) -> Tensor:  # (..., H, W) -> (..., h, w)
+        """Return the part of images that has been measured."""
+        return x if self.seen is None else x[(..., *self.seen)]
 
     def __call__(self, shape: torch.Size, images: tuple[int, ...]) -> Operator:
         return self.build(torch.Size(shape), images)

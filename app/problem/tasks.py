@@ -12,7 +12,7 @@ from deepinv.physics import BlurFFT, Denoising, Inpainting
 from torch import Tensor
 
 from app.problem.operators import IdentityOperator, LinearOperator, Operators
-from datasets.blur_kernels import KernelError, antialias_kernel
+from datasets.blur_kernels import KernelError
 from datasets.random import KERNELS, MASKS, generator
 
 
@@ -116,10 +116,11 @@ def drawn(count: int, seed: int) -> Callable[[int], int]:
     return lambda image: int(torch.randint(count, (), generator=generator(seed, KERNELS, image)))
 
 
-def super_resolution(factor: int, width: float, device: torch.device, dtype: torch.dtype) -> Operators:
-    """Return A that keeps one pixel of each block of factor x factor, after a circular Gaussian blur of `width` coarse
-    pixels. Raises KernelError for images that are not made of whole blocks."""
-    kernel = antialias_kernel(factor, width)
+def super_resolution(
+    factor: int, kernel: Tensor, device: torch.device, dtype: torch.dtype
+) -> Operators:  # kernel (h, w)
+    """Return A that keeps one pixel of each block of factor x factor, after a circular blur. Raises KernelError for
+    images that are not made of whole blocks."""
 
     @cache
     def build(shape: torch.Size) -> DownsamplingOperator:

@@ -3,7 +3,6 @@
 Names are relative to the folder that holds all files of a key, so that they are the same under another data root.
 """
 
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from app.models.files import KERNEL, ModelError, find_model
 from app.settings.options import Config
 from app.settings.tasks import Deblur
 from datasets.blur_kernels import kernel_file
+from datasets.image_sets import names_of
 
 Inputs = dict[str, dict[str, str]]
 SHOWN = 5  # changes that an error names
@@ -47,5 +47,4 @@ def _changes(key: str, before: dict[str, str], now: dict[str, str]) -> list[str]
 
 
 def _fingerprints(paths: Sequence[Path]) -> dict[str, str]:
-    root = os.path.commonpath([path.absolute().parent for path in paths])
-    return {os.path.relpath(path, root): fingerprint(path) for path in paths}
+    return {name: fingerprint(path) for name, path in zip(names_of(paths), paths, strict=True)}

@@ -257,7 +257,7 @@ def _noted(run: Run, before: _Snapshot, progress: Progress, step: Step) -> Recor
             before.go_back(run)
             raise
         run.selection.judge(held_out, run.parameters)
-    return _record(step, progress, held_out)
+    return _record(run, step, progress, held_out)
 
 
 def _validation_due(config: Config, before: Progress, after: Progress) -> bool:
@@ -269,10 +269,12 @@ def _validation_due(config: Config, before: Progress, after: Progress) -> bool:
     return run.validate_every > 0 and after.step % run.validate_every == 0
 
 
-def _record(step: Step, progress: Progress, held_out: float | None) -> Record:
+def _record(run: Run, step: Step, progress: Progress, held_out: float | None) -> Record:
     assert step.target is not None
+    seen_in = run.problem.operators.seen_in
+    quality = psnr(seen_in(step.x), seen_in(step.target))
     return Record(
-        step=progress.step, loss=float(step.loss.mean()), psnr=float(psnr(step.x, step.target).mean()),
+        step=progress.step, loss=float(step.loss.mean()), psnr=float(quality.mean()),
         accuracy=step.accuracy, step_size=step.step_size, error_bound=float(step.error_bound.max()),
         certified=float(step.certified.double().mean()), lower_iterations=float(step.lower_iterations.double().mean()),
         linear_iterations=float(step.linear_iterations.double().mean()), computations=progress.computations,

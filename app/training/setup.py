@@ -26,6 +26,7 @@ from app.training.selection import Selection
 from app.training.validation import TOGETHER, validate
 from datasets.held_out import images_to_learn_from
 from datasets.image_sets import subset
+from datasets.images import read_all, read_image
 from datasets.patches import Patches
 
 
@@ -35,6 +36,7 @@ def prepare(config: Config, model: Model, folder: Path, data_root: Path) -> Run:
     device, dtype = assemble.device_of(config), assemble.dtype_of(config)
     problem = training_problem(config, data_root)
     held_out = images_to_learn_from("data.validation", config.data.validation, data_root, config.data.color)
+    read_all(held_out.paths, lambda path: read_image(path, config.data.color))  # a bad one is found now
     method = assemble.method(config)
     if method.needs_finite_sum and not problem.patches.fixed:
         raise ConfigError(f"{config.upper.algorithm} works on a finite sum: set data.noise = fixed")
@@ -83,7 +85,7 @@ def training_psnr(config: Config, folder: Path, data_root: Path) -> float:
         sample = problem.sample(step, TOGETHER)
         energy = batch_of(run.model, sample, problem.ridge, run.solver).energy()
         solution = solver(energy, energy.start, config.lower.final_accuracy)
-        values.append(psnr(solution.x, sample.target))
+        values.append(psnr(*map(problem.operators.seen_in, (solution.x, sample.target))))
     return float(torch.cat(values)[: len(problem)].mean())
 
 
