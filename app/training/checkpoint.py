@@ -31,9 +31,9 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise RunError(f"{path.parent.parent} has no checkpoint to resume from ({path} is missing)")
     try:
         metadata, tensors = read(path)
-        facts = json.loads(metadata["facts"])
-        if INPUTS in facts and not metadata.keys() & set(SEALS):
-            raise SafetensorError("it has lost its checksum")
-        return tensors, facts
-    except (SafetensorError, OSError, KeyError, TypeError, json.JSONDecodeError) as error:
+        facts = dict(json.loads(metadata["facts"]))
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise RunError(f"the checkpoint {path} is damaged: {error}") from None
+    if INPUTS in facts and not metadata.keys() & set(SEALS):
+        raise RunError(f"the checkpoint {path} is damaged: it has lost its checksum")
+    return tensors, facts

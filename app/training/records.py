@@ -62,12 +62,10 @@ def read(path: Path) -> dict[str, list[float]]:
     RunError where the file is damaged."""
     try:
         text = path.read_text(encoding="utf-8")
-        rows = list(csv.reader(io.StringIO(text[: text.rfind("\n") + 1]), strict=True))
-        if tuple(rows[0]) != NAMES:
-            raise ValueError("its header is another")
-        columns = zip(*rows[1:], strict=True) if rows[1:] else [()] * len(NAMES)
-        return {name: [float(c or "nan") for c in column] for name, column in zip(NAMES, columns, strict=True)}
-    except (ValueError, IndexError, csv.Error) as error:
+        head, *rows = csv.reader(io.StringIO(text[: text.rfind("\n") + 1]), strict=True)
+        columns = dict(zip(head, zip(*rows, strict=True) if rows else [()] * len(head), strict=True))
+        return {name: [float(cell or "nan") for cell in columns[name]] for name in NAMES}
+    except (ValueError, KeyError, csv.Error) as error:
         raise RunError(f"{path} is damaged: {error}") from None
 
 
