@@ -40,7 +40,7 @@ def read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
         seals = {metadata[name] for name in SEALS if name in metadata}
         header[META] = {name: text for name, text in metadata.items() if name not in SEALS}
         if seals and seals != {_digest(header, data)}:
-            raise SafetensorError("its checksum says that it was changed after it was written")
+            raise SafetensorError("by its checksum, its weights, architecture or facts were changed")
         return metadata, safetensors.torch.load(whole)
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise SafetensorError(" ".join(str(error).split())) from None
