@@ -69,8 +69,8 @@ def _results(model: Model, config: Config, images: str, data_root: Path) -> list
     given = f", {GIVEN_GUIDE}" if model.regularizer.guide_at_level() else ""
     about = (
         f"The energy h of each image is mu-strongly convex and its gradient is L-Lipschitz, both proven, so that "
-        f"||x - argmin h|| <= ||grad h(x)|| / mu for every x{given}. This bound, with what rounding may add to it, was to "
-        f"reach {config.lower.final_accuracy:g}."
+        f"||x - argmin h|| <= ||grad h(x)|| / mu for every x{given}. This bound, with what rounding may add, was "
+        f"to reach {config.lower.final_accuracy:g}."
     )
     certificates = Section("Certificates", html.paragraph(about) + html.table(head, rows))
     return [Section("Results", "\n".join(sliders)), certificates]

@@ -17,14 +17,14 @@ field of K experts with filters (C, s, s), B = D^(1/2) C, D the largest |phi''|,
   gamma_(K s^2) s C^(1/2) L ||x||;
 - phi' and its parameters (exponentials, the norm of a filter) take fewer than 2^8 operations.
 
-Together these are (C + K) s^3 C^(1/2) u L ||x|| and a little: 1.4e4 u for 40 filters of 7 x 7, 1.4e5 u for 60 of 13 x 13.
-Total variation and an input-convex network stay below that. A Fourier transform of N numbers is wrong by less than
-8 log2(N) u in the l2 norm (Higham, section 24.1), a direct convolution of m taps by m^(1/2) gamma_m. So
+Together these are (C + K) s^3 C^(1/2) u L ||x|| and a little: 1.4e4 u for 40 filters of 7 x 7, 1.4e5 u for 60 of
+13 x 13. Total variation and an input-convex network stay below that. A Fourier transform of N numbers is wrong by less
+than 8 log2(N) u in the l2 norm (Higham, section 24.1), a direct convolution of m taps by m^(1/2) gamma_m. So
 
     delta = OPERATIONS u ((||A||^2 + L + ridge) ||x|| + ||A|| ||y||),
 
-of A and R of one's own as of ours, if they are no less careful. (Contrasts are what float64 computes of z.) ||g|| itself,
-a sum over N pixels, is computed up to the factor 1 + N u.
+of A and R of one's own as of ours, if they are no less careful. (Contrasts are what float64 computes of z.) ||g||
+itself, a sum over N pixels, is computed up to the factor 1 + N u.
 
 **mu** = lambda_min + ridge - rho from the promoted numbers; none of the three is wrong by more than 2^-40 L, which is
 subtracted.

@@ -26,8 +26,8 @@ class PerImage:
 class LowerSolution(PerImage):
     """A point x with ||x_b - argmin h_b|| <= error_bound_b, for each image b of the batch.
 
-    A solver states ||grad h_b(x_b)|| / mu as its own precision computes it: an estimate. `certificate.py` states what is
-    proven; of a regularizer that is conditioned on the z of a guide, given this z.
+    A solver states ||grad h_b(x_b)|| / mu as its own precision computes it: an estimate. `certificate.py` states what
+    is proven; of a regularizer that is conditioned on the z of a guide, given this z.
     """
 
     x: Tensor  # (B, C, H, W)
@@ -72,7 +72,7 @@ class CurvatureError(ValueError):
 
 def rounded_up(bound: float, digits: int = 3) -> str:
     """Write an upper bound with so many digits: what is written is a bound, too."""
-    return f"{float(Context(prec=digits, rounding=ROUND_CEILING).create_decimal(bound)):.{digits}g}"
+    return f"{float(Context(prec=digits, rounding=ROUND_CEILING).create_decimal(repr(bound))):.{digits}g}"
 
 
 def norm(x: Tensor) -> Tensor:  # (B, ...) -> (B,)
