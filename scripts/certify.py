@@ -118,7 +118,8 @@ def random_case(n: int) -> Case:
         kernel = (k / k.sum()).to(dtype)
         return {
             "denoise": Denoising, "blur": lambda: BlurFFT(shape, kernel), "direct": lambda: Blur(kernel, "circular"),
-            "inpaint": lambda: Inpainting(shape, mask.to(dtype)), "mri": lambda: MRI(mask.to(dtype), shape),
+            "mri": lambda: MRI(mask.to(dtype)),
+            "inpaint": lambda: Inpainting(shape, mask.to(dtype)),  # type: ignore[arg-type]
             "superres": lambda: Downsampling(shape, kernel, 2),
         }[task]()  # fmt: skip
 

@@ -43,7 +43,7 @@ class LowerProblem:
         """Return argmin h, certified in this type of number or that of y, from A^T y or the guide's z: nothing but its
         measurement decides on a result. The gradients of the guide count, too, and so does whether it converged; the
         error bound holds given its z."""
-        found = certified_solve(solver, self.energy(), self.exact, accuracy, dtype or self.y.real.dtype)
+        found = certified_solve(solver, self.energy, self.exact, accuracy, dtype or self.y.real.dtype)
         if (z := self.guided) is None:
             return found
         return replace(found, converged=z.converged & found.converged, iterations=z.iterations + found.iterations)

@@ -48,16 +48,19 @@ STALLED = 8  # times the rounding of its gradient: where a solver ends above, it
 
 
 def certified_solve(
-    solve: Solver, energy: Energy, exact: Callable[[], Energy], accuracy: float, dtype: torch.dtype
+    solve: Solver, energy: Callable[[], Energy], exact: Callable[[], Energy], accuracy: float, dtype: torch.dtype
 ) -> LowerSolution:
     """Return argmin h in this type of number, with a bound that holds for it as it is.
 
     Where the bound misses the accuracy by rounding, the solve goes on: to a tighter target, then in float64, image by
-    image. Where even that fails, an image has not converged. exact: makes h in float64, once the solver's memory is
-    free. A solution that is only stationary stays as it is. Raises what `solve` raises.
+    image. Where even that fails, an image has not converged. energy, exact: make h, and h in float64, one after the
+    other, so that no memory is held for both. A solution that is only stationary stays as it is. Raises what `solve`
+    raises.
     """
-    estimated = solve(energy, energy.start, accuracy)
-    if energy.bounds[0] <= 0:
+    h = energy()
+    estimated, certifiable = solve(h, h.start, accuracy), h.bounds[0] > 0
+    del h
+    if not certifiable:
         return replace(estimated, x=estimated.x.to(dtype))
     try:
         precise = exact()
@@ -69,7 +72,7 @@ def certified_solve(
             estimated, x=estimated.x.to(dtype), error_bound=unknown, converged=torch.zeros_like(estimated.converged)
         )
     for i in (~found.converged).nonzero() if precise.bounds[0] > 0 else ():
-        part = _goes_on(solve, energy.take(i), precise.take(i), (estimated.take(i), found.take(i)), accuracy)
+        part = _goes_on(solve, energy().take(i), precise.take(i), (estimated.take(i), found.take(i)), accuracy)
         for name, value in vars(part).items():
             getattr(found, name)[i] = value
     return found

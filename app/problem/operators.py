@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field, fields, replace
 from functools import cache
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from deepinv.physics import MRI, BlurFFT, Denoising, Inpainting, LinearPhysics, Tomography
@@ -121,7 +121,8 @@ class BlurOperator(LinearOperator):
     """A circular blur, whose `physics` is a BlurFFT."""
 
     def misfit_gradient(self, y: Tensor) -> Callable[[Tensor], Tensor]:  # (B, C, H, W)
-        return misfit_gradient(self.physics.mask[..., 0] * self.physics.angle, y)
+        blur: Any = self.physics
+        return misfit_gradient(blur.mask[..., 0] * blur.angle, y)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -351,7 +352,7 @@ def _converted(physics: LinearPhysics, dtype: torch.dtype) -> LinearPhysics:
     for part in copy.modules():
         if isinstance(part, Tomography):
             part.dtype = dtype
-        if isinstance(part, BlurFFT) and part.filter is not None:
+        if isinstance(part, BlurFFT) and isinstance(part.filter, Tensor):
             part.update_parameters(filter=part.filter)
     return copy
 
