@@ -44,6 +44,19 @@ def test_the_exact_bound_of_a_bright_deblurred_image_is_below_the_stated_one():
         assert exact <= float(found.error_bound) <= 1.02 * exact
 
 
+@pytest.mark.parametrize("task", ["deblur", "superres"])
+@pytest.mark.parametrize("border", ["circular", "valid", "reflect"])
+def test_an_operator_in_float64_is_that_of_the_float32_numbers_at_every_border(task, border):
+    """What it computes of float32 images is what the same task does whose precision is float64."""
+    settings = f"problem.task={task}", f"problem.border={border}"
+    single, double = (
+        simulated("tv-deblur-grey-gaussian", *settings, f"run.precision={p}").operators(torch.Size((1, 24, 20)), (0,))
+        for p in ("float32", "float64")
+    )
+    x = torch.rand(1, 1, 24, 20).double()
+    torch.testing.assert_close(single.promoted().forward(x), double.forward(x), rtol=0, atol=1e-13)
+
+
 def test_what_float32_cannot_reach_is_reached_in_float64_and_handed_over_in_float32():
     s, y, found, exact = blurred(accuracy=1e-3)
     energy = s.problem(y, (0,)).energy()

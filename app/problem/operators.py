@@ -102,7 +102,8 @@ class LinearOperator:
         """Return A in float64: its numbers stay what they are. Raises OperatorError where its physics cannot."""
         own = {f.name: getattr(self, f.name) for f in fields(self)}
         tensors = {name: value.double() for name, value in own.items() if isinstance(value, Tensor)}
-        operator = replace(self, physics=_converted(self.physics, torch.float64), **tensors)
+        parts = {name: value.promoted() for name, value in own.items() if isinstance(value, LinearOperator)}
+        operator = replace(self, physics=_converted(self.physics, torch.float64), **tensors, **parts)
         if type(self.physics) in EXACT:
             return operator
         device = str(next(iter([*tensors.values(), *self.physics.buffers()]), torch.empty(0)).device)
