@@ -35,11 +35,11 @@ class Iterate:
     image: Tensor  # (C, H, W)
     gradients: int
     psnr: float
-    bound: float  # certified distance to argmin h
+    bound: float  # on the distance to argmin h
 
 
 def reconstruction(degraded: Tensor, iterates: list[Iterate], look: Look = PAPER) -> Animation:
-    """Draw the iterates beside the measurement (C, H, W), with the bound that certifies them below."""
+    """Draw the iterates beside the measurement (C, H, W), with their error bound below."""
     h, w = degraded.shape[1:]
     with style(look):
         image = (look.width - 3 * look.gap) / 2 * h / w
@@ -51,7 +51,7 @@ def reconstruction(degraded: Tensor, iterates: list[Iterate], look: Look = PAPER
         gradients, bounds = [i.gradients for i in iterates], [i.bound for i in iterates]
         axes["bound"].plot(gradients, bounds, color="0.75")
         (line,) = axes["bound"].plot(gradients[:1], bounds[:1], color=PALETTE[0])
-        axes["bound"].set_ylabel("certified\nerror")
+        axes["bound"].set_ylabel("error\nbound")
         log_y(axes["bound"])
         tidy(axes["bound"])
         share_x([axes["bound"]], "gradients of $h$")

@@ -213,7 +213,7 @@ def test_convergence_draws_the_bound_above_the_error():
     np.testing.assert_array_equal(dashed.get_ydata(), (bound / 4).numpy())
     assert list(solid.get_xdata()) == list(range(1, 9))
     names = [t.get_text() for t in figure.legends[0].get_texts()]
-    assert names == ["agd", "certified", "true", "accuracy asked for"]
+    assert names == ["agd", "bound", "true", "accuracy asked for"]
 
 
 def test_tradeoff_marks_the_mean_of_every_model():

@@ -8,7 +8,7 @@ from pathlib import Path
 from app import assemble
 from app.evaluation.simulation import Simulation, simulation
 from app.files import write_atomically
-from app.lower.solution import NOT_CERTIFIED, LowerSolution
+from app.lower.solution import GIVEN_GUIDE, NOT_CERTIFIED, LowerSolution, rounded_up
 from app.problem.quality import psnr
 from app.settings.options import ConfigError
 from app.settings.tasks import Deblur, Inpaint, Problem, SuperResolution
@@ -49,7 +49,7 @@ def reconstruct(o: Namespace, settings: list[str]) -> int:
             if not target.exists():
                 write_atomically(target, encode_like(picture, image[0]))
         quality = "" if clean is None else f"PSNR {float(psnr(x, simulated.seen_in(clean))):.2f} dB, "
-        print(f"{printable(own[0])}: {quality}{_summary(solution)}")
+        print(f"{printable(own[0])}: {quality}{_summary(solution, loaded.regularizer.guide_at_level() is not None)}")
     return 0
 
 
@@ -89,8 +89,9 @@ def _targets(paths: list[Path], color: bool, simulated: Simulation, o: Namespace
     return found
 
 
-def _summary(solution: LowerSolution) -> str:
+def _summary(solution: LowerSolution, guided: bool) -> str:
     cost = f"{int(solution.iterations)} iterations" + ("" if solution.converged else " (accuracy not reached)")
     if solution.error_bound.isinf():
         cost = f"{int(solution.iterations)} iterations ({NOT_CERTIFIED})"
-    return f"||x - argmin h|| <= {float(solution.error_bound):.3g}, {cost}"
+    given = f" {GIVEN_GUIDE}" if guided else ""
+    return f"||x - argmin h|| <= {rounded_up(float(solution.error_bound))}{given}, {cost}"

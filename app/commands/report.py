@@ -9,6 +9,7 @@ from app.drawing.runs import draw_curves, parameters_of
 from app.drawing.sources import chosen_images
 from app.evaluation.simulation import simulation
 from app.files import write_atomically, write_own
+from app.lower.solution import GIVEN_GUIDE, rounded_up
 from app.models.build import Model
 from app.models.files import read_facts
 from app.problem.quality import psnr, ssim
@@ -61,15 +62,16 @@ def _results(model: Model, config: Config, images: str, data_root: Path) -> list
         caption = f"{name}: measured {before:.2f} dB, reconstructed {after:.2f} dB"
         pictures = {"measured": picture[0].cpu(), "clean": clean[0].cpu()}
         sliders.append(html.slider(name, x[0].cpu(), pictures, caption))
-        certified = f"{float(solution.error_bound):.3g}" if solution.converged else "not certified"
+        certified = rounded_up(float(solution.error_bound)) if solution.converged else "not certified"
         quality = f"{before:.2f}", f"{after:.2f}", f"{float(ssim(x, clean)):.4f}".replace("nan", "-")
         bounds = f"{mu:.3g}", f"{largest:.3g}"
         rows.append([escape(name), *quality, certified, *bounds, str(int(solution.iterations))])
     head = ["image", "PSNR measured", "PSNR", "SSIM", "||x - argmin h|| ≤", "mu", "L", "gradients"]
+    given = f", {GIVEN_GUIDE}" if model.regularizer.guide_at_level() else ""
     about = (
         f"The energy h of each image is mu-strongly convex and its gradient is L-Lipschitz, both proven, so that "
-        f"||x - argmin h|| <= ||grad h(x)|| / mu for every x. The solver stopped where this bound reached "
-        f"{config.lower.final_accuracy:g}."
+        f"||x - argmin h|| <= ||grad h(x)|| / mu for every x{given}. This bound, with what rounding may add, was "
+        f"to reach {config.lower.final_accuracy:g}."
     )
     certificates = Section("Certificates", html.paragraph(about) + html.table(head, rows))
     return [Section("Results", "\n".join(sliders)), certificates]

@@ -103,7 +103,7 @@ TABLE = (
     ),
     Kind(
         name="convergence", draw="app.drawing.solves:draw_convergence", images=True,
-        about="certified bound and true error of both lower-level solvers on one image",
+        about="error bound and true error of both lower-level solvers on one image",
         source="MODEL", source_is="a model",
         options=(option("--accuracy", type=float, metavar="EPS",
                         help="where the solvers stop (default: lower.final_accuracy)"),),

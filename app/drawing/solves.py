@@ -53,7 +53,7 @@ def draw_convergence(
     accuracy: float | None = None,
     look: Look = PAPER,
 ) -> Figure:
-    """Draw the certified bound and the true error of both solvers, gradient by gradient.
+    """Draw the error bound and the true error of both solvers, gradient by gradient.
 
     The true error is the distance to a solution in float64 that is certified to TIGHTER times the accuracy. The seven
     parameters are a model, where its problem comes from, and the choices of the figure. Raises ConfigError for a wrong

@@ -14,7 +14,7 @@ from app.lower import lbfgs
 from app.lower.energy import Solver
 from app.lower.solution import LowerSolution
 from app.models.files import load_regularizer
-from app.problem.operators import LinearOperator, wrapped
+from app.problem.operators import LinearOperator
 from regularizers import Regularizer
 
 
@@ -46,8 +46,7 @@ class LearnedReconstructor(deepinv.models.Reconstructor):
 
     def solution(self, y: Tensor, physics: LinearPhysics | LinearOperator) -> LowerSolution:  # (B, ...)
         """Return the reconstructions with their certificates. Raises OperatorError or NoiseLevelError."""
-        operator = wrapped(physics, y) if isinstance(physics, LinearPhysics) else physics
-        return reconstruct(self.regularizer, y, operator, ridge=self.ridge, accuracy=self.accuracy, solver=self.solver)
+        return reconstruct(self.regularizer, y, physics, ridge=self.ridge, accuracy=self.accuracy, solver=self.solver)
 
 
 def load(spec: str | Path, *, regularizer: Regularizer | None = None, accuracy: float = 0.1) -> LearnedReconstructor:

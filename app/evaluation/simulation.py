@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from app import assemble
-from app.evaluation.guide import LowerProblem, bounds, lower_problem
-from app.lower.energy import Operator, Solver
+from app.evaluation.guide import LowerProblem, lower_problem
+from app.lower.energy import Operator, Solver, bounds
 from app.lower.solution import LowerSolution
 from app.lower.stationary import certified_or_stationary
 from app.models.build import Model

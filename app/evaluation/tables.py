@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import fmean
 
 from app.evaluation.evaluate import Evaluation
-from app.lower.solution import NOT_CERTIFIED
+from app.lower.solution import NOT_CERTIFIED, rounded_up
 from app.settings.options import ConfigError
 from datasets.files import read_file
 from figures.style import escape
@@ -51,7 +51,7 @@ def _certificates(rows: list[Evaluation]) -> str:
     if bounds is None or iterations is None:
         return ""
     certified = f"{sum(bool(e.converged) for e in rows)}/{len(rows)}"
-    return f"{certified:>9}  {max(bounds):9.2g}  {fmean(iterations):10.1f}"
+    return f"{certified:>9}  {rounded_up(max(bounds), 2):>9}  {fmean(iterations):10.1f}"
 
 
 def _column(rows: list[Evaluation], name: str) -> list[float] | None:

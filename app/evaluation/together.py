@@ -11,6 +11,7 @@ from app import assemble
 from app.evaluation import baselines
 from app.evaluation.evaluate import Evaluation, evaluate
 from app.evaluation.simulation import simulation
+from app.lower.solution import GIVEN_GUIDE
 from app.settings.tasks import Deblur
 from datasets.image_sets import find_images
 
@@ -39,6 +40,8 @@ def evaluate_together(
         found[baseline.label] = run(baseline.label, evaluate(measured, paths, config.data.color, baseline.method))
         notes.append(f"{baseline.label}: {baseline.about}")
     for name, (model, own) in loaded.items():
+        if model.regularizer.guide_at_level():
+            notes.append(f"{name}: certified {GIVEN_GUIDE}")
         error = assemble.learned_kernel_error(own, model, data_root)
         if error is not None:
             notes.append(f"{name}: kernel error ||k - k_true|| / ||k_true|| = {error:.3f}")

@@ -27,7 +27,7 @@ class Outcome:
     computations: float
     seconds: float
     steps: float
-    certified: float  # share of the images of all steps that reached their accuracy
+    certified: float  # share of the images of all steps that reached their accuracy, as estimated
 
 
 HEADS = {
@@ -37,7 +37,7 @@ HEADS = {
     "computations": ("computations", 0),
     "seconds": ("seconds", 0),
     "steps": ("steps", 0),
-    "certified": ("certified", 2),
+    "certified": ("accurate", 2),
 }  # title and digits
 
 Outcomes = dict[str, list[Outcome]]  # by method, one for each seed

@@ -18,8 +18,8 @@ class Record:
     psnr: float  # mean over the batch against the targets, dB; noisy targets make it low
     accuracy: float  # eps_k
     step_size: float  # alpha_k
-    error_bound: float  # largest certified ||x - argmin h|| of the batch
-    certified: float  # share of images that reached eps_k in both solves
+    error_bound: float  # largest estimated ||x - argmin h|| of the batch
+    certified: float  # share of images that reached eps_k in both solves, by this estimate
     lower_iterations: float  # mean gradients of h per image
     linear_iterations: float  # mean products with H per image
     computations: int  # gradients of h plus products with H so far, summed over images
