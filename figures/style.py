@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -118,6 +119,7 @@ def bold(number: str) -> str:
     return rf"$\mathbf{{{number}}}$"
 
 
+@cache
 def text_width(text: str, look: Look) -> float:
     """Return the width of one line in inches."""
     path = TextPath((0, 0), text, prop=FontProperties(family=look.font, size=look.text, weight="bold"))
