@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +120,7 @@ def bold(number: str) -> str:
     return rf"$\mathbf{{{number}}}$"
 
 
+@cache
 def text_width(text: str, look: Look) -> float:
     """Return the width of one line in inches."""
     path = TextPath((0, 0), text, prop=FontProperties(family=look.font, size=look.text, weight="bold"))

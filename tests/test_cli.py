@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from app.cli import main
 from tests.conftest import ROOT
 
+RUNS_DRAW = True
 SMALL = [
     "--set", "data.images=builtin:train", "--set", "data.validation=builtin:test", "--set", "run.steps=3",
     "--set", "data.patch_size=16", "--set", "upper.batch_size=2", "--set", "regularizer.filters=3",

@@ -40,6 +40,8 @@ from tests.conftest import ROOT
 from tests.test_cli import SMALL, refused, run_folder  # noqa: F401  (fixtures)
 from tests.test_history import TINY
 
+RUNS_DRAW = True
+
 
 @pytest.fixture(scope="module")
 def tv_runs(tmp_path_factory):
