@@ -69,7 +69,7 @@ def _contents(file: Path) -> object:
 
 
 def killed(words: list[str], folder: Path, number: signal.Signals, wait: float, whole: Result) -> str:
-    """Kill a command after `wait` seconds, then repeat it to its end. Return what was wrong; "" where nothing was."""
+    """Run and kill a command after `wait` seconds, then repeat it to its end. Return what was wrong; "" where nothing was."""
     process = start(words, folder)
     time.sleep(wait)
     process.send_signal(number)
@@ -93,7 +93,7 @@ def killed(words: list[str], folder: Path, number: signal.Signals, wait: float, 
 
 
 def storm(kills: int, seed: int, names: list[str]) -> int:
-    """Kill so often, print what came of each kill, and return how often that was wrong."""
+    """Run and kill so often, print what came of each kill, and return how often that was wrong."""
     chance, failures = random.Random(seed), 0
     known: dict[str, tuple[float, Result]] = {}  # how long the uninterrupted command took, and what it left
     for n in range(kills):

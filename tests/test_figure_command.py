@@ -14,8 +14,7 @@ import torch
 from PIL import Image
 
 from app.cli import main
-from app.commands import report
-from app.drawing import kinds
+from app.drawing import kinds, report
 from app.drawing import run as end_of_run
 from app.drawing.comparison import panels
 from app.drawing.learned import filters_of, potentials_of
