@@ -1,8 +1,11 @@
 """`python -m app`."""
 
 import os
+from importlib.util import find_spec
+from pathlib import Path
 
 from app.cli import main
+from app.interrupt import install
 
 # Threads that spin while they wait make a second program on the same cores several times slower; alone, nothing is
 # gained by them. Read when torch is imported, which main() does.
@@ -11,6 +14,12 @@ WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 if __name__ == "__main__":
     if not any(name in os.environ for name in WAITING):
         os.environ["OMP_WAIT_POLICY"] = "passive"
-    # Figures are files: the backend of a notebook that starts this program may not even exist here.
+    # Figures are files that depend on their content alone: not on the backend of a notebook that starts this program,
+    # which may not even exist here, nor on the user's matplotlibrc or a date.
+    matplotlib = find_spec("matplotlib")
+    if matplotlib is not None and matplotlib.origin:
+        os.environ["MATPLOTLIBRC"] = str(Path(matplotlib.origin).parent / "mpl-data" / "matplotlibrc")
     os.environ["MPLBACKEND"] = "agg"
+    os.environ.pop("SOURCE_DATE_EPOCH", None)
+    install()
     raise SystemExit(main())

@@ -9,12 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from app.files import fingerprint
 from app.lower import agd, gd_polyak, lbfgs
 from app.lower.energy import Solver
 from app.lower.stationary import certified_or_stationary
 from app.models.build import Model
-from app.models.files import load_model
+from app.models.files import KERNEL, find_model, load_model, read_facts
 from app.problem.blur_kernel import kernel_error
+from app.problem.borders import with_border
 from app.problem.losses import LOSSES, LossOf
 from app.problem.noise_levels import NoiseLevels
 from app.problem.operators import Operators
@@ -36,7 +38,15 @@ from app.upper.methods.maid import Maid
 from app.upper.methods.meha import Meha
 from app.upper.methods.stocbio import Stocbio
 from app.upper.methods.unroll import Unroll
-from datasets.blur_kernels import LEVIN, gaussian_kernel, levin_kernels, read_kernel
+from datasets.blur_kernels import (
+    LEVIN,
+    antialias_kernel,
+    gaussian_kernel,
+    is_file,
+    kernel_file,
+    levin_kernels,
+    read_kernel,
+)
 
 HOLD = 10  # steps before a step size that was found at the first of them decreases
 
@@ -74,13 +84,18 @@ def operators(config: Config, data_root: Path, training: bool = False) -> Operat
         case Inpaint():
             return inpainting(problem.keep, config.run.seed, device, dtype)
         case SuperResolution():
-            return super_resolution(problem.factor, problem.antialias, device, dtype)
+            kernel = antialias_kernel(problem.factor, problem.antialias)
+            circular = super_resolution(problem.factor, kernel, device, dtype)
         case Deblur(kernel="levin:all"):
-            choose = drawn(LEVIN, config.run.seed) if training else lambda image: image % LEVIN
-            return deblurring_by_any(levin_kernels(data_root), choose, device, dtype)
+            kernel, choose = levin_kernels(data_root), lambda image: image % LEVIN
+            choose = drawn(LEVIN, config.run.seed) if training else choose
+            circular = deblurring_by_any(kernel, choose, device, dtype)
         case Deblur():
-            return deblurring(true_kernel(problem, data_root), device, dtype)
-    raise AssertionError(f"no operators for {type(problem).__name__}")
+            kernel = true_kernel(problem, data_root)
+            circular = deblurring(kernel, device, dtype)
+        case _:
+            raise AssertionError(f"no operators for {type(problem).__name__}")
+    return with_border(problem.border, circular, (kernel.shape[-2], kernel.shape[-1]), device)
 
 
 def noise_levels(config: Config) -> NoiseLevels:
@@ -182,14 +197,25 @@ def descent(upper: options.StochasticOptions, config: Config) -> Descent:
 
 def load(spec: str, settings: list[str]) -> tuple[Model, Config]:
     """Load a model and its configuration with the user's settings, on any device but in the format of its training.
-    Raises ModelError, and ConfigError where a setting would change the regularizer."""
+    Raises ModelError, and ConfigError where a setting would change the regularizer, or a file changed."""
     model, trained = load_model(spec)
     config = override(trained, ["run.device=auto", *settings])
+    if not any(setting.startswith(KERNEL) for setting in settings):
+        _check_kernel(spec, config.problem)
     if config.regularizer != trained.regularizer or config.data.color != trained.data.color:
         raise ConfigError(f"the architecture and colour of {spec} are fixed; only the problem can be set")
     if config.problem.learns_kernel and model.kernel is None:
         raise ConfigError(f"{spec} holds no learned kernel: problem.learn_kernel is for training")
     return model.at(config.problem.level).to(device_of(config), dtype_of(config)), config
+
+
+def _check_kernel(spec: str, problem: Problem) -> None:
+    """Raise ConfigError where the user's file with the kernel of a model is not the one of its training."""
+    if not isinstance(problem, Deblur) or not is_file(problem.kernel):
+        return
+    file, known = kernel_file(problem.kernel, Path()), read_facts(find_model(spec)).get(KERNEL, {})
+    if file is not None and known and fingerprint(file) not in known.values():
+        raise ConfigError(f"{file} changed since {spec} was trained with it: name it with --kernel to use it as it is")
 
 
 def load_comparable(models: list[str], settings: list[str]) -> dict[str, tuple[Model, Config]]:

@@ -4,6 +4,7 @@ answer at once."""
 import argparse
 import os
 import shlex
+import signal
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from app.memory import keep_freed_memory
 from app.settings.comparison import Comparison, is_comparison, read_comparison
 from app.settings.options import Config, ConfigError
 from app.settings.toml import load, override
-from datasets.files import home_expanded
+from datasets.files import home_expanded, printable
 
 BASELINES = ("tv", "wavelet", "nlm", "bm3d", "wiener")
 MODEL = "a run folder, a .safetensors file or the name of a shipped model"
@@ -32,20 +33,25 @@ def main(arguments: list[str] | None = None) -> int:
         options.typed = shlex.join(["python", "-m", "app", *(sys.argv[1:] if arguments is None else arguments)])
         keep_freed_memory()
         return options.command(options) or 0
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         print("interrupted", file=sys.stderr)
-        return 130
+        return 128 + (error.args[0] if error.args else signal.SIGINT)
     except OSError as error:
-        print(f"error: {error.strerror or error}: {error.filename or ''}".rstrip(": "), file=sys.stderr)
+        _complain(f"{error.strerror or error}: {error.filename or ''}".rstrip(": "))
     except ConfigError as error:
-        print(f"error: {error}", file=sys.stderr)
+        _complain(error)
     except (ValueError, ArithmeticError) as error:
         from app.commands.errors import USER_ERRORS
 
         if not isinstance(error, USER_ERRORS):
             raise
-        print(f"error: {error}", file=sys.stderr)
+        _complain(error)
     return 2
+
+
+def _complain(error: object) -> None:
+    """Names may hold control characters; several lines name several files."""
+    print("error:", "\n".join(printable(line) for line in str(error).split("\n")), file=sys.stderr)
 
 
 def resolve_experiment(name: str, assignments: list[str]) -> tuple[str, Config]:
@@ -76,7 +82,7 @@ def _resume(options: argparse.Namespace) -> int:
     config = override(load(config_file), options.set)
     from app.commands.train import resume
 
-    return resume(config, options.run, options.data_root, options.quiet, command=options.typed)
+    return resume(config, options.run, options.data_root, options.quiet, options.typed, options.accept_changes)
 
 
 def _compare(options: argparse.Namespace) -> int:
@@ -128,7 +134,7 @@ def _evaluate(options: argparse.Namespace) -> int:
 def _reconstruct(o: argparse.Namespace) -> int:
     from app.commands.reconstruct import reconstruct
 
-    return reconstruct(o.model, o.images, _settings(o), o.data_root, o.out, o.degrade)
+    return reconstruct(o, _settings(o))
 
 
 def _figure(options: argparse.Namespace) -> int:
@@ -212,8 +218,9 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument("--task", help="denoise | deblur | inpaint | superres (default: that of the model)")
         sub.add_argument("--noise-level", help="standard deviation on the scale [0, 1], such as 25/255")
         sub.add_argument(
-            "--kernel", help="gaussian:SIZE:WIDTH | levin:1 ... levin:8 | levin:all | FILE.npz:KEY | an image file"
-        )
+            "--kernel", help="gaussian:SIZE:WIDTH | levin:1 ... levin:8 | levin:all | FILE[:KEY] (.npz, .mat) | "
+            "a .npy or image file",
+        )  # fmt: skip
 
     train = command("train", _train, "learn a regularizer")
     train.add_argument("experiment", help="a preset (scripts/experiments) or a TOML file")
@@ -222,6 +229,7 @@ def _parser() -> argparse.ArgumentParser:
 
     resume = command("resume", _resume, "continue a run from its checkpoint")
     resume.add_argument("run", type=path, help="run folder")
+    resume.add_argument("--accept-changes", action="store_true", help="also with other images or kernels than so far")
     settings(resume)
 
     compare = command("compare", _compare, "train several experiments, or take runs: one table, one figure")
@@ -251,9 +259,20 @@ def _parser() -> argparse.ArgumentParser:
 
     reconstruct = command("reconstruct", _reconstruct, "reconstruct image files")
     reconstruct.add_argument("model", help=MODEL)
-    reconstruct.add_argument("images", nargs="+", metavar="IMAGE", help="measured images, or a SET")
-    reconstruct.add_argument("--out", type=path, required=True, metavar="DIR", help="folder for the results (PNG)")
+    reconstruct.add_argument(
+        "images", nargs="+", metavar="IMAGE",
+        help="measured images, or a SET; of blurred ones the pixels behind the border are unknown (problem.border)",
+    )  # fmt: skip
+    about = "folder for the results: PNG as deep as the image; of floats .tif or .npy"
+    reconstruct.add_argument("--out", type=path, required=True, metavar="DIR", help=about)
     reconstruct.add_argument("--degrade", action="store_true", help="the images are clean: measure them first")
+    reconstruct.add_argument(
+        "--continue", action="store_true", dest="keep", help="keep the results that are in --out, and make the others"
+    )
+    reconstruct.add_argument(
+        "--range", type=float, nargs=2, metavar=("BLACK", "WHITE"),
+        help="values of black and white in .npy files and float TIFF, such as 0 1; results have the same scale",
+    )  # fmt: skip
     problem(reconstruct)
 
     figure = commands.add_parser("figure", help="draw a figure or a table", description=FIGURE)

@@ -8,6 +8,8 @@ from pathlib import Path, PurePosixPath
 
 import pooch
 
+from datasets.temporary import locked, remove_leftovers
+
 # The repository that republishes the images of https://www2.eecs.berkeley.edu/Research/Projects/CS/vision/bsds/. GitHub
 # does not promise the same bytes for an archive twice, so the images are verified, not the archive.
 URL = "https://github.com/BIDS/BSDS500/archive/refs/heads/master.zip"
@@ -39,17 +41,19 @@ def check_folder(folder: Path, manifest: dict[str, str] | None = None) -> list[s
 def fetch_bsds500(
     data_root: Path, url: str = URL, manifest: dict[str, str] | None = None, quiet: bool = False
 ) -> Path:  # -> data_root / BSDS500
-    """Download, verify, and only then move the images into place. An interrupted download leaves nothing.
+    """Download, verify, and only then move the images into place. An interrupted download leaves nothing, and what a
+    killed one left is removed.
 
     Raises FetchError if the download fails, an image is missing or altered, or the folder already exists.
     """
     manifest = manifest or read_manifest()
     target = data_root / "BSDS500"
+    remove_leftovers(data_root.glob(".fetch-*"))
     if target.exists():
         raise FetchError(f"{target} exists already: verify it with `data check bsds500`, or remove it first")
     data_root.mkdir(parents=True, exist_ok=True)
     pooch.get_logger().setLevel("WARNING")  # the progress bar says enough
-    with tempfile.TemporaryDirectory(dir=data_root, prefix=".fetch-") as temporary:
+    with tempfile.TemporaryDirectory(dir=data_root, prefix=".fetch-") as temporary, locked(Path(temporary)):
         try:
             archive = pooch.retrieve(url, known_hash=None, path=temporary, fname="archive.zip", progressbar=not quiet)
         except Exception as error:  # requests and pooch raise many kinds

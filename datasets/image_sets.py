@@ -7,12 +7,14 @@ BSD68, the usual denoising test set, is 68 of the 100 `val` images; `val32` are 
 choose on `val32`, report on `bsd68`.
 """
 
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from datasets.files import home_expanded
+from datasets.files import home_expanded, printable
 from datasets.images import SUFFIXES, ImageError, list_images
 from datasets.random import SUBSET, generator
 
@@ -41,7 +43,8 @@ class ImageSet:
 def find_images(spec: str, data_root: Path, color: bool) -> ImageSet:
     """Find the image files of `SET`, `SET:SPLIT`, `SET:SPLIT+SPLIT`, a folder or an image file. Raises ImageError.
 
-    `SET` alone is every image of the set. `builtin` in colour leaves out its grey photographs.
+    `SET` alone is every image of the set. `builtin` in colour leaves out its grey photographs. A .npy file is an image
+    where it is named itself.
     """
     name, colon, splits = spec.partition(":")
     if name == "builtin":
@@ -50,11 +53,24 @@ def find_images(spec: str, data_root: Path, color: bool) -> ImageSet:
         chosen = _split_names(spec, splits, BSDS500_SPLITS) if colon else ("train", "test", "val")
         return ImageSet(spec, tuple(p for split in chosen for p in _bsds500(data_root, split)))
     path = home_expanded(spec)
-    if path.is_file() and path.suffix.lower() in SUFFIXES:
+    there = os.path.exists(path)  # unlike Path.exists, also of names that no file can have
+    if not there and "/" not in spec:
+        raise ImageError(f"unknown image set {printable(spec)!r}: neither builtin, bsds500 nor a folder")
+    if there and not path.is_dir() and path.suffix.lower() in (*SUFFIXES, ".npy"):
         return ImageSet(spec, (path,))
-    if not path.exists() and "/" not in spec:
-        raise ImageError(f"unknown image set {spec!r}: neither builtin, bsds500 nor a folder")
     return ImageSet(spec, tuple(list_images(path)))
+
+
+def is_named(spec: str) -> bool:
+    """Tell whether images are asked for by the name of a set, and not by a path."""
+    return spec.partition(":")[0] in ("builtin", "bsds500")
+
+
+def names_of(paths: Sequence[Path]) -> list[str]:
+    """Return what tells images apart, in tables and on terminals: their paths from the folder that holds them all."""
+    folders = [os.path.abspath(path.parent) for path in paths]
+    common = os.path.commonpath(folders) if folders else ""
+    return [printable(os.path.relpath(Path(folder, p.name), common)) for folder, p in zip(folders, paths, strict=True)]
 
 
 def subset(image_set: ImageSet, count: int) -> ImageSet:

@@ -1,96 +1,139 @@
-"""Image files are read to and written from float tensors (C, H, W) in [0, 1]."""
+"""Image files are read as float tensors (C, H, W) on the scale [0, 1]: black is 0, white is 1."""
 
-import io
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
 from torch import Tensor
+
+from datasets.decode import NotReadError, decode_image, read_npy
+from datasets.files import in_short, printable, read_file
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 
 # 0.298936 R + 0.587043 G + 0.114021 B, rounded to 8 bit, reproduces the grey PNGs of BSD68 in circulation.
 GREY = np.array([0.298936, 0.587043, 0.114021])
 
+Range = tuple[float, float]  # the values of black and white
+Source = TypeVar("Source")
+Found = TypeVar("Found")
+
 
 class ImageError(ValueError):
     """An image is missing, unreadable or of the wrong kind; the message names it."""
 
 
-def read_image(path: Path, color: bool) -> Tensor:  # -> (3 or 1, H, W)
-    """Read an 8- or 16-bit PNG, JPEG, TIFF or BMP; grey, RGB, or either with alpha (blended over white).
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """An image, and how a result is stored that keeps its depth."""
 
-    A colour image that is read as grey is rounded to its own bit depth. Raises ImageError for a file that cannot be
-    read, and for a grey image where colour is asked for.
+    image: Tensor  # (3 or 1, H, W)
+    suffix: str  # .png; .tif or .npy of floats
+    depth: int  # bits of each value
+    limits: Range = (0, 1)  # what 0 and 1 were in a file of floats
+
+
+def read_image(path: Path, color: bool | None) -> Tensor:  # -> (3 or 1, H, W)
+    """Read an image in colour or in grey, as it is where `color` is None. Raises ImageError, as read_picture does."""
+    return read_picture(path, color).image
+
+
+def read_picture(path: Path, color: bool | None, limits: Range | None = None) -> Picture:
+    """Read PNG, JPEG, TIFF or BMP, upright; transparent parts are blended over white.
+
+    A colour image that is read as grey is rounded to its own bit depth. limits: the values of black and white in .npy
+    files and TIFF of other types than 8 or 16 bits unsigned, which do not tell themselves. Raises ImageError for a file
+    that cannot be read, without limits where they are needed, and for a grey image where colour is asked for.
     """
-    pixels = _decode(path)
-    if pixels.dtype not in (np.uint8, np.uint16):
-        raise ImageError(f"{path}: pixels are {pixels.dtype}; 8- and 16-bit unsigned images can be read")
+    pixels = read_pixels(path)
+    if color and pixels.shape[2] < 3:
+        raise ImageError(f"{printable(path)} is grey, and colour images are needed here (data.color = true)")
+    array, to_grey = path.suffix.lower() == ".npy", color is False
+    if array or pixels.dtype not in (np.uint8, np.uint16):
+        values = _scaled(path, pixels, limits)
+        values = (values @ GREY)[..., None] if to_grey and values.shape[2] == 3 else values
+        return Picture(image=_tensor(values), suffix=".npy" if array else ".tif", depth=32, limits=limits or (0, 1))
     peak = np.iinfo(pixels.dtype).max
-    if pixels.ndim == 2:
-        pixels = pixels[..., None]
-    if pixels.ndim != 3 or pixels.shape[2] not in (1, 2, 3, 4) or 0 in pixels.shape:
-        raise ImageError(f"{path}: not a single grey, RGB or RGBA image (shape {pixels.shape})")
-    values = pixels / peak
-    if pixels.shape[2] in (2, 4):
-        alpha = values[..., -1:]
-        values = values[..., :-1] * alpha + (1 - alpha)
-    if color and values.shape[2] == 1:
-        raise ImageError(f"{path} is grey, and colour images are needed here (data.color = true)")
-    if not color and values.shape[2] == 3:
-        values = np.round((values @ GREY)[..., None] * peak) / peak
-    return torch.from_numpy(values.transpose(2, 0, 1).astype(np.float32))
+    values = _over_white(pixels / peak)
+    values = np.round((values @ GREY)[..., None] * peak) / peak if to_grey and values.shape[2] == 3 else values
+    return Picture(image=_tensor(values), suffix=".png", depth=8 * pixels.dtype.itemsize)
 
 
-def write_image(path: Path, image: Tensor) -> None:  # (1 or 3, H, W)
-    """Write an 8-bit image of the values clipped to [0, 1]; the suffix chooses the format."""
-    pixels = (image.detach().cpu().clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
-    Image.fromarray(pixels.squeeze(-1) if pixels.shape[2] == 1 else pixels).save(path)
+def read_pixels(path: Path) -> np.ndarray:  # -> (H, W, 1 to 4)
+    """Read the numbers of an image file, real and of any type; alpha is last. Raises ImageError."""
+    try:
+        data = read_file(path)
+    except ValueError as error:
+        raise ImageError(f"cannot read image {printable(path)}: {error}") from None
+    try:
+        pixels = read_npy(data) if path.suffix.lower() == ".npy" else decode_image(data)
+    except NotReadError as error:
+        raise ImageError(f"{printable(path)}: {error}") from None
+    except Exception as error:  # the libraries raise many kinds on damaged files
+        raise ImageError(f"{printable(path)} is not a readable image, or is truncated: {in_short(error)}") from None
+    pixels = pixels[..., None] if pixels.ndim == 2 else pixels
+    if pixels.ndim != 3 or pixels.shape[2] not in (1, 2, 3, 4) or 0 in pixels.shape or pixels.dtype.kind not in "buif":
+        what = f"{pixels.shape} {pixels.dtype}"
+        raise ImageError(f"{printable(path)}: not a grey, RGB or RGBA image of real numbers: {what}")
+    return pixels
+
+
+def read_all(sources: Iterable[Source], read: Callable[[Source], Found]) -> list[Found]:
+    """Return what `read` returns of every image. Raises one ImageError that names all images of which it raises one."""
+    found, errors = [], []
+    for source in sources:
+        try:
+            found.append(read(source))
+        except ImageError as error:
+            errors.append(str(error))
+    if len(errors) > 1:
+        errors = [f"{len(errors)} of {len(errors) + len(found)} images cannot be used:", *errors]
+    if errors:
+        raise ImageError("\n".join(errors))
+    return found
 
 
 def list_images(folder: Path) -> list[Path]:
-    """List the image files of a folder, sorted by name. Raises ImageError if there are none."""
-    if not folder.is_dir():
-        raise ImageError(f"there is no image folder {folder}")
-    paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file())
+    """List the image files of a folder, sorted by name, hidden ones left out. Raises ImageError if there are none."""
+    if not os.path.isdir(folder):
+        reason = f"is not one of {', '.join(SUFFIXES)}" if os.path.exists(folder) else "does not exist"
+        raise ImageError(f"there is no image folder {printable(folder)}: it {reason}")
+    there = (p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
+    paths = sorted(p for p in there if not p.is_dir())
     if not paths:
-        raise ImageError(f"no images in {folder} (looked for {', '.join(SUFFIXES)})")
+        raise ImageError(f"no images in {printable(folder)} (looked for {', '.join(SUFFIXES)})")
     return paths
 
 
-def _decode(path: Path) -> np.ndarray:  # -> (H, W) or (H, W, channels)
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise ImageError(f"cannot read image {path}: {error.strerror}") from None
-    try:
-        if path.suffix.lower() in (".tif", ".tiff"):
-            return _decode_tiff(data)
-        if data[:4] == b"\x89PNG" and data[24:25] == b"\x10":
-            return _decode_deep_png(data)
-        with Image.open(io.BytesIO(data)) as image:
-            if image.mode in ("P", "CMYK", "YCbCr", "LAB", "HSV"):
-                image = image.convert("RGBA" if "transparency" in image.info else "RGB")
-            elif image.mode == "1":
-                image = image.convert("L")
-            return np.asarray(image)
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, RuntimeError) as error:
-        raise ImageError(f"{path} is not a readable image, or is truncated: {error}") from None
+def _tensor(values: np.ndarray) -> Tensor:  # (H, W, C) -> (C, H, W)
+    return torch.from_numpy(values.transpose(2, 0, 1).astype(np.float32))
 
 
-def _decode_tiff(data: bytes) -> np.ndarray:
-    import tifffile
-
-    try:
-        return tifffile.imread(io.BytesIO(data))
-    except Exception as error:  # tifffile raises many kinds on damaged files
-        raise ValueError(str(error)) from None
+def _over_white(values: np.ndarray) -> np.ndarray:
+    if values.shape[2] not in (2, 4):
+        return values
+    alpha = values[..., -1:]
+    return values[..., :-1] * alpha + (1 - alpha)
 
 
-def _decode_deep_png(data: bytes) -> np.ndarray:
-    """Decode a 16-bit PNG; Pillow would reduce RGB ones to 8 bit."""
-    from torchvision.io import ImageReadMode, decode_png
-
-    raw = torch.frombuffer(bytearray(data), dtype=torch.uint8)
-    return decode_png(raw, mode=ImageReadMode.UNCHANGED).permute(1, 2, 0).numpy()
+def _scaled(path: Path, pixels: np.ndarray, limits: Range | None) -> np.ndarray:
+    """Map black to 0 and white to 1; nothing is clipped. Raises ImageError."""
+    if limits is None:
+        raise ImageError(
+            f"{printable(path)}: pixels are {pixels.dtype}, and which are black and white is not known; "
+            f"`reconstruct` reads it with --range BLACK WHITE, or save it with 8 or 16 bits"
+        )
+    if pixels.shape[2] in (2, 4):
+        raise ImageError(f"{printable(path)}: transparency of {pixels.dtype} pixels is not read")
+    low, high = limits
+    with np.errstate(over="ignore"):
+        values = ((pixels.astype(np.float64) - low) / (high - low)).astype(np.float32)
+    if not np.isfinite(values).all():
+        raise ImageError(
+            f"{printable(path)} holds NaN, infinite values, or some far outside the range {low:g}, {high:g}"
+        )
+    return values

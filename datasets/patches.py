@@ -8,7 +8,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from datasets.images import ImageError, read_image
+from datasets.files import printable
+from datasets.images import ImageError, read_all, read_image
 from datasets.random import CROPS, NOISE, ORDER, generator
 
 
@@ -43,18 +44,21 @@ class Patches:
     @cached_property
     def images(self) -> list[Tensor]:
         """All images (C, H, W), 8-bit ones kept as such: 500 colour photographs are 230 MB. Raises ImageError."""
-        images = []
-        for n, source in enumerate(self.source):
-            image = source if isinstance(source, Tensor) else read_image(source, self.color)
+        images = read_all(enumerate(self.source), self._image)
+        for n, (source, image) in enumerate(zip(self.source, images, strict=True)):
             if self.size and min(image.shape[1:]) < self.size:
                 h, w = image.shape[1:]
-                name = f"image {n}" if isinstance(source, Tensor) else source
+                name = f"image {n}" if isinstance(source, Tensor) else printable(source)
                 raise ImageError(f"{name} is {w} x {h}, smaller than data.patch_size = {self.size}")
-            if self.noise_level:
-                image = image + self.noise_level * torch.randn(image.shape, generator=generator(self.seed, NOISE, n))
-            eight_bit = (image * 255).round().to(torch.uint8)
-            images.append(eight_bit if torch.equal(_as_float(eight_bit), image) else image)
         return images
+
+    def _image(self, numbered: tuple[int, Path | Tensor]) -> Tensor:  # -> (C, H, W)
+        n, source = numbered
+        image = source if isinstance(source, Tensor) else read_image(source, self.color)
+        if self.noise_level:
+            image = image + self.noise_level * torch.randn(image.shape, generator=generator(self.seed, NOISE, n))
+        eight_bit = (image * 255).round().to(torch.uint8)
+        return eight_bit if torch.equal(_as_float(eight_bit), image) else image
 
     def load(self) -> None:
         """Read every image now, so that a bad one is found before training starts. Raises ImageError."""

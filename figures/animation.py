@@ -1,8 +1,8 @@
 """Moving figures for talks. An animation is a figure and a function that changes it into any of its frames."""
 
+import io
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -35,11 +35,11 @@ class Iterate:
     image: Tensor  # (C, H, W)
     gradients: int
     psnr: float
-    bound: float  # certified distance to argmin h
+    bound: float  # on the distance to argmin h
 
 
 def reconstruction(degraded: Tensor, iterates: list[Iterate], look: Look = PAPER) -> Animation:
-    """Draw the iterates beside the measurement (C, H, W), with the bound that certifies them below."""
+    """Draw the iterates beside the measurement (C, H, W), with their error bound below."""
     h, w = degraded.shape[1:]
     with style(look):
         image = (look.width - 3 * look.gap) / 2 * h / w
@@ -51,7 +51,7 @@ def reconstruction(degraded: Tensor, iterates: list[Iterate], look: Look = PAPER
         gradients, bounds = [i.gradients for i in iterates], [i.bound for i in iterates]
         axes["bound"].plot(gradients, bounds, color="0.75")
         (line,) = axes["bound"].plot(gradients[:1], bounds[:1], color=PALETTE[0])
-        axes["bound"].set_ylabel("certified\nerror")
+        axes["bound"].set_ylabel("error\nbound")
         log_y(axes["bound"])
         tidy(axes["bound"])
         share_x([axes["bound"]], "gradients of $h$")
@@ -113,17 +113,16 @@ def images(animation: Animation, dpi: int) -> Iterator[Image.Image]:
             yield Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3].copy())
 
 
-def save(animation: Animation, path: Path, fps: float = 8, dpi: int | None = None) -> None:
-    """Save an endless GIF or an animated PNG. The last frame stays for two seconds."""
+def encoded(animation: Animation, suffix: str, fps: float = 8, dpi: int | None = None) -> bytes:
+    """Return the bytes of an endless GIF or an animated PNG. The last frame stays for two seconds."""
     frames = list(images(animation, dpi or animation.look.dpi))
     durations = [round(1000 / fps)] * (len(frames) - 1) + [2000]
-    if path.suffix == ".gif":
+    if suffix == ".gif":
         palette = _palette(frames)
         frames = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
-    frames[0].save(
-        path, "GIF" if path.suffix == ".gif" else "PNG",
-        save_all=True, append_images=frames[1:], duration=durations, loop=0,
-    )  # fmt: skip
+    file, kind = io.BytesIO(), "GIF" if suffix == ".gif" else "PNG"
+    frames[0].save(file, kind, save_all=True, append_images=frames[1:], duration=durations, loop=0)
+    return file.getvalue()
 
 
 def _palette(frames: list[Image.Image]) -> Image.Image:

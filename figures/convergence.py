@@ -1,4 +1,4 @@
-"""The lower level on one image: the certified bound on ||x_k - argmin h|| and the true error, gradient by gradient."""
+"""The lower level on one image: the bound on ||x_k - argmin h|| and the true error, gradient by gradient."""
 
 from dataclasses import dataclass
 
@@ -33,6 +33,6 @@ def draw(descents: dict[str, Descent], accuracy: float, look: Look = PAPER) -> F
         tidy(axes)
         share_x([axes], "gradients of $h$")
         names = {plain(name): {"color": PALETTE[i]} for i, name in enumerate(descents)}
-        kinds = {"certified": {"color": "black"}, "true": {"color": "black", "linestyle": "--"}}
+        kinds = {"bound": {"color": "black"}, "true": {"color": "black", "linestyle": "--"}}
         legend(figure, names | kinds | {"accuracy asked for": {"color": "0.5", "linestyle": ":"}}, look)
     return figure

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from figures.images import as_shown
-from figures.style import Look, save
+from figures.style import Look, encoded
 
 
 @dataclass(frozen=True)
@@ -40,9 +40,8 @@ def paragraph(text: str) -> str:
 
 def plate(figure: Figure, description: str, look: Look) -> str:
     """Return a figure as SVG inside HTML, on white whatever the page's colours."""
-    file = io.BytesIO()
-    save(figure, file, look, suffix=".svg")
-    return f'<div class="plate"><img alt="{escape(description)}" src="{_data("svg+xml", file.getvalue())}"></div>'
+    source = _data("svg+xml", encoded(figure, ".svg", look))
+    return f'<div class="plate"><img alt="{escape(description)}" src="{source}"></div>'
 
 
 def table(head: list[str], rows: list[list[str]]) -> str:

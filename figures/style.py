@@ -1,11 +1,13 @@
 """Sizes, fonts and colours that all figures share, and files whose bytes depend on their content alone."""
 
+import io
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import matplotlib
 from cycler import cycler
@@ -118,6 +120,7 @@ def bold(number: str) -> str:
     return rf"$\mathbf{{{number}}}$"
 
 
+@cache
 def text_width(text: str, look: Look) -> float:
     """Return the width of one line in inches."""
     path = TextPath((0, 0), text, prop=FontProperties(family=look.font, size=look.text, weight="bold"))
@@ -137,18 +140,22 @@ def wrap(text: str, width: float, look: Look) -> str:
     return "\n".join([*lines, line])
 
 
-def save(
-    figure: Figure, file: str | Path | BinaryIO, look: Look = PAPER, dpi: int | None = None, suffix: str | None = None
-) -> None:
-    """Save a figure without dates and versions, so that the same figure gives the same bytes. PDF and SVG hold whole
-    images at their own resolution. A stream needs the suffix."""
-    suffix = suffix or Path(file).suffix  # type: ignore[arg-type]
+def save(figure: Figure, file: str | Path, look: Look = PAPER, dpi: int | None = None) -> None:
+    """Save a figure that is drawn to its end before the file is touched; the suffix chooses the format."""
+    Path(file).write_bytes(encoded(figure, Path(file).suffix, look, dpi))
+
+
+def encoded(figure: Figure, suffix: str, look: Look = PAPER, dpi: int | None = None) -> bytes:
+    """Return the bytes of a .png, .pdf or .svg file without dates and versions, so that the same figure gives the same
+    bytes. PDF and SVG hold whole images at their own resolution."""
     unwanted = {".pdf": ("CreationDate", "Producer", "Creator"), ".svg": ("Date", "Creator")}.get(suffix, ("Software",))
     whole = [i for i in figure.findobj(AxesImage) if isinstance(i, AxesImage) and i.get_interpolation() == "auto"]
     for image in whole:
         image.set_interpolation("auto" if suffix == ".png" else "none")
+    file = io.BytesIO()
     with style(look):
         metadata = dict.fromkeys(unwanted)
         figure.savefig(file, format=suffix[1:], dpi=dpi or look.dpi, metadata=metadata)
     for image in whole:
         image.set_interpolation("auto")
+    return file.getvalue()

@@ -18,6 +18,7 @@ from deepinv.optim import Prior
 from torch import Tensor
 
 from regularizers.autograd import AutogradFunctional
+from regularizers.conversion import converted
 from regularizers.functional import Functional, RegularizerError, Sensitivity
 from regularizers.noise_levels import REFERENCE, interpolate, require_known
 
@@ -66,6 +67,10 @@ class Regularizer(Prior):
         when the parameters move."""
         with torch.no_grad():
             return self.functional()
+
+    def promoted(self) -> Self:
+        """Return a copy in float64: its parameters, and what it is conditioned on, stay what they are."""
+        return converted(self, torch.float64)
 
     def at(self, noise_level: float) -> Self:
         """Return R at this noise level: a view with the same parameters, where derivatives by them arrive.

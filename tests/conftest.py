@@ -16,6 +16,15 @@ def seeded():
     torch.manual_seed(0)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def drawn_at_the_end(request):
+    """Runs leave figures only in the modules that say so: most of a tiny run would be spent on them."""
+    with pytest.MonkeyPatch.context() as patch:
+        if not getattr(request.module, "RUNS_DRAW", False):
+            patch.setattr("app.commands.train.draw_run", lambda *_: [])
+        yield
+
+
 @pytest.fixture
 def double():
     """float64 as the default type, so that module parameters are built in it."""

@@ -1,6 +1,7 @@
 """Small problems that dense linear algebra can check."""
 
 import math
+from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
 
@@ -51,6 +52,9 @@ class MatrixOperator:
     def normal(self, x: Tensor) -> Tensor:
         return self.adjoint(self.forward(x))
 
+    def misfit_gradient(self, y: Tensor) -> Callable[[Tensor], Tensor]:
+        return lambda x: self.adjoint(self.forward(x) - y)
+
     @property
     def normal_model(self) -> tuple[float, float]:
         return (self.norm_squared, self.norm_squared)
@@ -69,6 +73,10 @@ class Identity:
         return x
 
     adjoint = normal = forward
+
+    def misfit_gradient(self, y: Tensor) -> Callable[[Tensor], Tensor]:
+        return lambda x: x - y
+
     normal_model = (1.0, 1.0)
 
     def take(self, images: Tensor) -> "Identity":

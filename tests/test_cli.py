@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from app.cli import main
 from tests.conftest import ROOT
 
+RUNS_DRAW = True
 SMALL = [
     "--set", "data.images=builtin:train", "--set", "data.validation=builtin:test", "--set", "run.steps=3",
     "--set", "data.patch_size=16", "--set", "upper.batch_size=2", "--set", "regularizer.filters=3",
@@ -276,7 +277,7 @@ def test_evaluate_writes_one_row_per_image_and_the_mean(capsys, tmp_path, run_fo
     assert main([*arguments, "--quiet"]) == 0
     assert "2/2" in capsys.readouterr().out
     read = list(csv.DictReader(rows.open()))
-    assert [r["image"] for r in read] == ["0", "1", "mean"]
+    assert [r["image"] for r in read] == ["0.png", "1.png", "mean"]
     assert list(read[0]) == ["image", "psnr", "ssim", "psnr_degraded", "error_bound", "iterations", "seconds"]
     mean = (float(read[0]["psnr"]) + float(read[1]["psnr"])) / 2
     assert float(read[2]["psnr"]) == pytest.approx(mean)

@@ -103,9 +103,12 @@ def test_a_comparison_ends_with_a_table_and_a_figure_and_is_not_trained_twice(fi
 
 
 def test_a_sweep_trains_with_multiples_of_the_step_that_was_found(file, tmp_path, capsys):
-    file.write_text(FILE.replace("upper.step_size=0.1", "upper.step_size=0") + '[[variant]]\nname = "given"\n')
+    given, _, _ = FILE.partition("[[variant]]")
+    file.write_text(given + '[[variant]]\nname = "ISGD, SGD"\nset = ["upper.optimizer=sgd"]\n')
     out = tmp_path / "out"
-    arguments = ["compare", str(file), "--sweep", "--out", str(out), "--quiet", "--set", "run.validate_every=0"]
+    short = ["run.validate_every=0", "run.budget=20", "lower.max_iterations=100"]
+    arguments = ["compare", str(file), "--sweep", "--out", str(out), "--quiet"]
+    arguments += [word for setting in short for word in ("--set", setting)]
     assert main([*arguments, "--set", "upper.step_size=0.1"]) == 2
     assert "set upper.step_size = 0" in capsys.readouterr().err
     assert main([*arguments, "--set", "upper.step_size=0"]) == 0

@@ -156,10 +156,8 @@ def test_in_the_interpreter():
         ("_parts", "fp32", {"MODE": "summary", "POTENTIAL": "huber", "CHANNELS": 1}),
         ("_derivatives", "fp64", {"POTENTIAL": "mcp", "CHANNELS": 1}),
         ("_derivatives", "fp32", {"POTENTIAL": "log", "CHANNELS": 1}),
-        ("_parts", "fp32", {"MODE": "product", "POTENTIAL": "spline", "CHANNELS": 1}),
         ("_parts", "fp32", {"MODE": "gradient", "POTENTIAL": "mcp", "CHANNELS": 1, "ADAPTIVE": True}),
         ("_derivatives", "fp32", {"POTENTIAL": "spline", "CHANNELS": 1, "ADAPTIVE": True}),
-        ("_derivatives", "fp32", {"POTENTIAL": "spline", "CHANNELS": 1}),
         ("_sum_parts", "fp64", {"SCALE": 0.95, "CHANNELS": 3}),
     ],
 )

@@ -16,10 +16,12 @@ from PIL import Image
 
 from app.problem.problem import Problem
 from datasets.blur_kernels import KernelError, gaussian_kernel, read_kernel
+from datasets.encode import encode_image
 from datasets.fetch import FetchError, check_folder, fetch_bsds500, read_manifest
 from datasets.image_sets import ImageSet, bsd68_ids, find_images, subset
-from datasets.images import ImageError, read_image, write_image
+from datasets.images import ImageError, read_image
 from datasets.patches import Patches, centre_crop
+from datasets.temporary import locked
 
 RGB = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
 
@@ -84,7 +86,7 @@ def test_damaged_and_unsuitable_images_are_named(tmp_path):
 
 
 def test_written_images_are_clipped_and_rounded(tmp_path):
-    write_image(tmp_path / "a.png", torch.tensor([[[-0.5, 0.2501, 1.5]]]))
+    (tmp_path / "a.png").write_bytes(encode_image(torch.tensor([[[-0.5, 0.2501, 1.5]]]), ".png", 8))
     assert np.asarray(Image.open(tmp_path / "a.png")).tolist() == [[0, 64, 255]]
 
 
@@ -254,6 +256,17 @@ def test_fetch_downloads_verifies_and_installs(server, tmp_path):
     (folder / "val" / "1.jpg").write_bytes(b"altered")
     (folder / "val" / "0.jpg").unlink()
     assert len(check_folder(folder, manifest)) == 2
+
+
+def test_fetch_removes_what_a_killed_one_left_and_not_what_another_one_loads(server, tmp_path):
+    url, manifest = server
+    left, busy = tmp_path / "data" / ".fetch-k_x01abc", tmp_path / "data" / ".fetch-other"
+    for folder in (left, busy):
+        folder.mkdir(parents=True)
+        (folder / "archive.zip").write_text("half")
+    with locked(busy):
+        fetch_bsds500(tmp_path / "data", f"{url}/set.zip", manifest, quiet=True)
+    assert {p.name for p in (tmp_path / "data").iterdir()} == {"BSDS500", busy.name}
 
 
 @pytest.mark.parametrize("file", ["cut.zip", "none.zip"])

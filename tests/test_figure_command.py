@@ -14,8 +14,7 @@ import torch
 from PIL import Image
 
 from app.cli import main
-from app.commands import report
-from app.drawing import kinds
+from app.drawing import kinds, report
 from app.drawing import run as end_of_run
 from app.drawing.comparison import panels
 from app.drawing.learned import filters_of, potentials_of
@@ -26,7 +25,7 @@ from app.lower.solution import norm
 from datasets.image_sets import find_images
 from figures import curves, tradeoff
 from figures import table as table_figure
-from figures.style import look, save
+from figures.style import encoded, look
 from regularizers import (
     CHARBONNIER,
     Adaptive,
@@ -39,6 +38,8 @@ from regularizers import (
 from tests.conftest import ROOT
 from tests.test_cli import SMALL, refused, run_folder  # noqa: F401  (fixtures)
 from tests.test_history import TINY
+
+RUNS_DRAW = True
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +73,7 @@ def test_comparisons_show_models_beside_results_of_others(tmp_path, run_folder, 
     results.mkdir()
     shutil.copy(photograph, results / "photograph.png")
     rows = panels([f"foe={run_folder}", str(results)], str(photograph), None, [], tmp_path)
-    row = rows["photograph"]
+    row = rows["photograph.png"]
     assert list(row) == ["clean", "degraded", "foe", "bm3d"]
     assert torch.equal(row["bm3d"].image, row["clean"].image)
     assert row["bm3d"].psnr == float("inf")
@@ -92,7 +93,7 @@ def test_results_alone_may_be_grey_and_colour(tmp_path):
             Image.fromarray(pixels).save(tmp_path / folder / f"{name}.png")
     rows = panels([str(tmp_path / "mine")], str(tmp_path / "clean"), None, [], tmp_path)
     assert [len(row["mine"].image) for row in rows.values()] == [1, 3]
-    assert rows["b"]["mine"].psnr == pytest.approx(-20 * np.log10(10 / 255), abs=1e-4)
+    assert rows["b.png"]["mine"].psnr == pytest.approx(-20 * np.log10(10 / 255), abs=1e-4)
 
 
 def test_runs_that_differ_in_their_seed_alone_are_one_group(tv_runs, run_folder):  # noqa: F811
@@ -194,11 +195,22 @@ assert not {"torch", "deepinv", "matplotlib", "numpy"} & set(sys.modules)
     assert "'curvs'" in done.stderr and all(kind.about[:20] in done.stdout for kind in kinds.TABLE)
 
 
-def test_a_backend_for_a_screen_that_is_not_there_changes_nothing(tmp_path, table):
-    command = [sys.executable, "-m", "app", "figure", "tradeoff", str(table), "--out", str(tmp_path / "a.png")]
-    elsewhere = {**os.environ, "MPLBACKEND": "module://nowhere.backend"}
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=elsewhere)
-    assert done.returncode == 0, done.stderr
+def test_the_environment_changes_nothing(tmp_path, table):
+    """A backend for a screen that is not there, a matplotlibrc of one's own, with an error, and dates."""
+    rc = "savefig.bbox: tight\nbackend: nonsense\naxes.formatter.use_locale: True\nsvg.fonttype: none\nno.such.key: 1\n"
+    (tmp_path / "matplotlibrc").write_text(rc)
+    elsewhere = {name: text for name, text in os.environ.items() if name != "HOME"} | {
+        "MPLBACKEND": "module://nowhere.backend", "MATPLOTLIBRC": str(tmp_path), "LC_ALL": "de_DE.UTF-8",
+        "TZ": "Asia/Tokyo", "SOURCE_DATE_EPOCH": "rubbish", "PYTHONHASHSEED": "7",
+    }  # fmt: skip
+    command = ["figure", "tradeoff", str(table), "--out"]
+    done = subprocess.run(
+        [sys.executable, "-m", "app", *command, str(tmp_path / "a.svg")],
+        cwd=ROOT, capture_output=True, text=True, env=elsewhere,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    assert main([*command, str(tmp_path / "b.svg")]) == 0
+    assert (tmp_path / "a.svg").read_bytes() == (tmp_path / "b.svg").read_bytes()
 
 
 def test_the_end_of_a_run_reconstructs_once_and_saves_what_two_drawings_would(tmp_path, run_folder, monkeypatch):  # noqa: F811
@@ -209,8 +221,7 @@ def test_the_end_of_a_run_reconstructs_once_and_saves_what_two_drawings_would(tm
     assert main(["train", "foe-denoise", "--out", str(folder), *SMALL]) == 0
     assert len(drawn) == 1
     anew = original([str(folder)], str(find_images("builtin:test", tmp_path, False).paths[0]), 64, [], tmp_path)
-    save(anew, tmp_path / "anew.pdf")
-    assert (tmp_path / "anew.pdf").read_bytes() == (folder / "reconstruction.pdf").read_bytes()
+    assert encoded(anew, ".pdf") == (folder / "reconstruction.pdf").read_bytes()
 
 
 def test_options_of_another_kind_are_refused_in_one_line(capsys, tmp_path, run_folder):  # noqa: F811
@@ -236,7 +247,7 @@ def test_what_is_missing_is_named(capsys, tmp_path, run_folder, photograph, tabl
     Image.new("L", (5, 5)).save(tmp_path / "results" / "small.png")
     assert "--images is missing" in no("comparison", run_folder)
     assert "no model 'nothing'" in no("comparison", "nothing", *images)
-    assert "no result for the image 'photograph'" in no("comparison", tmp_path / "results", *images)
+    assert "no result for the image 'photograph.png'" in no("comparison", tmp_path / "results", *images)
     assert "--only moon: no such image" in no("comparison", run_folder, *images, "--only", "moon")
     assert "leaves the image" in no("comparison", run_folder, *images, "--at", "40,0,20")
     assert "--at moon: no such image" in no("comparison", run_folder, *images, "--at", "moon:0,0,8")

@@ -13,7 +13,7 @@ from PIL import Image
 
 from figures import comparison
 from figures.comparison import Panel
-from figures.style import CM, FigureError, look, save, wrap
+from figures.style import CM, FigureError, encoded, look, wrap
 from tests.drawn import margins, pdf_fonts, written
 from tests.samples import KINDS, rows
 
@@ -49,7 +49,7 @@ def test_files_are_the_same_bytes_every_time_and_fonts_are_embedded_as_type_42(t
     seen = look()
     files = [tmp_path / f"{i}.{suffix}" for i in range(2)]
     for file in files:
-        save(KINDS[kind](seen), file, seen, dpi=100)
+        file.write_bytes(encoded(KINDS[kind](seen), f".{suffix}", seen, dpi=100))
     assert files[0].read_bytes() == files[1].read_bytes()
     if suffix == "pdf":
         assert pdf_fonts(files[0]) == {"FontFile2": True, "CIDFontType2": True, "Type3": False, "Type1": False}
@@ -61,8 +61,7 @@ def test_vector_files_hold_the_pixels_themselves(tmp_path, channels):
     """Eight bits per pixel at the image's own resolution, not a picture of it at some dpi."""
     pixels = torch.randint(0, 256, (channels, 37, 53), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     figure = comparison.draw([{"clean": Panel(pixels / 255)}], [[]])
-    save(figure, tmp_path / "a.svg")
-    (data,) = re.findall(r"data:image/png;base64,([^\"]+)", (tmp_path / "a.svg").read_text())
+    (data,) = re.findall(r"data:image/png;base64,([^\"]+)", encoded(figure, ".svg").decode())
     shown = np.asarray(Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB"))
     np.testing.assert_array_equal(shown, pixels.expand(3, -1, -1).permute(1, 2, 0).numpy())
 
@@ -71,9 +70,8 @@ def test_a_pixel_of_a_png_is_the_grey_value():
     """Half the range of values in the image: nothing is stretched."""
     clean = torch.full((1, 30, 30), 0.25)
     clean[:, :, 15:] = 0.75
-    file = io.BytesIO()
-    save(comparison.draw([{"clean": Panel(clean)}], [[]]), file, dpi=100, suffix=".png")
-    pixels = np.asarray(Image.open(file).convert("L"))
+    data = encoded(comparison.draw([{"clean": Panel(clean)}], [[]]), ".png", dpi=100)
+    pixels = np.asarray(Image.open(io.BytesIO(data)).convert("L"))
     h, w = pixels.shape
     assert pixels[h // 2, w // 4] == round(0.25 * 255)
     assert pixels[h // 2, 3 * w // 4] == round(0.75 * 255)
@@ -96,10 +94,10 @@ def test_the_users_own_settings_of_matplotlib_change_nothing_and_are_left_alone(
     files = {}
     for name, settings in (("default", {}), ("mine", mine)):
         with matplotlib.rc_context(settings):
-            before, files[name] = dict(matplotlib.rcParams), io.BytesIO()
-            save(KINDS["comparison"](look()), files[name], dpi=50, suffix=".png")
+            before = dict(matplotlib.rcParams)
+            files[name] = encoded(KINDS["comparison"](look()), ".png", dpi=50)
             assert dict(matplotlib.rcParams) == before
-    assert files["default"].getvalue() == files["mine"].getvalue()
+    assert files["default"] == files["mine"]
 
 
 def test_wrong_widths_and_missing_latex_are_named(monkeypatch):

@@ -27,11 +27,12 @@ def test_steps_that_are_kept_grow_like_a_geometric_series():
 
 def test_a_snapshot_holds_the_natural_parameters(tmp_path):
     regularizer = TotalVariation(1, weight=0.1, smoothing=0.02)
-    history.begin(tmp_path, 0, regularizer)
+    past = history.noted({}, 0, regularizer, last=False)
     with torch.no_grad():
         regularizer.log_weights += 1
-    history.note(tmp_path, 10, regularizer, last=False)
-    history.note(tmp_path, 11, regularizer, last=False)
+    past = history.noted(past, 10, regularizer, last=False)
+    past = history.noted(past, 11, regularizer, last=False)
+    history.write(tmp_path, past)
     past = history.read(tmp_path)
     assert past["steps"].tolist() == [0, 11], "step 10 is not one to keep"
     torch.testing.assert_close(past["weights"].flatten(), torch.tensor([0.1, 0.1 * 2.718281828]))

@@ -7,10 +7,11 @@ from app.lower import agd, lbfgs
 from app.lower.energy import Energy
 from app.lower.solution import CurvatureError
 from app.lower.stationary import certified_or_stationary
+from app.problem.borders import with_border
 from app.problem.losses import SquaredError
 from app.problem.tasks import deblurring, denoising, inpainting, super_resolution
 from app.upper.hypergradient import hypergradient
-from datasets.blur_kernels import gaussian_kernel
+from datasets.blur_kernels import antialias_kernel, gaussian_kernel
 from regularizers import Regularizer
 from tests.problems import NAMES, Identity, dense, regularizers
 
@@ -76,17 +77,27 @@ def test_closed_form():
     torch.testing.assert_close(z.loss, 0.5 * (x - clean).square().sum((1, 2, 3)))
 
 
+def bordered(kernel):
+    return with_border("valid", deblurring(kernel, CPU, torch.float64), (3, 3), CPU)
+
+
 PROBLEMS = {
     "denoise": (lambda: denoising(CPU), 0.0),
     "blur": (lambda: deblurring(gaussian_kernel(3, 0.8), CPU, torch.float64), 0.9),
     "inpaint": (lambda: inpainting(0.6, 0, CPU, torch.float64), 0.9),
-    "superres": (lambda: super_resolution(2, 0.3, CPU, torch.float64), 0.9),
+    "superres": (lambda: super_resolution(2, antialias_kernel(2, 0.3), CPU, torch.float64), 0.9),
+    "unknown border": (lambda: bordered(gaussian_kernel(3, 0.8)), 0.9),
 }
 
 
-# Rescaled regularizers and super-resolution meet one another and one of each kind, to save time.
+# Rescaled regularizers, super-resolution and borders meet one another and one of each kind, to save time.
 SOME = ("tv isotropic", "foe charbonnier valid", "foe mcp circular rescaled")
-CASES = [(n, t) for n in NAMES for t in PROBLEMS if (t != "superres" and "rescaled" not in n) or n in SOME]
+CASES = [
+    (n, t)
+    for n in NAMES
+    for t in PROBLEMS
+    if (t in ("denoise", "blur", "inpaint") and "rescaled" not in n) or n in SOME
+]
 CASES += [(n, "blur") for n in NAMES if "rescaled" in n and n not in SOME]
 
 

@@ -13,6 +13,7 @@ ORDER = (
     "regularizers",
     "figures",
     "app/files.py",
+    "app/interrupt.py",
     "app/memory.py",
     "app/scale.py",
     "app/settings",

@@ -86,7 +86,7 @@ def test_its_images_are_the_data(page, run_folder, photograph, tmp_path):  # noq
     measured = one_image(str(run_folder), str(photograph), None, [], tmp_path)
     x = measured.reconstruct(measured.y, (0,)).x
     for kind, expected in (("reconstruction", x), ("measured", measured.y), ("clean", measured.clean)):
-        data = base64.b64decode(images[f"photograph: {kind}"].removeprefix("data:image/png;base64,"))
+        data = base64.b64decode(images[f"photograph.png: {kind}"].removeprefix("data:image/png;base64,"))
         pixels = np.asarray(Image.open(io.BytesIO(data)))
         np.testing.assert_array_equal(pixels, (expected[0, 0].clamp(0, 1) * 255).round().numpy())
 

@@ -21,7 +21,7 @@ CASES = [(2, 0.5, (1, 8, 10)), (2, 0.3, (3, 8, 6)), (3, 0.4, (1, 9, 12)), (4, 0.
 
 
 def operator(factor, width, shape, dtype=torch.float64):
-    return super_resolution(factor, width, CPU, dtype)(torch.Size(shape), (0,))
+    return super_resolution(factor, antialias_kernel(factor, width), CPU, dtype)(torch.Size(shape), (0,))
 
 
 @pytest.mark.parametrize(("factor", "width", "shape"), CASES)

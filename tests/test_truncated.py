@@ -29,7 +29,7 @@ from app.upper.methods.jfb import Jfb
 from app.upper.methods.stocbio import Stocbio, gradient_steps, neumann_series
 from app.upper.methods.unroll import Unroll, backward, coefficients, forward
 from app.upper.state import restore, tensors
-from figures.style import save
+from figures.style import encoded
 from regularizers import TotalVariation
 from tests.problems import Identity, regularizers
 from tests.test_hypergradient import Tikhonov, problem
@@ -457,4 +457,4 @@ def test_a_run_without_an_accuracy_has_curves_to_draw(tmp_path, monkeypatch):
     monkeypatch.setattr("app.commands.train.draw_run", lambda *_: [])
     arguments = [*ARGUMENTS, "--set", "upper.algorithm=stocbio", "--set", "run.steps=2"]
     assert main(["train", "foe-denoise", "--out", str(tmp_path / "run"), *arguments]) == 0
-    save(draw_curves([str(tmp_path / "run")]), tmp_path / "curves.png")
+    assert encoded(draw_curves([str(tmp_path / "run")]), ".png")

@@ -3,20 +3,19 @@
 from pathlib import Path
 
 from app.drawing.runs import group_folders
-from app.files import write_atomically
+from app.files import write_own
 from app.settings.comparison import Comparison
 from app.training import records
 from app.training.outcome import tables
-from app.training.session import INTERRUPTED, finish_all
+from app.training.session import finish_all
 from figures import curves
-from figures.style import save
+from figures.style import encoded
 
 
 def compare(comparison: Comparison, out: Path, data_root: Path, quiet: bool, command: str) -> int:
     """Train what is not there yet (an interrupted comparison goes on where it stopped), then draw. A run that diverges
     is left out, and the table says so."""
-    groups = finish_all(comparison.runs(), out, data_root, quiet, command)
-    return INTERRUPTED if groups is None else _summarize(groups, out, data_root, comparison)
+    return _summarize(finish_all(comparison.runs(), out, data_root, quiet, command), out, data_root, comparison)
 
 
 def compare_runs(runs: list[str], out: Path, data_root: Path) -> int:
@@ -28,9 +27,9 @@ def _summarize(groups: dict[str, list[Path]], out: Path, data_root: Path, compar
     columns = {label: [records.read(run / "metrics.csv") for run in runs] for label, runs in groups.items() if runs}
     table, csv = tables(groups, data_root, comparison)
     out.mkdir(parents=True, exist_ok=True)
-    write_atomically(out / "table.md", table.encode())
-    write_atomically(out / "table.csv", csv.encode())
-    for suffix in ("png", "pdf"):
-        save(curves.compare(columns), out / f"comparison.{suffix}")
+    write_own(out / "table.md", table.encode())
+    write_own(out / "table.csv", csv.encode())
+    for suffix in (".png", ".pdf"):
+        write_own(out / f"comparison{suffix}", encoded(curves.compare(columns), suffix))
     print(table, *(out / name for name in ("table.md", "table.csv", "comparison.png", "comparison.pdf")), sep="\n")
     return 0

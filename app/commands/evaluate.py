@@ -1,12 +1,11 @@
 """`evaluate`."""
 
 from argparse import Namespace
-from pathlib import Path
 
 from app.evaluation.baselines import label
 from app.evaluation.tables import csv_table, latex_table, summary_table
 from app.evaluation.together import evaluate_together
-from app.files import write_atomically
+from app.files import check_writable, write_atomically
 from app.settings.options import ConfigError
 
 
@@ -18,7 +17,7 @@ def evaluate(o: Namespace, settings: list[str]) -> int:
     csv_files = {label(name): o.csv.with_stem(f"{o.csv.stem}-{name}") for name in o.baselines} if o.csv else {}
     csv_files |= {o.models[0]: o.csv} if o.csv else {}
     for file in filter(None, (o.latex, *csv_files.values())):
-        _check_writable(file)
+        check_writable(file)
     methods, notes = evaluate_together(o.models, o.baselines, o.images, settings, o.data_root, o.quiet)
     print(summary_table(methods), *notes, sep="\n")
     for name, file in csv_files.items():
@@ -26,11 +25,3 @@ def evaluate(o: Namespace, settings: list[str]) -> int:
     if o.latex:
         write_atomically(o.latex, latex_table(methods).encode())
     return 0
-
-
-def _check_writable(file: Path) -> None:
-    """A folder that cannot be written is found now, not after minutes. Raises OSError."""
-    there = file.exists()
-    file.open("a").close()
-    if not there:
-        file.unlink()

@@ -10,7 +10,7 @@ from app.files import write_atomically
 from app.settings.options import ConfigError
 from figures import animation
 from figures.animation import Animation
-from figures.style import look, save
+from figures.style import encoded, look
 
 
 def figure(options: Namespace, settings: list[str]) -> int:
@@ -29,9 +29,9 @@ def figure(options: Namespace, settings: list[str]) -> int:
             write_atomically(out, text.encode())
             print(text, end="")
         case Animation() as drawn:
-            animation.save(drawn, out, options.fps, options.dpi)
+            write_atomically(out, animation.encoded(drawn, out.suffix, options.fps, options.dpi))
             print(out)
         case Figure() as drawn:
-            save(drawn, out, values["look"], options.dpi)
+            write_atomically(out, encoded(drawn, out.suffix, values["look"], options.dpi))
             print(out)
     return 0

@@ -1,47 +1,47 @@
 """`reconstruct`."""
 
-from pathlib import Path
+from argparse import Namespace
 
 from app import assemble
 from app.evaluation import noise_check
+from app.evaluation.measured import Files, config_of_files, summary
 from app.evaluation.simulation import simulation
-from app.lower.solution import NOT_CERTIFIED
+from app.files import write_atomically
 from app.problem.quality import psnr
-from app.settings.options import ConfigError
-from app.settings.tasks import Deblur, Inpaint
-from app.training.checkpoint import RunError
+from datasets.encode import encode_like
+from datasets.files import printable
 from datasets.image_sets import find_images
-from datasets.images import read_image, write_image
+from datasets.images import read_picture
+from datasets.patches import whole_blocks
 
 
-def reconstruct(model: str, images: list[str], settings: list[str], data_root: Path, out: Path, degrade: bool) -> int:
-    """Reconstruct image files, measured first where `degrade`. Raises ConfigError, RunError and ImageError."""
-    loaded, config = assemble.load(model, settings)
-    if isinstance(config.problem, Inpaint) and not degrade:
-        raise ConfigError("which pixels of a measured image are missing is not known: inpainting needs --degrade")
-    if isinstance(config.problem, Deblur) and config.problem.kernel == "levin:all" and not degrade:
-        raise ConfigError("which kernel blurred a measured image is not known: name it with --kernel, as levin:1")
-    color = config.data.color
-    paths = [p for spec in images for p in find_images(spec, data_root, color).paths]
-    targets = [out / f"{path.stem}.png" for path in paths]
-    for target in targets:
-        if target.exists() or targets.count(target) > 1:
-            raise RunError(f"{target} would be overwritten: choose another --out, or rename the images")
-    reconstruct = simulation(config, loaded, data_root)
-    out.mkdir(parents=True, exist_ok=True)
-    noise_check.warn_of_level(model, config.problem)
-    for i, (path, target) in enumerate(zip(paths, targets, strict=True)):
-        clean = reconstruct.read(path, color) if degrade else None
-        y = reconstruct.to_device(read_image(path, color)[None]) if clean is None else reconstruct.measure(clean, (i,))
-        solution = reconstruct(y, (i,))
-        write_image(target, solution.x[0])
-        quality = "" if clean is None else f"PSNR {float(psnr(solution.x, clean)):.2f} dB, "
-        cost = f"{int(solution.iterations)} iterations" + ("" if solution.converged else " (accuracy not reached)")
-        if solution.error_bound.isinf():
-            cost = f"{int(solution.iterations)} iterations ({NOT_CERTIFIED})"
-        print(f"{target}: {quality}||x - argmin h|| <= {float(solution.error_bound):.3g}, {cost}")
-        if degrade:
-            write_image(target.with_stem(f"{target.stem}_degraded"), y[0])
-        else:
+def reconstruct(o: Namespace, settings: list[str]) -> int:
+    """Reconstruct image files, measured first where o.degrade. Raises ConfigError and ImageError before
+    anything is written."""
+    model, config = assemble.load(o.model, settings)
+    config = config_of_files(config, settings, o.degrade)
+    simulated, color = simulation(config, model, o.data_root), config.data.color
+    paths = [p for spec in o.images for p in find_images(spec, o.data_root, color).paths]
+    files = Files(paths=paths, color=color, out=o.out, degrade=o.degrade, limits=o.range, keep=o.keep)
+    targets = files.targets(simulated)
+    o.out.mkdir(parents=True, exist_ok=True)
+    noise_check.warn_of_level(o.model, config.problem)
+    for i, (path, own) in enumerate(zip(paths, targets, strict=True)):
+        if all(target.exists() for target in own):
+            print(f"{printable(own[0])}: kept")
+            continue
+        picture, clean = read_picture(path, color, o.range), None
+        y = simulated.to_device(picture.image[None])
+        if o.degrade:
+            clean = simulated.to_device(whole_blocks(picture.image, simulated.measuring.multiple)[None])
+            y = simulated.measure(clean, (i,))
+        solution = simulated(y, (i,))
+        x = simulated.seen_in(solution.x)
+        for target, image in zip(own, (x, y), strict=False):
+            if not target.exists():
+                write_atomically(target, encode_like(picture, image[0]))
+        quality = "" if clean is None else f"PSNR {float(psnr(x, simulated.seen_in(clean))):.2f} dB, "
+        print(f"{printable(own[0])}: {quality}{summary(solution, model.regularizer.guide_at_level() is not None)}")
+        if not o.degrade:
             noise_check.warn_of_noise(path, y, config.problem)
     return 0

@@ -1,26 +1,10 @@
-"""`report`: everything about one run in one HTML file."""
+"""`report`."""
 
-from html import escape
 from pathlib import Path
 
-from app import assemble
-from app.drawing.learned import filters_of, potentials_of
-from app.drawing.runs import draw_curves, parameters_of
-from app.drawing.sources import chosen_images
-from app.evaluation.simulation import simulation
-from app.files import write_atomically
-from app.models.build import Model
-from app.models.facts import OF_A_RUN
-from app.models.files import read_facts
-from app.models.provenance import UNKNOWN
-from app.problem.quality import psnr, ssim
-from app.settings.options import Config, settings
-from app.training import history
+from app.drawing.report import report_page
+from app.files import write_atomically, write_own
 from app.training.checkpoint import RunError
-from figures import report as html
-from figures.report import Section
-from figures.style import Look, look
-from regularizers import Regularizer
 
 
 def report(run: Path, out: Path | None, images: str, data_root: Path) -> int:
@@ -28,65 +12,12 @@ def report(run: Path, out: Path | None, images: str, data_root: Path) -> int:
     for name in ("config.toml", "metrics.csv", "model.safetensors"):
         if not (run / name).is_file():
             raise RunError(f"{run} is not a finished run (no {name})")
-    out = out or run / "report.html"
-    out.parent.mkdir(parents=True, exist_ok=True)
-    model, config = assemble.load(str(run), [])
-    sections = _results(model, config, images, data_root) + _figures(run, model.regularizer, look("web"))
-    sections.append(Section("Settings", _settings(config)))
-    facts = read_facts(run / "model.safetensors", OF_A_RUN)
-    verb = {"superres": "enlarge"}.get(config.problem.task, config.problem.task)
-    summary = (
-        f"A regularizer ({config.regularizer.name}) learned to {verb} in {facts['step']} steps: "
-        f"{facts['computations']} gradients and Hessian products, {facts['seconds']:.0f} s. "
-        f"Written with torch {facts['versions'].get('torch', UNKNOWN)}."
-        + (f" {facts['certified'].capitalize()}." if "certified" in facts else "")
-    )
-    write_atomically(out, html.page(run.resolve().name, summary, sections).encode())
+    page = report_page(run, images, data_root).encode()
+    if out is None:
+        out = run / "report.html"
+        write_own(out, page)
+    else:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(out, page)
     print(out)
     return 0
-
-
-def _results(model: Model, config: Config, images: str, data_root: Path) -> list[Section]:
-    """Return sliders, and the certificates of what they show. No times: the same run gives the same file."""
-    reconstruct = simulation(config, model, data_root)
-    sliders, rows = [], []
-    for i, path in chosen_images(images, None, config.data.color, data_root):
-        clean = reconstruct.read(path, config.data.color)
-        y = reconstruct.measure(clean, (i,))
-        solution = reconstruct(y, (i,))
-        picture = reconstruct.as_image(y, (i,))
-        before, after = float(psnr(picture, clean)), float(psnr(solution.x, clean))
-        caption = f"{path.stem}: measured {before:.2f} dB, reconstructed {after:.2f} dB"
-        pictures = {"measured": picture[0].cpu(), "clean": clean[0].cpu()}
-        sliders.append(html.slider(path.stem, solution.x[0].cpu(), pictures, caption))
-        mu, largest = reconstruct.bounds(clean.shape[1:], (i,))
-        certified = f"{float(solution.error_bound):.3g}" if solution.converged else "not certified"
-        quality = f"{before:.2f}", f"{after:.2f}", f"{float(ssim(solution.x, clean)):.4f}"
-        bounds = f"{mu:.3g}", f"{largest:.3g}"
-        rows.append([escape(path.stem), *quality, certified, *bounds, str(int(solution.iterations))])
-    head = ["image", "PSNR measured", "PSNR", "SSIM", "||x - argmin h|| ≤", "mu", "L", "gradients"]
-    about = (
-        f"The energy h of each image is mu-strongly convex and its gradient is L-Lipschitz, both proven, so that "
-        f"||x - argmin h|| <= ||grad h(x)|| / mu for every x. The solver stopped where this bound reached "
-        f"{config.lower.final_accuracy:g}."
-    )
-    certificates = Section("Certificates", html.paragraph(about) + html.table(head, rows))
-    return [Section("Results", "\n".join(sliders)), certificates]
-
-
-def _figures(run: Path, regularizer: Regularizer, seen: Look) -> list[Section]:
-    """Return what can be drawn of this run and this regularizer."""
-    past = parameters_of(run, look=seen) if history.exists(run) else None
-    drawn = [
-        ("Curves", draw_curves([str(run)], look=seen), "training curves"),
-        ("Filters", filters_of(regularizer, seen), "learned filters, weights and smoothings"),
-        ("Potentials", potentials_of(regularizer, seen), "potentials and influence functions"),
-        ("Parameters", past, "weights while they were learned"),
-    ]
-    return [Section(title, html.plate(figure, about, seen)) for title, figure, about in drawn if figure is not None]
-
-
-def _settings(config: Config) -> str:
-    rows = [[f"<code>{section}.{key}</code>", f"<code>{escape(str(value))}</code>", escape(about)]
-            for section, key, value, about in settings(config)]  # fmt: skip
-    return f'<div class="settings">{html.table(["setting", "value", "meaning"], rows)}</div>'

@@ -13,17 +13,20 @@ log = logging.getLogger("app")
 
 def train(config: Config, folder: Path, data_root: Path, quiet: bool, command: str) -> int:
     """Learn a regularizer, and return the exit code. Raises the errors of `session.begin`."""
-    return _to_the_end(*session.begin(config, folder, data_root, command), data_root, quiet)
+    with session.begin(config, folder, data_root, command) as (run, progress):
+        return _to_the_end(run, progress, data_root, quiet)
 
 
-def resume(config: Config, folder: Path, data_root: Path, quiet: bool, command: str) -> int:
+def resume(
+    config: Config, folder: Path, data_root: Path, quiet: bool, command: str, accept_changes: bool = False
+) -> int:
     """Continue a run, and return the exit code. Raises RunError."""
-    return _to_the_end(*session.restore(config, folder, data_root, command), data_root, quiet)
+    with session.restore(config, folder, data_root, command, accept_changes) as (run, progress):
+        return _to_the_end(run, progress, data_root, quiet)
 
 
 def _to_the_end(run: Run, progress: Progress, data_root: Path, quiet: bool) -> int:
-    status = session.train(run, progress, data_root, quiet)
-    if status == session.DONE:
-        for name in draw_run(run, data_root):
-            log.info("%s", run.folder / name)
-    return status
+    session.train(run, progress, data_root, quiet)
+    for name in draw_run(run, data_root):
+        log.info("%s", run.folder / name)
+    return session.DONE

@@ -1,17 +1,18 @@
 """Reconstructions by models, and results that others computed, beside the clean images."""
 
+import math
 from pathlib import Path
 
 import torch
 from matplotlib.figure import Figure
 
 from app import assemble
-from app.drawing.sources import chosen_images, labelled
+from app.drawing.sources import chosen_images, is_called, labelled
 from app.evaluation.simulation import simulation
 from app.problem.quality import psnr, ssim
 from app.settings.options import ConfigError
 from datasets.files import home_expanded
-from datasets.images import ImageError, list_images, read_image
+from datasets.images import list_images, read_all, read_image
 from datasets.patches import whole_blocks
 from figures import comparison
 from figures.comparison import Panel, Row
@@ -42,7 +43,7 @@ def draw_comparison(
     rows = panels(sources, images, only, settings, data_root)
     if at:
         regions = [_given(name, row, at, crop) for name, row in rows.items()]
-        for image in {image for image, _ in at if image} - rows.keys():
+        for image in (image for image, _ in at if image and not any(is_called(name, image) for name in rows)):
             raise ConfigError(f"--at {image}: no such image; drawn are {', '.join(rows)}")
     else:
         regions = [_found(row, crop, zooms) for row in rows.values()]
@@ -61,10 +62,12 @@ def panels(
     chosen = chosen_images(images, only, color, data_root)
     rows: dict[str, Row] = {}
     simulations = {source: simulation(config, model, data_root) for source, (model, config) in loaded.items()}
-    multiple = max((s.measuring.multiple for s in simulations.values()), default=1)
-    for _, path in chosen:
-        clean = whole_blocks(read_image(path, color), multiple) if loaded else _read_as_it_is(path)
-        rows[path.stem] = {"clean": Panel(clean)}
+    measuring = next((s.measuring for s in simulations.values()), None)
+    whole: dict[str, torch.Tensor] = {}
+    cleans = read_all(chosen, lambda image: read_image(image[2], color if loaded else None))
+    for (_, name, _), clean in zip(chosen, cleans, strict=True):
+        whole[name] = whole_blocks(clean, measuring.multiple) if measuring else clean
+        rows[name] = {"clean": Panel(measuring.seen_in(whole[name]) if measuring else clean)}
     for label, source in named:
         if label in next(iter(rows.values())):
             raise ConfigError(f"two columns are called {label!r}: name them with LABEL=SOURCE")
@@ -72,19 +75,22 @@ def panels(
             _add_results(rows, label, Path(source))
             continue
         reconstruct = simulations[source]
-        for i, path in chosen:
-            row = rows[path.stem]
-            clean = reconstruct.to_device(row["clean"].image[None])
+        for i, name, _ in chosen:
+            row, clean = rows[name], reconstruct.to_device(whole[name][None])
             y = reconstruct.measure(clean, (i,))
-            row.setdefault("degraded", panel(reconstruct.as_image(y, (i,)), clean))
-            row[label] = panel(reconstruct(y, (i,)).x, clean)
+            found = {label: reconstruct(y, (i,)).x}
+            if "degraded" not in row:
+                found["degraded"] = reconstruct.as_image(y, (i,))
+            for column, x in found.items():
+                row[column] = panel(reconstruct.seen_in(x), reconstruct.seen_in(clean))
     first = ("clean", "degraded")
     return {n: {k: row[k] for k in sorted(row, key=lambda k: k not in first)} for n, row in rows.items()}
 
 
 def panel(x: torch.Tensor, clean: torch.Tensor) -> Panel:  # (1, C, H, W), (1, C, H, W)
     """Return the panel of one image with its PSNR and SSIM."""
-    return Panel(x[0].cpu(), float(psnr(x, clean)), float(ssim(x, clean)))
+    similarity = float(ssim(x, clean))
+    return Panel(x[0].cpu(), float(psnr(x, clean)), None if math.isnan(similarity) else similarity)
 
 
 def _is_model(source: str) -> bool:
@@ -92,24 +98,27 @@ def _is_model(source: str) -> bool:
     return not path.is_dir() or any((path / name).exists() for name in ("model.safetensors", "config.toml"))
 
 
-def _read_as_it_is(path: Path) -> torch.Tensor:
-    try:
-        return read_image(path, color=True)
-    except ImageError:
-        return read_image(path, color=False)
-
-
 def _add_results(rows: dict[str, Row], label: str, folder: Path) -> None:
-    files = {path.stem: path for path in list_images(home_expanded(folder))}
+    files = list_images(home_expanded(folder))
     for name, row in rows.items():
-        if name not in files:
-            raise ConfigError(f"{folder} has no result for the image {name!r}")
-        clean = row["clean"].image
-        x = read_image(files[name], color=len(clean) == 3)
+        clean, file = row["clean"].image, _result_of(name, list(rows), files)
+        if file is None:
+            raise ConfigError(f"{folder} has no result for the image {name!r}, or several that could be it")
+        x = read_image(file, color=len(clean) == 3)
         if x.shape != clean.shape:
             sizes = [f"{t.shape[2]} x {t.shape[1]}" for t in (x, clean)]
-            raise FigureError(f"{files[name]} has {sizes[0]} pixels, the clean image {sizes[1]}")
+            raise FigureError(f"{file} has {sizes[0]} pixels, the clean image {sizes[1]}")
         row[label] = panel(x[None], clean[None])
+
+
+def _result_of(name: str, names: list[str], files: list[Path]) -> Path | None:
+    """Return the file of the same name as the image or, where this tells images and files apart, of the same stem."""
+    for part in (lambda path: path.name, lambda path: path.stem):
+        wanted = part(Path(name))
+        found = [file for file in files if part(file) == wanted]
+        if len(found) == 1 and sum(part(Path(other)) == wanted for other in names) == 1:
+            return found[0]
+    return None
 
 
 def _found(row: Row, crop: int, zooms: int) -> list[Region]:
@@ -120,7 +129,8 @@ def _found(row: Row, crop: int, zooms: int) -> list[Region]:
 
 def _given(name: str, row: Row, at: Places, crop: int) -> list[Region]:
     h, w = row["clean"].image.shape[1:]
-    regions = [Region(place[1], place[0], (*place, crop)[2]) for image, place in at if image in (None, name)]
+    places = [place for image, place in at if image is None or is_called(name, image)]
+    regions = [Region(place[1], place[0], (*place, crop)[2]) for place in places]
     for r in regions:
         if r.row + r.size > h or r.column + r.size > w:
             raise ConfigError(f"--at {r.column},{r.row},{r.size} leaves the image {name!r} of {w} x {h} pixels")

@@ -102,7 +102,7 @@ TABLE = (
     ),
     Kind(
         name="convergence", draw="app.drawing.solves:draw_convergence", images=True,
-        about="certified bound and true error of both lower-level solvers on one image",
+        about="error bound and true error of both lower-level solvers on one image",
         source="MODEL", source_is="a model",
         options=(option("--accuracy", type=number(float, 1e-15, 1e15), metavar="EPS",
                         help="where the solvers stop (default: lower.final_accuracy)"),),

@@ -5,9 +5,10 @@ from pathlib import Path
 from app.drawing.comparison import draw_comparison
 from app.drawing.learned import filters_of
 from app.drawing.runs import draw_curves
+from app.files import write_own
 from app.training.run import Run
 from datasets.image_sets import find_images
-from figures.style import save
+from figures.style import encoded
 
 
 def draw_run(run: Run, data_root: Path) -> list[str]:
@@ -22,5 +23,5 @@ def draw_run(run: Run, data_root: Path) -> list[str]:
     drawn["reconstruction.pdf"] = drawn["reconstruction.png"]
     for name, figure in drawn.items():
         if figure is not None:
-            save(figure, folder / name)
+            write_own(folder / name, encoded(figure, Path(name).suffix))
     return ["model.safetensors", *(name for name, figure in drawn.items() if figure is not None)]

@@ -53,7 +53,7 @@ def draw_convergence(
     accuracy: float | None = None,
     look: Look = PAPER,
 ) -> Figure:
-    """Draw the certified bound and the true error of both solvers, gradient by gradient.
+    """Draw the error bound and the true error of both solvers, gradient by gradient.
 
     The true error is the distance to a solution in float64 that is certified to TIGHTER times the accuracy. The seven
     parameters are a model, where its problem comes from, and the choices of the figure. Raises ConfigError for a wrong
@@ -102,7 +102,8 @@ def draw_contrasts(
         raise ConfigError(f"{model} has no contrasts to draw (regularizer.contrast_channels)")
     x = reconstruct.solver(energy, energy.start, reconstruct.accuracy).x
     shown = {"measured": measured.picture, "guide": energy.start, "reconstruction": x}
-    return contrasts.draw({title: image[0].cpu() for title, image in shown.items()}, 1 / found[0], look)
+    seen_in = reconstruct.seen_in
+    return contrasts.draw({title: seen_in(x)[0].cpu() for title, x in shown.items()}, seen_in(1 / found[0]), look)
 
 
 def animate(
@@ -119,5 +120,8 @@ def animate(
         return animate_filters(source, look)
     measured = one_image(source, images, only, settings, data_root)
     path = observe(measured.energy, measured.reconstruct.solver, measured.reconstruct.accuracy)
-    iterates = [Iterate(x[0].cpu(), n, float(psnr(x, measured.clean)), bound) for n, (x, bound) in enumerate(path, 1)]
-    return animation.reconstruction(measured.picture[0].cpu(), iterates, look)
+    seen_in, iterates = measured.reconstruct.seen_in, []
+    for n, (x, bound) in enumerate(path, 1):
+        quality = float(psnr(seen_in(x), seen_in(measured.clean)))
+        iterates.append(Iterate(seen_in(x)[0].cpu(), n, quality, bound))
+    return animation.reconstruction(seen_in(measured.picture)[0].cpu(), iterates, look)

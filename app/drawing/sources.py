@@ -10,7 +10,7 @@ from app.drawing.arguments import split_label
 from app.evaluation.simulation import Simulation, simulation
 from app.lower.energy import Energy
 from app.settings.options import Config, ConfigError
-from datasets.image_sets import find_images
+from datasets.image_sets import find_images, names_of
 
 
 def labelled(sources: list[str]) -> list[tuple[str, str]]:
@@ -30,17 +30,25 @@ def _short(source: str) -> str:
     return path.stem if path.suffix in (".safetensors", ".csv") else path.resolve().name
 
 
-def chosen_images(images: str | None, only: list[str] | None, color: bool, data_root: Path) -> list[tuple[int, Path]]:
-    """Return (position in the set, file) of the images that are wanted. Raises ConfigError and ImageError. The position
-    decides on the noise, so that it does not depend on what else is drawn."""
+def chosen_images(
+    images: str | None, only: list[str] | None, color: bool, data_root: Path
+) -> list[tuple[int, str, Path]]:
+    """Return (position in the set, name, file) of the images that are wanted. Raises ConfigError and ImageError. The
+    position decides on the noise, so that it does not depend on what else is drawn."""
     if images is None:
         raise ConfigError("--images is missing: which images?")
-    found = list(enumerate(find_images(images, data_root, color).paths))
-    names = [path.stem for _, path in found]
-    for name in only or []:
-        if name not in names:
-            raise ConfigError(f"--only {name}: no such image in {images}, which has {', '.join(names[:8])}")
-    return [(i, path) for i, path in found if not only or path.stem in only]
+    paths = find_images(images, data_root, color).paths
+    names = names_of(paths)
+    for wanted in only or []:
+        if not any(is_called(name, wanted) for name in names):
+            raise ConfigError(f"--only {wanted}: no such image in {images}, which has {', '.join(names[:8])}")
+    found = zip(range(len(paths)), names, paths, strict=True)
+    return [image for image in found if not only or any(is_called(image[1], wanted) for wanted in only)]
+
+
+def is_called(name: str, wanted: str) -> bool:
+    """Tell whether an image is meant: by its path in its set, or without folder or suffix."""
+    return wanted in (name, Path(name).name, Path(name).stem)
 
 
 @dataclass(frozen=True)
@@ -69,8 +77,8 @@ def one_image(model: str, images: str | None, only: list[str] | None, settings: 
     regularizer, config = assemble.load(model, settings)
     chosen = chosen_images(images, only, config.data.color, data_root)
     if len(chosen) > 1:
-        names = ", ".join(path.stem for _, path in chosen[:8])
+        names = ", ".join(name for _, name, _ in chosen[:8])
         raise ConfigError(f"this is of one image, and {images} has {len(chosen)}: choose with --only from {names}")
-    (i, path), reconstruct = chosen[0], simulation(config, regularizer, data_root)
+    (i, _, path), reconstruct = chosen[0], simulation(config, regularizer, data_root)
     clean = reconstruct.read(path, config.data.color)
     return Measured(config, reconstruct, (i,), clean, reconstruct.measure(clean, (i,)))

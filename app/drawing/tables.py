@@ -1,5 +1,7 @@
 """Evaluations side by side."""
 
+from pathlib import Path
+
 from matplotlib.figure import Figure
 
 from app.drawing.sources import labelled
@@ -17,7 +19,18 @@ def evaluations(files: list[str]) -> dict[str, Evaluated]:
     for label, _ in named:
         if sum(other == label for other, _ in named) > 1:
             raise ConfigError(f"two files are called {label!r}: name them with LABEL=FILE")
-    return {label: read_csv(home_expanded(file)) for label, file in named}
+    read = {label: read_csv(home_expanded(file)) for label, file in named}
+    if any(not Path(image).suffix for evaluated in read.values() for column in evaluated.values() for image in column):
+        read = {label: {name: _by_stem(column) for name, column in found.items()} for label, found in read.items()}
+    return read
+
+
+def _by_stem(column: dict[str, float]) -> dict[str, float]:
+    """Name images as older files do. Raises ConfigError where these names coincide."""
+    short = {Path(image).stem: value for image, value in column.items()}
+    if len(short) < len(column):
+        raise ConfigError("images of the same name but for their suffix: evaluate again what is older")
+    return short
 
 
 def draw_tradeoff(files: list[str], x: str = "seconds", look: Look = PAPER) -> Figure:

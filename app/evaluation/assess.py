@@ -1,6 +1,8 @@
 """What a model is worth, for its card: it is evaluated, and kept among the shipped ones with what was found."""
 
+import re
 from dataclasses import asdict
+from math import nan
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -35,6 +37,8 @@ def ship(
     """Assess a model at every noise level and with every kernel on every image set, keep it in float32 with what was
     found, and return its file. A shipped model may be assessed again. The arguments are those of the command. Raises
     ConfigError where another model has the name."""
+    if name is not None and not re.fullmatch(r"\w[\w.+=-]*", name):
+        raise ConfigError(f"--name {name!r} must be letters, digits and any of .+=_-, as foe-denoise-grey-25")
     model, config = load_model(spec)
     config = override(config, ["run.precision=float32"])
     levels = [override(config, [f"problem.noise_level={n}"]).problem.level for n in noise_levels]
@@ -56,6 +60,7 @@ def assess(spec: str, images: str, settings: list[str], data_root: Path, quiet: 
     model, config = assemble.load(spec, settings)
     simulated = simulation(config, model, data_root)
     paths = find_images(images, data_root, config.data.color).paths
+    simulated.check_images(paths, config.data.color)
     rows = evaluate(simulated, paths, config.data.color)
     done = list(tqdm(rows, images, len(paths), disable=quiet, unit="image", dynamic_ncols=True))
     shapes = [simulated.read(path, config.data.color).shape[1:] for path in paths]
@@ -69,7 +74,7 @@ def assessment(
     images: str, problem: Problem, accuracy: float, rows: list[Evaluation], bounds: tuple[float, float], hardware: str
 ) -> dict[str, Any]:
     """Return an Assessment for the facts of a file. bounds: (mu, L)."""
-    psnr, ssim = [e.psnr for e in rows], [e.ssim for e in rows]
+    psnr, ssim = [e.psnr for e in rows], [e.ssim for e in rows if e.ssim is not None] or [nan]
     return asdict(
         Assessment(
             images=images, count=len(rows), task=problem.task, noise_level=problem.level, kernel=blur_text(problem),

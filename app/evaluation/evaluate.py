@@ -9,17 +9,18 @@ from torch import Tensor
 
 from app.evaluation.simulation import Simulation
 from app.problem.quality import psnr, ssim
+from datasets.image_sets import names_of
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
     """One image: quality, certificate and cost. None stands where a method certifies nothing."""
 
-    image: str
+    image: str  # its path within its set
     psnr: float
-    ssim: float
+    ssim: float | None  # None of an image smaller than the window
     psnr_degraded: float
-    ssim_degraded: float
+    ssim_degraded: float | None
     error_bound: float | None  # certified ||x - argmin h||
     converged: bool | None  # error_bound <= the accuracy asked for
     iterations: int | None  # gradients of h
@@ -33,22 +34,27 @@ def evaluate(
     reconstruct: Simulation, paths: tuple[Path, ...], color: bool, baseline: Baseline | None = None
 ) -> Iterator[Evaluation]:
     """Yield one row per image, whole images, in order; of a baseline, where one is given, on the same measurements."""
-    for i, path in enumerate(paths):
+    for i, (path, name) in enumerate(zip(paths, names_of(paths), strict=True)):
         clean = reconstruct.read(path, color)
         y = reconstruct.measure(clean, (i,))
         if i == 0:
             reconstruct.regularizer.frozen().gradient(clean)  # compiles what is compiled at first use
+        clean = reconstruct.seen_in(clean)
         start, bound, converged, iterations = time.perf_counter(), None, None, None
         if baseline is None:
             solution = reconstruct(y, (i,))
-            x, bound = solution.x, float(solution.error_bound)
+            x, bound = reconstruct.seen_in(solution.x), float(solution.error_bound)
             converged, iterations = bool(solution.converged), int(solution.iterations)
         else:
             x = baseline(y, i)
         seconds = time.perf_counter() - start
-        degraded = reconstruct.as_image(y, (i,))
+        degraded = reconstruct.seen_in(reconstruct.as_image(y, (i,)))
         yield Evaluation(
-            image=path.stem, psnr=float(psnr(x, clean)), ssim=float(ssim(x, clean)),
-            psnr_degraded=float(psnr(degraded, clean)), ssim_degraded=float(ssim(degraded, clean)),
+            image=name, psnr=float(psnr(x, clean)), ssim=_known(ssim(x, clean)),
+            psnr_degraded=float(psnr(degraded, clean)), ssim_degraded=_known(ssim(degraded, clean)),
             error_bound=bound, converged=converged, iterations=iterations, seconds=seconds,
         )  # fmt: skip
+
+
+def _known(quality: Tensor) -> float | None:  # (1,)
+    return None if quality.isnan() else float(quality)

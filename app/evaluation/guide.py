@@ -8,14 +8,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
 
+from app.lower.certificate import certified_solve
 from app.lower.energy import Energy, Operator, Solver
 from app.lower.solution import LowerSolution
 from regularizers import Regularizer
-from regularizers.functional import Functional
 
-ACCURACY = 1e-3  # certified, in the root mean square over the pixels: a quarter of a grey level
+ACCURACY = 1e-3  # in the root mean square over the pixels: a quarter of a grey level
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,11 +34,16 @@ class LowerProblem:
         energy = Energy(self.operator, self.regularizer.frozen(), self.y, self.ridge)
         return energy if self.guided is None else replace(energy, guess=self.guided.x)
 
-    def solve(self, solver: Solver, accuracy: float) -> LowerSolution:
-        """Return argmin h, from A^T y or the guide's z: nothing but its measurement decides on a result. The gradients
-        and the certificate of the guide count, too."""
-        energy = self.energy()
-        found = solver(energy, energy.start, accuracy)
+    def exact(self) -> Energy:
+        """Return h in float64: the numbers that it is made of stay what they are."""
+        y = self.y.to(torch.promote_types(self.y.dtype, torch.float64))
+        return Energy(self.operator.promoted(), self.regularizer.promoted().frozen(), y, self.ridge)
+
+    def solve(self, solver: Solver, accuracy: float, dtype: torch.dtype | None = None) -> LowerSolution:
+        """Return argmin h, certified in this type of number or that of y, from A^T y or the guide's z: nothing but its
+        measurement decides on a result. The gradients of the guide count, too, and so does whether it converged; the
+        error bound holds given its z."""
+        found = certified_solve(solver, self.energy, self.exact, accuracy, dtype or self.y.real.dtype)
         if (z := self.guided) is None:
             return found
         return replace(found, converged=z.converged & found.converged, iterations=z.iterations + found.iterations)
@@ -53,8 +59,3 @@ def lower_problem(
         found = solver(first, first.start, ACCURACY * first.start[0].numel() ** 0.5)
         regularizer = regularizer.conditioned_on(found.x)
     return LowerProblem(regularizer=regularizer, operator=operator, y=y, ridge=ridge, guided=found)
-
-
-def bounds(operator: Operator, functional: Functional, ridge: float) -> tuple[float, float]:
-    """Return (mu, L) of h, which need no measurement: a guide's z changes neither. Raises NonFiniteError."""
-    return Energy(operator, functional, y=None, ridge=ridge).bounds  # type: ignore[arg-type]

@@ -17,7 +17,7 @@ from app.lower import lbfgs
 from app.lower.energy import Solver
 from app.lower.solution import LowerSolution
 from app.models.files import load_regularizer
-from app.problem.operators import LinearOperator, OperatorError, noise_level_of, wrapped
+from app.problem.operators import LinearOperator, OperatorError, noise_level_of
 from regularizers import Regularizer
 
 
@@ -51,8 +51,7 @@ class LearnedReconstructor(deepinv.models.Reconstructor):
     def solution(self, y: Tensor, physics: LinearPhysics | LinearOperator) -> LowerSolution:  # (B, ...)
         """Return the reconstructions with their certificates. Raises OperatorError or NoiseLevelError."""
         self._check_level(getattr(physics, "physics", physics))
-        operator = wrapped(physics, y) if isinstance(physics, LinearPhysics) else physics
-        return reconstruct(self.regularizer, y, operator, ridge=self.ridge, accuracy=self.accuracy, solver=self.solver)
+        return reconstruct(self.regularizer, y, physics, ridge=self.ridge, accuracy=self.accuracy, solver=self.solver)
 
     def _check_level(self, physics: object) -> None:
         level = 0.0

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from app.models.files import ModelError, load_model, shipped
 from app.settings.tasks import Denoise, Problem
+from datasets.files import printable
 
 SAME = 0.05  # relative; 25/255 and 0.1 are the same
 MASK = ((1.0, -2.0, 1.0), (-2.0, 4.0, -2.0), (1.0, -2.0, 1.0))  # of norm 6; removes what is linear in x or y
@@ -55,7 +56,7 @@ def warn_of_level(spec: str, problem: Problem) -> None:
     """Print one line on stderr where a model is used at another noise level than it was learned at."""
     learned = learned_levels(spec)
     if learned and (fault := learned.fault(problem.level)):
-        print(f"warning: {spec} {fault}", file=sys.stderr)
+        print(f"warning: {printable(spec)} {fault}", file=sys.stderr)
 
 
 def warn_of_noise(path: Path, y: Tensor, problem: Problem) -> None:  # y (B, C, H, W)
@@ -69,11 +70,8 @@ def warn_of_noise(path: Path, y: Tensor, problem: Problem) -> None:  # y (B, C, 
         return
     sigma, found = problem.level, estimated_noise(y)
     if found < sigma / FACTOR or found > ((FACTOR * sigma) ** 2 + TEXTURE**2) ** 0.5:
-        print(
-            f"warning: {path}: noise of about {255 * found:.2g}/255 was estimated, {255 * sigma:.4g}/255 is assumed "
-            f"(--noise-level)",
-            file=sys.stderr,
-        )
+        levels = f"{255 * found:.2g}/255 was estimated, {255 * sigma:.4g}/255 is assumed (--noise-level)"
+        print(f"warning: {printable(path)}: noise of about {levels}", file=sys.stderr)
 
 
 def estimated_noise(y: Tensor) -> float:  # (B, C, H, W)

@@ -13,6 +13,7 @@ from app.lower.solution import LowerSolution
 from app.lower.stationary import certified_or_stationary
 from app.problem.operators import LinearOperator, OperatorError, noise_level_of, wrapped
 from regularizers import Regularizer
+from regularizers.conversion import converted
 
 
 def reconstruct(
@@ -33,13 +34,16 @@ def reconstruct(
     Where h is not provably strongly convex, x is stationary and its bound infinite. A regularizer, its measurements and
     the accuracy need as many arguments; all but three have defaults. Raises OperatorError or NoiseLevelError.
     """
-    operator = physics if isinstance(physics, LinearOperator) else wrapped(physics, y, image_shape)
     own = next(regularizer.parameters(), None)
     if own is not None and (own.dtype != (y.real if y.is_complex() else y).dtype or own.device != y.device):
         raise OperatorError(
             f"measurements are {y.dtype} on {y.device}, the regularizer is {own.dtype} on {own.device}: convert one"
         )
+    given = (y.real if y.is_complex() else y).dtype
+    if given.itemsize < 4:  # few bits are for storage, not for solving
+        y, regularizer = y.float(), converted(regularizer, torch.float32)
+    operator = physics if isinstance(physics, LinearOperator) else wrapped(physics, y, image_shape)
     if regularizer.noise_nodes:
         regularizer = regularizer.at(noise_level_of(operator.physics) if noise_level is None else noise_level)
     safe = certified_or_stationary(solver)
-    return lower_problem(regularizer, operator, y, ridge, safe).solve(safe, accuracy)
+    return lower_problem(regularizer, operator, y, ridge, safe).solve(safe, accuracy, given)

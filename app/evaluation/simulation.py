@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,17 +10,19 @@ import torch
 from torch import Tensor
 
 from app import assemble
-from app.evaluation.guide import LowerProblem, bounds, lower_problem
-from app.lower.energy import Operator, Solver
+from app.evaluation.guide import LowerProblem, lower_problem
+from app.lower.energy import Operator, Solver, bounds
 from app.lower.solution import LowerSolution
 from app.lower.stationary import certified_or_stationary
 from app.models.build import Model
 from app.problem.operators import Operators
 from app.settings.options import Config
-from datasets.images import read_image
+from datasets.blur_kernels import KernelError
+from datasets.files import printable
+from datasets.images import ImageError, read_all, read_image
 from datasets.patches import whole_blocks
 from datasets.random import TEST_NOISE, generator
-from regularizers import Regularizer
+from regularizers import ImageTooSmallError, Regularizer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +65,34 @@ class Simulation:
     def as_image(self, y: Tensor, images: tuple[int, ...]) -> Tensor:  # (B, ...) -> (B, C, H, W)
         """Return what can be shown of the measurements, and what their PSNR is computed from."""
         return self.measuring(self.measuring.image_shape(y.shape[1:]), images).as_image(y)
+
+    def seen_in(self, x: Tensor) -> Tensor:  # (B, C, H, W) -> (B, C, h, w)
+        """Return the part of images that has been measured."""
+        return self.measuring.seen_in(x)
+
+    def check_sizes(self) -> Callable[[int, Path, torch.Size], None]:
+        """Return what checks that image i, a file of the shape (C, H, W), has room for kernel and filters, and raises
+        ImageError where not. It solves for y = 0, of which x = 0 is the solution, unless a smaller image had room."""
+        fitting: list[torch.Size] = []
+
+        def check(image: int, path: Path, shape: torch.Size) -> None:
+            if 0 in shape:
+                raise ImageError(f"{printable(path)} is smaller than a block of {self.measuring.multiple} pixels")
+            if any(all(a >= b for a, b in zip(shape, other, strict=True)) for other in fitting):
+                return
+            try:
+                self(self.measuring(shape, (image,)).forward(self.to_device(torch.zeros(1, *shape))), (image,))
+            except (ImageTooSmallError, KernelError) as error:
+                raise ImageError(f"{printable(path)}: {error}") from None
+            fitting.append(shape)
+
+        return check
+
+    def check_images(self, paths: Sequence[Path], color: bool) -> None:
+        """Check, before anything long begins, that all images can be read and are large enough. Raises one ImageError
+        that names all that are not."""
+        check = self.check_sizes()
+        read_all(range(len(paths)), lambda i: check(i, paths[i], self.read(paths[i], color).shape[1:]))
 
     def to_device(self, x: Tensor) -> Tensor:  # (B, ...) -> (B, ...)
         """Return a tensor on the device and, where it is real, in the precision of the reconstruction."""

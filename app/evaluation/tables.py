@@ -2,13 +2,16 @@
 
 import csv
 import io
+from collections import Counter
+from collections.abc import Iterable
 from math import inf
 from pathlib import Path
 from statistics import fmean
 
 from app.evaluation.evaluate import Evaluation
-from app.lower.solution import NOT_CERTIFIED
+from app.lower.solution import NOT_CERTIFIED, rounded_up
 from app.settings.options import ConfigError
+from datasets.files import read_file
 from figures.style import escape
 from figures.table import standard_error
 
@@ -22,9 +25,9 @@ def summary_table(methods: dict[str, list[Evaluation]]) -> str:
     heads = f"{psnr_head:>12}  {'SSIM':>6}  {'certified':>9}  {'max bound':>9}  {'iterations':>10}  {'s/image':>7}"
     lines = [f"{'':{width}}  {heads}"]
     degraded = _with_error([e.psnr_degraded for e in first], "±")
-    lines.append(f"{'degraded':{width}}  {degraded:>12}  {fmean(e.ssim_degraded for e in first):6.4f}")
+    lines.append(f"{'degraded':{width}}  {degraded:>12}  {_ssim(e.ssim_degraded for e in first):>6}")
     for name, rows in methods.items():
-        quality = f"{_with_error([e.psnr for e in rows], '±'):>12}  {fmean(e.ssim for e in rows):6.4f}"
+        quality = f"{_with_error([e.psnr for e in rows], '±'):>12}  {_ssim(e.ssim for e in rows):>6}"
         lines.append(f"{name:{width}}  {quality}  {_certificates(rows):>32}  {fmean(e.seconds for e in rows):7.2f}")
     if several:
         lines.append(f"± SE: standard error of the mean PSNR over the {len(first)} images")
@@ -32,12 +35,23 @@ def summary_table(methods: dict[str, list[Evaluation]]) -> str:
     return "\n".join(lines)
 
 
+def _mean(values: Iterable[float | None]) -> float | None:
+    """The mean of the values that there are: small images have no SSIM, baselines no certificates."""
+    known = [v for v in values if v is not None]
+    return fmean(known) if known else None
+
+
+def _ssim(values: Iterable[float | None]) -> str:
+    mean = _mean(values)
+    return "-" if mean is None else f"{mean:.4f}"
+
+
 def _certificates(rows: list[Evaluation]) -> str:
     bounds, iterations = _column(rows, "error_bound"), _column(rows, "iterations")
     if bounds is None or iterations is None:
         return ""
     certified = f"{sum(bool(e.converged) for e in rows)}/{len(rows)}"
-    return f"{certified:>9}  {max(bounds):9.2g}  {fmean(iterations):10.1f}"
+    return f"{certified:>9}  {rounded_up(max(bounds), 2):>9}  {fmean(iterations):10.1f}"
 
 
 def _column(rows: list[Evaluation], name: str) -> list[float] | None:
@@ -55,23 +69,32 @@ COLUMNS = ("psnr", "ssim", "psnr_degraded", "error_bound", "iterations", "second
 
 
 def csv_table(rows: list[Evaluation]) -> str:
-    """Write one row per image and a last row `mean`; what a method does not have is empty."""
+    """Write one row per image and a last row `mean`; what a method or an image does not have is empty."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(["image", *COLUMNS])
     writer.writerows([row.image, *(getattr(row, c) for c in COLUMNS)] for row in rows)
-    columns = [_column(rows, c) for c in COLUMNS]
-    writer.writerow(["mean", *(None if values is None else fmean(values) for values in columns)])
+    writer.writerow(["mean", *(_mean(getattr(row, c) for row in rows) for c in COLUMNS)])
     return out.getvalue()
 
 
 def read_csv(path: Path) -> dict[str, dict[str, float]]:
-    """Read what `csv_table` wrote: metric -> image -> value, without means and empty metrics. Raises ConfigError."""
+    """Read what `csv_table` wrote: metric -> image -> value, without means and empty cells. Raises ConfigError.
+
+    Older files name images by their stems, which may coincide: then they are numbered.
+    """
     try:
-        rows = [row for row in csv.DictReader(io.StringIO(path.read_text())) if row["image"] != "mean"]
-        names = [name for name in rows[0] if name != "image" and any(row[name] != "" for row in rows)]
-        return {name: {row["image"]: float(row[name]) for row in rows} for name in names}
-    except (OSError, UnicodeDecodeError, KeyError, ValueError, TypeError, IndexError):
+        rows = list(csv.DictReader(io.StringIO(read_file(path).decode("utf-8-sig"))))
+        rows = rows[:-1] if rows[-1]["image"] == "mean" else rows
+        seen, values = Counter(), {name: {} for name in rows[0] if name != "image"}
+        for row in rows:
+            seen[row["image"]] += 1
+            image = row["image"] + (f" ({seen[row['image']]})" if seen[row["image"]] > 1 else "")
+            for name, column in values.items():
+                if row[name] != "":
+                    column[image] = float(row[name])
+        return {name: column for name, column in values.items() if column}
+    except (KeyError, ValueError, TypeError, IndexError):
         raise ConfigError(
             f"{path} is not an evaluation: make one with python -m app evaluate MODEL --images SET --csv {path}"
         ) from None
@@ -80,9 +103,9 @@ def read_csv(path: Path) -> dict[str, dict[str, float]]:
 def latex_table(methods: dict[str, list[Evaluation]]) -> str:
     r"""Write a booktabs table of mean PSNR, \pm its standard error, and mean SSIM."""
     first = next(iter(methods.values()))
-    rows = [("degraded", [e.psnr_degraded for e in first], fmean(e.ssim_degraded for e in first))]
-    rows += [(name, [e.psnr for e in r], fmean(e.ssim for e in r)) for name, r in methods.items()]
-    body = [rf"{escape(name)} & ${_with_error(p, chr(92) + 'pm')}$ & {s:.4f} \\" for name, p, s in rows]
+    rows = [("degraded", [e.psnr_degraded for e in first], _ssim(e.ssim_degraded for e in first))]
+    rows += [(name, [e.psnr for e in r], _ssim(e.ssim for e in r)) for name, r in methods.items()]
+    body = [rf"{escape(name)} & ${_with_error(p, chr(92) + 'pm')}$ & {s} \\" for name, p, s in rows]
     about = rf"% \pm: standard error of the mean PSNR over the {len(first)} images"
     head = [r"\begin{tabular}{lrr}", r"\toprule", r"method & PSNR (dB) & SSIM \\", r"\midrule"]
     return "\n".join([about, *head, *body, r"\bottomrule", r"\end{tabular}", ""])

@@ -11,6 +11,7 @@ from app import assemble
 from app.evaluation import baselines, noise_check
 from app.evaluation.evaluate import Evaluation, evaluate
 from app.evaluation.simulation import simulation
+from app.lower.solution import GIVEN_GUIDE
 from app.settings.tasks import Deblur
 from datasets.image_sets import find_images
 
@@ -29,6 +30,8 @@ def evaluate_together(
         return list(tqdm(rows, label, len(paths), disable=quiet, unit="image", dynamic_ncols=True))
 
     simulated = {name: simulation(c, model, data_root) for name, (model, c) in loaded.items()}
+    for s in simulated.values():
+        s.check_images(paths, config.data.color)
     for name, (_, own) in loaded.items():
         noise_check.warn_of_level(name, own.problem)
     found = {name: run(name, evaluate(s, paths, config.data.color)) for name, s in simulated.items()}
@@ -39,6 +42,8 @@ def evaluate_together(
         found[baseline.label] = run(baseline.label, evaluate(measured, paths, config.data.color, baseline.method))
         notes.append(f"{baseline.label}: {baseline.about}")
     for name, (model, own) in loaded.items():
+        if model.regularizer.guide_at_level():
+            notes.append(f"{name}: certified {GIVEN_GUIDE}")
         error = assemble.learned_kernel_error(own, model, data_root)
         if error is not None:
             notes.append(f"{name}: kernel error ||k - k_true|| / ||k_true|| = {error:.3f}")

@@ -52,9 +52,26 @@ class Operator(Protocol):
         rfft2 (broadcast to (B, 1, 1, H, W // 2 + 1)), and its diagonal (broadcast to (B, C, H, W)). None if nothing."""
         ...
 
+    def misfit_gradient(self, y: Tensor) -> Callable[[Tensor], Tensor]:  # (B, ...)
+        """Return x -> A^T (A x - y); what depends on y alone is computed once."""
+        ...
+
     def take(self, images: Tensor) -> Operator:
         """Return the operator of these images of the batch."""
         ...
+
+    def promoted(self) -> Operator:
+        """Return A in float64, its numbers as they are."""
+        ...
+
+
+def bounds(operator: Operator, functional: Functional, ridge: float) -> tuple[float, float]:
+    """Return (mu, L) with mu <= d2h/dx2 <= L for every x, which need no measurement. Raises NonFiniteError where R has
+    no such numbers."""
+    rho, largest = functional.curvature()
+    if not (isfinite(rho) and isfinite(largest)):
+        raise NonFiniteError("the curvature of the energy is not finite")
+    return operator.lambda_min + ridge - rho, operator.norm_squared + ridge + largest
 
 
 @dataclass(frozen=True)
@@ -85,12 +102,14 @@ class Energy:
 
     @cached_property
     def bounds(self) -> tuple[float, float]:
-        """(mu, L) with mu <= d2h/dx2 <= L for every x. Raises NonFiniteError where R has no such numbers."""
-        rho, largest = self.functional.curvature()
-        if not (isfinite(rho) and isfinite(largest)):
-            raise NonFiniteError("the curvature of the energy is not finite")
-        mu = self.operator.lambda_min + self.ridge - rho if self.assumed is None else self.assumed
-        return mu, self.operator.norm_squared + self.ridge + largest
+        """(mu, L) with mu <= d2h/dx2 <= L for every x. Raises what `bounds` raises."""
+        mu, largest = bounds(self.operator, self.functional, self.ridge)
+        return mu if self.assumed is None else self.assumed, largest
+
+    @cached_property
+    def misfit_gradient(self) -> Callable[[Tensor], Tensor]:
+        """The map x -> A^T (A x - y) of images (B, C, H, W)."""
+        return self.operator.misfit_gradient(self.y)
 
     def value(self, x: Tensor) -> Tensor:  # (B, C, H, W) -> (B,)
         r = self.operator.forward(x) - self.y
@@ -99,8 +118,7 @@ class Energy:
         return 0.5 * misfit + self.functional.value(x) + 0.5 * self.ridge * x.square().sum((1, 2, 3))
 
     def gradient(self, x: Tensor) -> Tensor:  # (B, C, H, W) -> (B, C, H, W)
-        g = self.operator.normal(x) - self.backprojection
-        g += self.functional.gradient(x)
+        g = self.misfit_gradient(x) + self.functional.gradient(x)
         return g.add_(x, alpha=self.ridge) if self.ridge else g
 
     def hessian(self, x: Tensor) -> Hessian:

@@ -1,6 +1,8 @@
-"""The loop of all certified solvers: it owns the gradients, the certificates, and which images are still at work.
+"""The loop of all solvers: it owns the gradients, the error bounds, and which images are still at work.
 
     ||x - argmin h|| <= ||grad h(x)|| / mu        for a mu-strongly convex h, however x was found.
+
+Rounding is not in this bound: training takes it as an estimate, and certificate.py proves what users are told.
 
 A solver is a start and a step: `begin` makes the state of the images from the first gradient, `state.point` is where it
 asks for the next one, and `step` makes the next state of it. The loop keeps the best point of each image with its

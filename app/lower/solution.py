@@ -1,6 +1,7 @@
 """What a lower-level solver returns, the errors of the lower level, and arithmetic per image of a batch."""
 
 from dataclasses import dataclass
+from decimal import ROUND_CEILING, Context
 from typing import Any, Self
 
 import torch
@@ -23,7 +24,11 @@ class PerImage:
 
 @dataclass(frozen=True, kw_only=True)
 class LowerSolution(PerImage):
-    """A point x with ||x_b - argmin h_b|| <= error_bound_b = ||grad h_b(x_b)|| / mu, for each image b of the batch."""
+    """A point x with ||x_b - argmin h_b|| <= error_bound_b, for each image b of the batch.
+
+    A solver states ||grad h_b(x_b)|| / mu as its own precision computes it: an estimate. `certificate.py` states what
+    is proven; of a regularizer that is conditioned on the z of a guide, given this z.
+    """
 
     x: Tensor  # (B, C, H, W)
     error_bound: Tensor  # (B,), on the scale of ||x||
@@ -31,6 +36,7 @@ class LowerSolution(PerImage):
     iterations: Tensor  # (B,) gradients of h evaluated, and preconditioners computed
 
 
+GIVEN_GUIDE = "given the guide's result"  # what the error bound of a conditioned regularizer is
 NOT_CERTIFIED = "not certified: the energy is not provably strongly convex"
 
 
@@ -62,6 +68,11 @@ class CurvatureError(ValueError):
             f"<v, H v> / <v, v> = {seen:.6g} was seen: curvature() of the regularizer, or the bounds of the operator, "
             f"are no bounds, and nothing that is certified with them holds"
         )
+
+
+def rounded_up(bound: float, digits: int = 3) -> str:
+    """Write an upper bound with so many digits: what is written is a bound, too."""
+    return f"{float(Context(prec=digits, rounding=ROUND_CEILING).create_decimal(repr(bound))):.{digits}g}"
 
 
 def norm(x: Tensor) -> Tensor:  # (B, ...) -> (B,)

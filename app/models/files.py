@@ -8,13 +8,13 @@ import json
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from app.files import write_atomically
+from app.files import write_atomically, write_own
 from app.models.build import Model, build_model
 from app.models.facts import parse_facts
+from app.models.sealed import read, sealed
 from app.settings.fields import shown
 from app.settings.options import Config
 from app.settings.toml import parse, to_dict
@@ -24,6 +24,7 @@ from regularizers.foe.spline import LearnedPotential
 
 FORMAT = "bilevel-regularizer 1"  # with the configuration of a run
 FORMAT_OF_CLASSES = "bilevel-regularizer 2"  # with the name of a class and the arguments of its constructor
+KERNEL = "problem.kernel"  # the setting of a blur kernel, and the fact with the fingerprint of its file
 PRETRAINED = Path(__file__).parents[2] / "regularizers" / "pretrained"
 
 
@@ -34,8 +35,7 @@ class ModelError(ValueError):
 def save_model(path: Path, model: Model, config: Config, facts: dict[str, Any]) -> None:
     """Write the weights, with the configuration they were trained with and `facts` about their making as metadata."""
     metadata = {"format": FORMAT, "config": json.dumps(to_dict(config)), "facts": json.dumps(facts)}
-    tensors = {name: t.detach().cpu().contiguous() for name, t in model.tensors().items()}
-    write_atomically(path, safetensors.torch.save(tensors, metadata))
+    write_own(path, sealed(model.tensors(), metadata))
 
 
 def shipped() -> dict[str, Path]:
@@ -79,9 +79,8 @@ def save(
 ) -> None:
     """Write a regularizer of any class, one's own included. ridge: of its lower level. facts: what else to remember."""
     about = {"regularizer": _described(regularizer), "ridge": ridge, "facts": facts or {}}
-    tensors = {name: t.detach().cpu().contiguous().clone() for name, t in regularizer.state_dict().items()}
     metadata = {"format": FORMAT_OF_CLASSES, **{key: json.dumps(value) for key, value in about.items()}}
-    write_atomically(home_expanded(path), safetensors.torch.save(tensors, metadata))
+    write_atomically(home_expanded(path), sealed(regularizer.state_dict(), metadata))
 
 
 def load_regularizer(
@@ -144,8 +143,7 @@ def _subclasses(kind: type) -> list[type]:
 def _contents(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
     """Metadata and tensors of a file, all of which are finite. Raises ModelError."""
     try:
-        with safe_open(path, framework="pt") as file:
-            metadata, tensors = file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        metadata, tensors = read(path)
     except (SafetensorError, OSError) as error:
         raise ModelError(f"{path} is not a whole safetensors file: {error}") from None
     for name, tensor in tensors.items():

@@ -13,6 +13,7 @@ kernel (h, w) is d = 0.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -24,6 +25,7 @@ from torch import Tensor
 class Convolution:
     """A with its exact spectrum on the image's grid."""
 
+    kernel: Tensor  # k (h, w)
     spectrum: Tensor  # k^ (H, W // 2 + 1), of rfft2
     width: int  # W
     norm_squared: float
@@ -40,6 +42,9 @@ class Convolution:
     def normal(self, x: Tensor) -> Tensor:  # (B, C, H, W) -> (B, C, H, W)
         return self._filtered(x, self.spectrum.abs().square())
 
+    def misfit_gradient(self, y: Tensor) -> Callable[[Tensor], Tensor]:  # (B, C, H, W)
+        return misfit_gradient(self.spectrum, y)
+
     @property
     def normal_model(self) -> tuple[Tensor | float, Tensor | float]:
         """(symbol, diagonal) of A^T A, which is a circulant."""
@@ -47,6 +52,10 @@ class Convolution:
 
     def take(self, images: Tensor) -> Convolution:
         return self
+
+    def promoted(self) -> Convolution:
+        """Return A in float64: the kernel stays what it is."""
+        return convolution(self.kernel.double(), (len(self.spectrum), self.width))
 
     def _filtered(self, x: Tensor, symbol: Tensor) -> Tensor:
         return torch.fft.irfft2(torch.fft.rfft2(x) * symbol, s=(len(symbol), self.width))
@@ -58,9 +67,19 @@ def convolution(kernel: Tensor, grid: tuple[int, int]) -> Convolution:
     centred = F.pad(k, (0, grid[1] - w, 0, grid[0] - h)).roll((-(h // 2), -(w // 2)), (0, 1))
     spectrum = torch.fft.rfft2(centred)
     power = spectrum.abs().square()
-    return Convolution(
-        spectrum.to(kernel.dtype.to_complex()), grid[1], float(power.max()), float(power.min()), float(k.square().sum())
-    )
+    in_precision, bounds = spectrum.to(kernel.dtype.to_complex()), (float(power.max()), float(power.min()))
+    return Convolution(kernel.detach(), in_precision, grid[1], *bounds, float(k.square().sum()))
+
+
+def misfit_gradient(spectrum: Tensor, y: Tensor) -> Callable[[Tensor], Tensor]:  # (..., H, W // 2 + 1), (B, C, H, W)
+    """Return x -> A^T (A x - y) = F^-1 conj(k^) (k^ F x - F y): one transform there, and one back."""
+    measured, shape = torch.fft.rfft2(y), y.shape[2:]
+
+    def gradient(x: Tensor) -> Tensor:
+        residual = torch.fft.rfft2(x).mul_(spectrum).sub_(measured)
+        return torch.fft.irfft2(residual.mul_(spectrum.conj()), s=shape)
+
+    return gradient
 
 
 def correlation(a: Tensor, b: Tensor, size: tuple[int, int]) -> Tensor:  # 2 x (B, C, H, W) -> (h, w)

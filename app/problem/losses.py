@@ -11,7 +11,7 @@ width, they agree. The bounds on losses of inexact reconstructions (app/upper/tr
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Self
 
 from torch import Tensor
@@ -23,16 +23,20 @@ class SquaredError:
 
     target: Tensor  # (B, C, H, W)
     weight: float = 1.0
+    seen: Tensor | float = field(default=1.0, kw_only=True)  # (H, W): 1 where the loss looks, 0 elsewhere
 
     @property
     def smoothness(self) -> float:  # the Lipschitz constant of the gradient
         return self.weight
 
+    def residual(self, x: Tensor) -> Tensor:  # (B, C, H, W) -> (B, C, H, W)
+        return (x - self.target) * self.seen
+
     def value(self, x: Tensor) -> Tensor:  # (B, C, H, W) -> (B,)
-        return 0.5 * self.weight * (x - self.target).square().sum((1, 2, 3))
+        return 0.5 * self.weight * self.residual(x).square().sum((1, 2, 3))
 
     def gradient(self, x: Tensor) -> Tensor:  # (B, C, H, W) -> (B, C, H, W)
-        return self.weight * (x - self.target)
+        return self.weight * self.residual(x)
 
     def take(self, images: Tensor) -> Self:
         return replace(self, target=self.target[images])
@@ -45,12 +49,12 @@ class HuberLoss(SquaredError):
     width: float = 0.1
 
     def value(self, x: Tensor) -> Tensor:  # (B, C, H, W) -> (B,)
-        r = x - self.target
+        r = self.residual(x)
         clipped = r.clamp(-self.width, self.width)
         return self.weight * (clipped * (r - clipped / 2)).sum((1, 2, 3))
 
     def gradient(self, x: Tensor) -> Tensor:  # (B, C, H, W) -> (B, C, H, W)
-        return self.weight * (x - self.target).clamp(-self.width, self.width)
+        return self.weight * self.residual(x).clamp(-self.width, self.width)
 
 
 @dataclass(frozen=True)
@@ -60,12 +64,12 @@ class CharbonnierLoss(SquaredError):
     width: float = 0.1
 
     def value(self, x: Tensor) -> Tensor:  # (B, C, H, W) -> (B,)
-        squared = (x - self.target).square()
+        squared = self.residual(x).square()
         # The plain difference of the root and the width cancels for small r.
         return self.weight * self.width * (squared / ((squared + self.width**2).sqrt() + self.width)).sum((1, 2, 3))
 
     def gradient(self, x: Tensor) -> Tensor:  # (B, C, H, W) -> (B, C, H, W)
-        r = x - self.target
+        r = self.residual(x)
         return self.weight * self.width * r / (r.square() + self.width**2).sqrt()
 
 

@@ -11,16 +11,20 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 from copy import deepcopy
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cache
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
-from deepinv.physics import MRI, Denoising, Inpainting, LinearPhysics, Tomography
+from deepinv.physics import MRI, BlurFFT, Denoising, Inpainting, LinearPhysics, Tomography
 from torch import Tensor
+
+from app.problem.convolution import misfit_gradient
+from regularizers.conversion import converted
 
 MARGIN = 1.05  # over a norm that a power iteration has estimated from below
 POWER_ITERATIONS = 30
+EXACT = (BlurFFT, Denoising, Inpainting, MRI)  # in every precision, their adjoint is that of A
 
 T = TypeVar("T")
 
@@ -59,6 +63,10 @@ class LinearOperator:
         """A^T A x."""
         return self.physics.A_adjoint_A(x) if self.fused_normal else self.adjoint(self.forward(x))
 
+    def misfit_gradient(self, y: Tensor) -> Callable[[Tensor], Tensor]:  # (B, ...)
+        """Return x -> A^T (A x - y)."""
+        return lambda x: self.adjoint(self.forward(x) - y)
+
     @property
     def normal_model(self) -> tuple[Tensor | float, Tensor | float] | None:
         """(symbol, diagonal), or None where nothing is known."""
@@ -90,11 +98,32 @@ class LinearOperator:
         """Return the operator of these images of the batch."""
         return self
 
+    def promoted(self) -> LinearOperator:
+        """Return A in float64: its numbers stay what they are. Raises OperatorError where its physics cannot."""
+        own = {f.name: getattr(self, f.name) for f in fields(self)}
+        tensors = {name: value.double() for name, value in own.items() if isinstance(value, Tensor)}
+        parts = {name: value.promoted() for name, value in own.items() if isinstance(value, LinearOperator)}
+        operator = replace(self, physics=_converted(self.physics, torch.float64), **tensors, **parts)
+        if type(self.physics) in EXACT:
+            return operator
+        device = str(next(iter([*tensors.values(), *self.physics.buffers()]), torch.empty(0)).device)
+        _, x, y = _probed(operator.physics, self.image_shape, torch.float64, device)
+        return _with_exact_adjoint(operator, x, y)
+
     def _transpose(self, y: Tensor) -> Tensor:
         with torch.enable_grad():
             x = torch.zeros(len(y), *self.image_shape, dtype=y.real.dtype, device=y.device, requires_grad=True)
             (result,) = torch.autograd.grad(self.physics.A(x), x, y)
         return result
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlurOperator(LinearOperator):
+    """A circular blur, whose `physics` is a BlurFFT."""
+
+    def misfit_gradient(self, y: Tensor) -> Callable[[Tensor], Tensor]:  # (B, C, H, W)
+        blur: Any = self.physics
+        return misfit_gradient(blur.mask[..., 0] * blur.angle, y)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,6 +171,10 @@ class StackedOperator:
     def normal(self, x: Tensor) -> Tensor:
         return self._each(lambda part, i: part.normal(x[i : i + 1]))
 
+    def misfit_gradient(self, y: Tensor) -> Callable[[Tensor], Tensor]:
+        gradients = [part.misfit_gradient(y[i : i + 1]) for i, part in enumerate(self.parts)]
+        return lambda x: self._each(lambda part, i: gradients[i](x[i : i + 1]))
+
     @property
     def normal_model(self) -> None:
         """Nothing is known that would hold for all images."""
@@ -155,6 +188,9 @@ class StackedOperator:
 
     def take(self, images: Tensor) -> StackedOperator:
         return StackedOperator(parts=tuple(self.parts[i] for i in images.tolist()))
+
+    def promoted(self) -> StackedOperator:
+        return StackedOperator(parts=tuple(part.promoted() for part in self.parts))
 
     def _each(self, apply: Callable[[LinearOperator, int], Tensor]) -> Tensor:
         results = [apply(part, i) for i, part in enumerate(self.parts)]
@@ -171,11 +207,17 @@ class Operators:
     """The operators of a problem: (shape (C, H, W), positions of the images in their set) -> that of the batch.
 
     image_shape: the shape of the image that has measurements of a shape.  multiple: sides of images are cut to it.
+    seen: rows and columns of images that have been measured; the others are unknown even without noise.
     """
 
     build: Callable[[torch.Size, tuple[int, ...]], Operator]
     image_shape: Callable[[torch.Size], torch.Size] = torch.Size
     multiple: int = 1
+    seen: tuple[slice, ...] | None = None  # None: all of them
+
+    def seen_in(self, x: Tensor) -> Tensor:  # (..., H, W) -> (..., h, w)
+        """Return the part of images that has been measured."""
+        return x if self.seen is None else x[(..., *self.seen)]
 
     def __call__(self, shape: torch.Size, images: tuple[int, ...]) -> Operator:
         return self.build(torch.Size(shape), images)
@@ -224,7 +266,8 @@ def wrap(
         return IdentityOperator(physics=physics, image_shape=shape)
     physics, x, y = _probed(_differentiable(physics), shape, dtype, device)
     reached = None if bool((y != 0).all()) else (y != 0).to(dtype)
-    operator = LinearOperator(physics=physics, image_shape=shape, norm_squared=1.0, support=reached)
+    kind = BlurOperator if type(physics) is BlurFFT else LinearOperator
+    operator = kind(physics=physics, image_shape=shape, norm_squared=1.0, support=reached)
     operator = _with_exact_adjoint(operator, x, y)
     known = _known_bounds(physics)
     if norm_squared is None and known is None:
@@ -305,15 +348,13 @@ def _differentiable(physics: LinearPhysics) -> LinearPhysics:
 
 
 def _converted(physics: LinearPhysics, dtype: torch.dtype) -> LinearPhysics:
-    """A copy in another precision. `.to` would drop the imaginary parts of complex buffers."""
-    precision = {True: dtype.to_complex(), False: dtype}
-
-    def convert(t: Tensor) -> Tensor:
-        return t.to(precision[t.is_complex()]) if t.is_complex() or t.is_floating_point() else t
-
-    copy = deepcopy(physics)._apply(convert)
-    if isinstance(copy, Tomography):
-        copy.dtype = dtype
+    """A copy in another precision. What defines A stays as it is; the spectrum of a kernel is computed anew."""
+    copy = converted(physics, dtype)
+    for part in copy.modules():
+        if isinstance(part, Tomography):
+            part.dtype = dtype
+        if isinstance(part, BlurFFT) and isinstance(part.filter, Tensor):
+            part.update_parameters(filter=part.filter)
     return copy
 
 

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -115,9 +115,13 @@ class Problem:
             y, target, operator = self._recorrupted(clean, level, keys)
         else:
             y, target = self._measured(clean, level, operator, keys), clean
+        loss = self.loss(target, self.noise_levels.weight(level))
+        if self.operators.seen is not None:
+            seen = torch.zeros_like(target[0, 0])
+            self.operators.seen_in(seen).fill_(1)
+            loss = replace(loss, seen=seen)
         return Sample(
-            images=patches.images, target=target, y=y, operator=operator, noise_level=level,
-            loss=self.loss(target, self.noise_levels.weight(level)),
+            images=patches.images, target=target, y=y, operator=operator, noise_level=level, loss=loss,
             tolerance_factor=self.noise_levels.relative(level),
         )  # fmt: skip
 

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+WINDOW = 11  # pixels: 3.5 widths to each side, rounded
+
 
 def psnr(x: Tensor, clean: Tensor) -> Tensor:  # (B, C, H, W), (B, C, H, W) -> (B,)
     """Return the peak signal-to-noise ratio in dB: peak 1, x clipped to [0, 1]; infinite for a perfect x."""
@@ -10,8 +12,12 @@ def psnr(x: Tensor, clean: Tensor) -> Tensor:  # (B, C, H, W), (B, C, H, W) -> (
 
 
 def ssim(x: Tensor, clean: Tensor) -> Tensor:  # (B, C, H, W), (B, C, H, W) -> (B,)
-    """Return the structural similarity (Wang et al., TIP 2004): Gaussian window of width 1.5, x clipped to [0, 1]."""
+    """Return the structural similarity (Wang et al., TIP 2004): Gaussian window of width 1.5, x clipped to [0, 1]; NaN
+    for images that are smaller than the window."""
     from skimage.metrics import structural_similarity
+
+    if min(x.shape[2:]) < WINDOW:
+        return torch.full((len(x),), torch.nan)
 
     def one(a: Tensor, b: Tensor) -> float:
         value = structural_similarity(

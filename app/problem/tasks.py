@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from deepinv.physics import BlurFFT, Denoising, Inpainting
 from torch import Tensor
 
-from app.problem.operators import IdentityOperator, LinearOperator, Operators
-from datasets.blur_kernels import KernelError, antialias_kernel
+from app.problem.operators import BlurOperator, IdentityOperator, LinearOperator, Operators
+from datasets.blur_kernels import KernelError
 from datasets.random import KERNELS, MASKS, generator
 
 
@@ -27,7 +27,7 @@ class MaskOperator(LinearOperator):
 
 
 @dataclass(frozen=True, kw_only=True)
-class KernelsOperator(LinearOperator):
+class KernelsOperator(BlurOperator):
     """Deblurring with one kernel per image; the bounds hold for all of the batch.
 
     symbol (B, 1, 1, H, W // 2 + 1) and diagonal (B, 1, 1, 1) are |k^|^2 and ||k||^2 of each image.
@@ -79,11 +79,12 @@ def denoising(device: torch.device) -> Operators:
 
 def deblurring(kernel: Tensor, device: torch.device, dtype: torch.dtype) -> Operators:  # kernel (h, w)
     """Return circular convolution with a kernel. The bounds are its exact spectrum on the image's grid."""
+    kernel = kernel.float()  # A is the same in every precision
 
     @cache
     def build(shape: torch.Size) -> LinearOperator:
         power = _power(kernel, shape)
-        return LinearOperator(
+        return BlurOperator(
             physics=_blur(kernel.to(device, dtype)[None, None], shape), image_shape=shape,
             norm_squared=float(power.max()), lambda_min=float(power.min()), fused_normal=True,
             symbol=power[:, : shape[2] // 2 + 1].to(device, dtype), diagonal=float(power.mean()),
@@ -96,6 +97,7 @@ def deblurring_by_any(
     kernels: Tensor, choose: Callable[[int], int], device: torch.device, dtype: torch.dtype
 ) -> Operators:
     """Return circular convolution of image i with kernels[choose(i)], kernels (N, h, w)."""
+    kernels = kernels.float()  # A is the same in every precision
     powers = cache(partial(_power, kernels))
 
     def build(shape: torch.Size, images: tuple[int, ...]) -> KernelsOperator:
@@ -116,10 +118,12 @@ def drawn(count: int, seed: int) -> Callable[[int], int]:
     return lambda image: int(torch.randint(count, (), generator=generator(seed, KERNELS, image)))
 
 
-def super_resolution(factor: int, width: float, device: torch.device, dtype: torch.dtype) -> Operators:
-    """Return A that keeps one pixel of each block of factor x factor, after a circular Gaussian blur of `width` coarse
-    pixels. Raises KernelError for images that are not made of whole blocks."""
-    kernel = antialias_kernel(factor, width)
+def super_resolution(
+    factor: int, kernel: Tensor, device: torch.device, dtype: torch.dtype
+) -> Operators:  # kernel (h, w)
+    """Return A that keeps one pixel of each block of factor x factor, after a circular blur. Raises KernelError for
+    images that are not made of whole blocks."""
+    kernel = kernel.float()  # A is the same in every precision
 
     @cache
     def build(shape: torch.Size) -> DownsamplingOperator:

@@ -185,6 +185,8 @@ def _check_kernel(c: Config) -> None:
         raise ConfigError("problem.learn_kernel is not for regularizer.contrast_channels")
     if p.kernel == "levin:all":
         raise ConfigError("problem.learn_kernel finds one kernel: problem.kernel = levin:all has eight")
+    if p.border != "circular":
+        raise ConfigError(f"problem.border = {p.border} is not for problem.learn_kernel")
     if p.ridge == 0:
         raise ConfigError("problem.learn_kernel needs a ridge above 0: a learned kernel may lose any frequency")
     for side, most in (("patch_size", c.data.patch_size), ("validation_crop", c.data.validation_crop)):

@@ -2,7 +2,7 @@
 
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar, Literal
 
 from app.scale import level_fault
 from app.settings.fields import ConfigError, When, option, shown
@@ -79,6 +79,15 @@ class Denoise(Problem):
     task: ClassVar[str] = "denoise"
 
 
+def border() -> Any:
+    """Return the setting of what an image does behind its border."""
+    return option(
+        "circular",
+        "what an image does behind its border: it goes on at the other side (circular), it is unknown (valid; what was "
+        "not seen counts in no loss and no PSNR), or it is mirrored (reflect)",
+    )
+
+
 LEARNED = When("problem.learn_kernel = true", lambda c: c.problem.learns_kernel)
 
 
@@ -90,9 +99,10 @@ class Deblur(Problem):
     kernel: str = option(
         GAUSSIAN,
         "gaussian:SIZE:WIDTH (side and standard deviation in pixels) | levin:1 ... levin:8 | levin:all (one of them "
-        "per image) | FILE.npz:KEY | an image file (normalized to sum 1)",
+        "per image) | FILE.npz:KEY | FILE.mat:KEY | a .npy file | an image file (normalized to sum 1)",
         form=blur_name,
     )
+    border: Literal["circular", "valid", "reflect"] = border()
     learn_kernel: bool = option(
         False, "learn the kernel that reconstructs, with the regularizer; `kernel` still measures"
     )
@@ -138,6 +148,7 @@ class SuperResolution(Problem):
     antialias: float = option(
         0.5, "standard deviation of the gaussian blur before pixels are dropped, in coarse pixels", above=0, at_most=4
     )
+    border: Literal["circular", "valid", "reflect"] = border()
 
     @property
     def enlargement(self) -> int:

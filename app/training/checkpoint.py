@@ -1,14 +1,19 @@
-"""Exact state of a training run in one safetensors file: no pickle, written atomically."""
+"""Exact state of a training run in one safetensors file: no pickle, written atomically, sealed by a checksum.
+
+It is the only file that a run goes on from. Model, metrics and history follow from it.
+"""
 
 import json
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from torch import Tensor
 
-from app.files import write_atomically
+from app.files import write_own
+from app.models.sealed import SEALS, read, sealed
+
+INPUTS = "inputs"  # the fact with the fingerprints of what a run is made of; files with it have a checksum
 
 
 class RunError(ValueError):
@@ -17,9 +22,7 @@ class RunError(ValueError):
 
 def save(path: Path, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
     """Write tensors by name (...), and facts that JSON can hold."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    detached = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
-    write_atomically(path, safetensors.torch.save(detached, {"facts": json.dumps(facts)}))
+    write_own(path, sealed(tensors, {"facts": json.dumps(facts)}))
 
 
 def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -27,8 +30,10 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     if not path.is_file():
         raise RunError(f"{path.parent.parent} has no checkpoint to resume from ({path} is missing)")
     try:
-        with safe_open(path, framework="pt") as file:
-            facts = json.loads((file.metadata() or {})["facts"])
-            return {name: file.get_tensor(name) for name in file.keys()}, facts  # noqa: SIM118
-    except (SafetensorError, OSError, KeyError, json.JSONDecodeError) as error:
+        metadata, tensors = read(path)
+        facts = dict(json.loads(metadata["facts"]))
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise RunError(f"the checkpoint {path} is damaged: {error}") from None
+    if INPUTS in facts and not metadata.keys() & set(SEALS):
+        raise RunError(f"the checkpoint {path} is damaged: it has lost its checksum")
+    return tensors, facts

@@ -12,9 +12,9 @@ from dataclasses import replace
 from itertools import count
 from typing import Any
 
-from app.evaluation.guide import bounds, lower_problem
+from app.evaluation.guide import lower_problem
 from app.lower import lbfgs
-from app.lower.energy import Energy, Solver
+from app.lower.energy import Energy, Solver, bounds
 from app.lower.solution import NotStronglyConvexError
 from app.lower.stationary import certified_or_stationary
 from app.models.build import Model
@@ -77,7 +77,7 @@ def proven_modulus(model: Model, problem: Problem, size: int | None = None) -> f
 def hypergradient(
     regularizer: Regularizer, problem: Problem, *, accuracy: float = 0.1, solver: Solver = lbfgs.solve
 ) -> Hypergradient:
-    """Return d/dtheta of the mean loss over all images, with both solves certified to the accuracy.
+    """Return d/dtheta of the mean loss over all images, with both solves to the accuracy, as estimated.
 
     accuracy: bound on ||x - argmin h||, and on the residual of the linear system in units of the loss's smoothness.
     Raises NotStronglyConvexError and CurvatureError.

@@ -8,12 +8,13 @@ same file as one that was not interrupted.
 import math
 from pathlib import Path
 
-import safetensors.torch
 import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from app.files import write_atomically
+from app.files import write_own
+from app.models.sealed import read as read_sealed
+from app.models.sealed import sealed
 from app.training.checkpoint import RunError
 from regularizers import Regularizer
 
@@ -21,31 +22,23 @@ RATIO = 1.15
 # Natural parameters; a regularizer has some of them.
 NAMES = ("filters", "weights", "smoothings", "amplitude", "contrast")
 
-
-def begin(folder: Path, step: int, regularizer: Regularizer) -> None:
-    """Prepare the history for a run that goes on at `step`: without later snapshots, and without one that was kept only
-    as the last."""
-    file = _file(folder)
-    if step and file.exists():
-        history = read(folder)
-        kept = torch.tensor([s <= step and due(s) for s in history["steps"].tolist()])
-        _write(file, {name: values[kept] for name, values in history.items()})
-    elif step == 0:
-        file.unlink(missing_ok=True)
-        note(folder, 0, regularizer, last=False)
+History = dict[str, Tensor]  # what `read` returns
 
 
-def note(folder: Path, step: int, regularizer: Regularizer, last: bool) -> None:
-    """Keep the parameters after `step` steps, if this is one of the steps to keep."""
-    if not (last or due(step)):
-        return
-    functional, file = regularizer.frozen(), _file(folder)
+def until(history: History, step: int) -> History:
+    """Return the snapshots up to a step (..., T), without one that was kept only as the last."""
+    kept = torch.tensor([s <= step and due(s) for s in history["steps"].tolist()] if history else [])
+    return {name: values[kept] for name, values in history.items()}
+
+
+def noted(history: History, step: int, regularizer: Regularizer, last: bool) -> History:
+    """Return the history with the parameters after `step` steps (T, ...), if this is one of the steps to keep."""
+    if not (last or due(step)) or (history and step in history["steps"]):
+        return history
+    functional = regularizer.frozen()
     now = {name: getattr(functional, name).cpu()[None] for name in NAMES if hasattr(functional, name)}
     now["steps"] = torch.tensor([step])
-    if file.exists():
-        past = read(folder)
-        now = {name: torch.cat([past[name], value]) for name, value in now.items()}
-    _write(file, now)
+    return {name: torch.cat([history[name], value]) if history else value for name, value in now.items()}
 
 
 def due(step: int) -> bool:
@@ -61,7 +54,13 @@ def exists(folder: Path) -> bool:
     return _file(folder).is_file()
 
 
-def read(folder: Path) -> dict[str, Tensor]:
+def write(folder: Path, history: History) -> None:
+    """Write the file of a run (T, ...), if there is anything to write."""
+    if history:
+        write_own(_file(folder), sealed(history, {}))
+
+
+def read(folder: Path) -> History:
     """Return "steps" (T,), "weights" (T, K, 1, 1), "smoothings" (T, K, 1, 1) and, if any, "filters" (T, K, C, s, s).
 
     Of a rescaled regularizer: "steps", "amplitude" and "contrast", (T,) each.
@@ -72,7 +71,7 @@ def read(folder: Path) -> dict[str, Tensor]:
     if not file.is_file():
         raise RunError(f"{folder} has no history of its parameters ({file.name} is missing): train it again to get one")
     try:
-        history = safetensors.torch.load_file(file)
+        _, history = read_sealed(file)
         return {name: history[name] for name in ("steps", *(n for n in NAMES if n in history))}
     except (SafetensorError, OSError, KeyError) as error:
         raise RunError(f"{file} is damaged: {error}") from None
@@ -80,7 +79,3 @@ def read(folder: Path) -> dict[str, Tensor]:
 
 def _file(folder: Path) -> Path:
     return folder / "history.safetensors"
-
-
-def _write(file: Path, history: dict[str, Tensor]) -> None:
-    write_atomically(file, safetensors.torch.save({name: t.contiguous() for name, t in history.items()}))

@@ -3,12 +3,13 @@
 import csv
 import io
 import json
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean, stdev
 
 from app import assemble
-from app.files import write_atomically
+from app.files import write_own
 from app.settings.comparison import Comparison
 from app.settings.toml import load
 from app.training import records
@@ -26,7 +27,7 @@ class Outcome:
     computations: float
     seconds: float
     steps: float
-    certified: float  # share of the images of all steps that reached their accuracy
+    certified: float  # share of the images of all steps that reached their accuracy, as estimated
 
 
 HEADS = {
@@ -36,7 +37,7 @@ HEADS = {
     "computations": ("computations", 0),
     "seconds": ("seconds", 0),
     "steps": ("steps", 0),
-    "certified": ("certified", 2),
+    "certified": ("accurate", 2),
 }  # title and digits
 
 Outcomes = dict[str, list[Outcome]]  # by method, one for each seed
@@ -61,11 +62,12 @@ def outcome(run: Path, data_root: Path) -> Outcome:
     columns, file = records.read(run / "metrics.csv"), run / "final.json"
     if not columns["step"]:
         raise RunError(f"{run} has not made a step yet")
-    step = columns["step"][-1]
-    known = json.loads(file.read_text()) if file.is_file() else {}
-    if known.get("step") != step:
-        known = {"step": step, "training_psnr": training_psnr(load(run / "config.toml"), run, data_root)}
-        write_atomically(file, json.dumps(known).encode())
+    step, known, now = columns["step"][-1], {}, {name: columns[name][-1] for name in ("step", "seconds")}
+    with suppress(OSError, ValueError):
+        known = json.loads(file.read_text())
+    if not now.items() <= known.items():
+        known = {**now, "training_psnr": training_psnr(load(run / "config.toml"), run, data_root)}
+        write_own(file, json.dumps(known).encode())
     held_out = [v for v in columns["validation_psnr"] if v == v]
     model, config = assemble.load(str(run), [])
     return Outcome(

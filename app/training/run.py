@@ -2,33 +2,39 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 from tqdm import tqdm
 
-from app.files import write_atomically
+from app.files import write_own
+from app.interrupt import ending_signals
 from app.lower.energy import Solver
 from app.lower.solution import NOT_CERTIFIED, NonFiniteError
 from app.models.build import Model
 from app.models.files import save_model
 from app.models.provenance import today, versions
+from app.models.sealed import read
 from app.problem.problem import Problem
 from app.problem.quality import psnr
 from app.settings.options import Config
 from app.settings.toml import to_toml
-from app.training import checkpoint, history, records
-from app.training.checkpoint import RunError
+from app.training import checkpoint, owner, records
+from app.training.books import Books
+from app.training.checkpoint import INPUTS, RunError
 from app.training.fit import energy_bounds, fit
+from app.training.inputs import Inputs, changes
 from app.training.records import Record
 from app.training.selection import Selection, swapped_in
 from app.upper import state as states
@@ -52,6 +58,8 @@ class Run:
     selection: Selection
     solver: Solver  # of what guides reconstruct
     validate: Callable[[], float]  # mean held-out PSNR in dB
+    inputs: Inputs  # what it is made of
+    books: Books = field(default_factory=Books)
     provenance: dict[str, Any] = field(default_factory=dict)  # what else the model file says about the run
 
     @property
@@ -61,6 +69,10 @@ class Run:
     @property
     def parameters(self) -> list[Tensor]:
         return list(self.model.parameters())
+
+    @property
+    def model_path(self) -> Path:
+        return self.folder / "model.safetensors"
 
     @property
     def bounds(self) -> tuple[float, float]:
@@ -87,16 +99,18 @@ class Progress:
         return self.computations >= run.budget if run.last_step is None else self.step >= run.last_step
 
 
-class Interrupted(Exception):
-    """SIGINT or SIGTERM arrived; the state is saved."""
+class Interrupted(KeyboardInterrupt):
+    """A signal arrived, the argument is its number; the state is saved."""
 
 
 def begin(run: Run) -> Progress:
-    """Claim the run folder, with a checkpoint of step 0. Raises RunError if it holds a run already."""
+    """Claim the run folder, which this process owns, with a checkpoint of step 0. Raises RunError if it holds a run
+    already."""
     folder = run.folder
     if (folder / "config.toml").exists():
         raise RunError(f"{folder} already holds a run: continue it with `resume {folder}`, or choose another --out")
-    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "checkpoint").mkdir(exist_ok=True)
+    run.books.note(0, run.model.regularizer, last=False)
     # The configuration last: a folder that has one can always be resumed.
     save(run, Progress())
     write_config(run)
@@ -105,34 +119,56 @@ def begin(run: Run) -> Progress:
 
 def write_config(run: Run) -> None:
     """Write the complete configuration; a resumed run may have changed settings."""
-    write_atomically(run.folder / "config.toml", to_toml(run.config).encode())
+    write_own(run.folder / "config.toml", to_toml(run.config).encode())
 
 
-def restore(run: Run) -> Progress:
-    """Load the checkpoint of the run folder: parameters and the method's state. Raises RunError."""
+def restore(run: Run, accept_changes: bool = False) -> Progress:
+    """Load the checkpoint of the run folder: parameters, the method's state and the books. Raises RunError, also where
+    the run is made of other images or files now, unless that is accepted."""
     tensors, facts = checkpoint.load(run.checkpoint_path)
+    if changed := changes(facts.pop(INPUTS, {}), run.inputs):
+        if not accept_changes:
+            raise RunError(f"{run.folder}: since the run began, {changed}; --accept-changes resumes it all the same")
+        log.warning("%s: since the run began, %s", run.folder, changed)
     try:
         run.model.load(_with_prefix(tensors, "parameter."))
         states.restore(run.state, _with_prefix(tensors, "state."), run.problem.device)
         run.selection.restore(_with_prefix(tensors, "selection."), run.problem.device)
-        return Progress(**facts)
+        progress = Progress(**facts)
+        run.books.restore(_with_prefix(tensors, "books."), run.folder, progress.step)
+        return progress
+    except RunError:
+        raise
     except (RuntimeError, TypeError, ValueError, KeyError) as error:
         reason = " ".join(str(error).split())
         raise RunError(f"{run.checkpoint_path} does not fit {run.folder}/config.toml: {reason}") from None
 
 
 def save(run: Run, progress: Progress) -> None:
-    """Write the checkpoint, and the model that the run hands over."""
-    facts = asdict(progress)
+    """Write the checkpoint, and then what follows from it. Raises RunError where the folder is another one now."""
+    owner.check(run.folder)
     parameters = {f"parameter.{n}": t for n, t in run.model.tensors().items()}
     state = {f"state.{n}": t for n, t in states.tensors(run.state).items()}
     selection = {f"selection.{n}": t for n, t in run.selection.tensors().items()}
-    checkpoint.save(run.checkpoint_path, parameters | state | selection, facts)
+    books = {f"books.{n}": t for n, t in run.books.tensors().items()}
+    facts = asdict(progress) | {INPUTS: run.inputs}
+    checkpoint.save(run.checkpoint_path, parameters | state | selection | books, facts)
+    write_results(run, progress)
+
+
+def write_results(run: Run, progress: Progress) -> None:
+    """Write metrics, history and the model that the run hands over, unless the folder has those of this progress."""
+    run.books.write(run.folder)
+    facts: dict[str, Any] = asdict(progress)
+    with suppress(OSError, SafetensorError, ValueError, KeyError, AttributeError):  # lost, damaged, not ours
+        metadata, _ = read(run.model_path)
+        if facts.items() <= json.loads(metadata["facts"]).items():
+            return
     facts |= {"date": today(), "versions": versions(), **run.provenance}
     if run.config.lower.uncertified and not _certifiable(run):
         facts["certified"] = NOT_CERTIFIED
     with swapped_in(run.parameters, run.selection.chosen(run.parameters)):
-        save_model(run.folder / "model.safetensors", run.model, run.config, facts)
+        save_model(run.model_path, run.model, run.config, facts)
 
 
 def _certifiable(run: Run) -> bool:
@@ -162,30 +198,31 @@ class _Snapshot:
 
     @torch.no_grad()
     def go_back(self, run: Run) -> None:
-        """Save the run as if it had ended here."""
+        """Save the run as if it had been interrupted here."""
         for p, before in zip(run.parameters, self.parameters, strict=True):
             p.copy_(before)
         for present, before in ((run.state, self.state), (run.selection, self.selection)):
             vars(present).update(vars(before))
+        run.books.go_back(self.progress.step)
         save(run, self.progress)
-        records.begin(run.folder / "metrics.csv", self.progress.step)
-        history.begin(run.folder, self.progress.step, run.model.regularizer)
 
 
 def train(run: Run, progress: Progress, quiet: bool) -> Progress:
     """Run to `run.steps` or `run.budget` and return the final progress. Raises Interrupted or NonFiniteError with the
     state saved."""
-    config, metrics = run.config, run.folder / "metrics.csv"
+    config = run.config
     good: _Snapshot | None = None  # the last state whose loss was finite
-    records.begin(metrics, progress.step)
-    history.begin(run.folder, progress.step, run.model.regularizer)
+    last = progress.ends(config) or run.out_of_patience
+    run.books.go_back(progress.step)
+    run.books.note(progress.step, run.model.regularizer, last)
+    write_results(run, progress)
     steps = fit(
         run.model, run.problem, run.method, steps=config.run.last_step, first=progress.step, state=run.state,
         solver=run.solver, certified=not config.lower.uncertified,
     )  # fmt: skip
     bar = tqdm(total=config.run.last_step, initial=progress.step, disable=quiet, unit="step", dynamic_ncols=True)
-    with bar, _stop_requests() as stop_requested, metrics.open("a", encoding="utf-8") as rows:
-        while not (progress.ends(config) or run.out_of_patience):
+    with bar, _stop_requests() as requested:
+        while not last:
             start, before = time.perf_counter(), _Snapshot.of(run, progress)
             try:
                 step = next(steps)
@@ -196,15 +233,14 @@ def train(run: Run, progress: Progress, quiet: bool) -> Progress:
             good, seconds = before, progress.seconds + time.perf_counter() - start
             progress = Progress(progress.step + 1, progress.computations + step.computations, seconds)
             record = _noted(run, before, progress, step)
-            rows.write(records.to_row(record))
-            rows.flush()
+            run.books.enter(run.folder, records.to_row(record))
             _show(bar, record)
             last = progress.ends(config) or run.out_of_patience
-            history.note(run.folder, progress.step, run.model.regularizer, last)
-            if last or progress.step % config.run.checkpoint_every == 0 or stop_requested():
+            run.books.note(progress.step, run.model.regularizer, last)
+            if last or progress.step % config.run.checkpoint_every == 0 or requested:
                 save(run, progress)
-            if stop_requested() and not last:
-                raise Interrupted
+            if requested and not last:
+                raise Interrupted(requested[0])
     return progress
 
 
@@ -221,7 +257,7 @@ def _noted(run: Run, before: _Snapshot, progress: Progress, step: Step) -> Recor
             before.go_back(run)
             raise
         run.selection.judge(held_out, run.parameters)
-    return _record(step, progress, held_out)
+    return _record(run, step, progress, held_out)
 
 
 def _validation_due(config: Config, before: Progress, after: Progress) -> bool:
@@ -233,10 +269,12 @@ def _validation_due(config: Config, before: Progress, after: Progress) -> bool:
     return run.validate_every > 0 and after.step % run.validate_every == 0
 
 
-def _record(step: Step, progress: Progress, held_out: float | None) -> Record:
+def _record(run: Run, step: Step, progress: Progress, held_out: float | None) -> Record:
     assert step.target is not None
+    seen_in = run.problem.operators.seen_in
+    quality = psnr(seen_in(step.x), seen_in(step.target))
     return Record(
-        step=progress.step, loss=float(step.loss.mean()), psnr=float(psnr(step.x, step.target).mean()),
+        step=progress.step, loss=float(step.loss.mean()), psnr=float(quality.mean()),
         accuracy=step.accuracy, step_size=step.step_size, error_bound=float(step.error_bound.max()),
         certified=float(step.certified.double().mean()), lower_iterations=float(step.lower_iterations.double().mean()),
         linear_iterations=float(step.linear_iterations.double().mean()), computations=progress.computations,
@@ -256,18 +294,19 @@ def _show(bar: tqdm, record: Record) -> None:
 
 
 @contextmanager
-def _stop_requests() -> Iterator[Callable[[], bool]]:
-    """SIGINT and SIGTERM are noted and answered between two steps; a second SIGINT interrupts at once."""
-    requested = []
+def _stop_requests() -> Iterator[list[int]]:
+    """SIGINT and the signals that end a program are noted, in a list, and answered between two steps; a second SIGINT
+    interrupts at once."""
+    requested: list[int] = []
 
     def note(number: int, frame: object) -> None:
         if requested and number == signal.SIGINT:
             raise KeyboardInterrupt
         requested.append(number)
 
-    previous = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    previous = {number: signal.signal(number, note) for number in (signal.SIGINT, *ending_signals())}
     try:
-        yield lambda: bool(requested)
+        yield requested
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 from app import assemble
+from app.files import write_own
 from app.lower.solution import NOT_CERTIFIED, NonFiniteError
 from app.models.build import build_model
 from app.models.provenance import UNKNOWN
@@ -17,6 +20,7 @@ from app.settings.toml import load
 from app.training import run as stored
 from app.training import start
 from app.training.checkpoint import RunError
+from app.training.owner import owned
 from app.training.run import Interrupted, Progress, Run
 from app.training.setup import ancestor, past, prepare, provenance
 from app.upper.methods.isgd import unmet_condition
@@ -24,37 +28,49 @@ from regularizers import Rescaled
 
 log = logging.getLogger("app")
 
-DONE, DIVERGED, INTERRUPTED = 0, 1, 130
+DONE, DIVERGED = 0, 1
 
 
-def begin(config: Config, folder: Path, data_root: Path, command: str = UNKNOWN) -> tuple[Run, Progress]:
-    """Return a new run with a claimed folder. command: what the user typed. Raises RunError."""
+@contextmanager
+def begin(config: Config, folder: Path, data_root: Path, command: str = UNKNOWN) -> Iterator[tuple[Run, Progress]]:
+    """Begin a run in a folder that is held for as long as the context lasts. command: what the user typed. Raises
+    RunError."""
     config, model = start.begin(config)
     run = prepare(config, model, folder, data_root)
     run = replace(run, provenance=provenance(ancestor(config.regularizer.start), command, run))
-    return run, stored.begin(run)
+    with owned(folder):
+        yield run, stored.begin(run)
 
 
-def restore(config: Config, folder: Path, data_root: Path, command: str = UNKNOWN) -> tuple[Run, Progress]:
-    """Return a run as its last checkpoint has it. Raises RunError."""
-    run = prepare(config, build_model(config), folder, data_root)
-    progress, before = stored.restore(run), past(folder)
-    run = replace(run, provenance=provenance(before, command, run))
-    stored.write_config(run)
-    if not before:
-        stored.save(run, progress)
-    return run, progress
+@contextmanager
+def restore(
+    config: Config, folder: Path, data_root: Path, command: str = UNKNOWN, accept_changes: bool = False
+) -> Iterator[tuple[Run, Progress]]:
+    """Restore a run from its last checkpoint, in a folder that is held for as long as the context lasts. Raises
+    RunError."""
+    with owned(folder):
+        config = start.anchored(config)
+        run = prepare(config, build_model(config), folder, data_root)
+        if accept_changes:
+            _log_to(folder / "log.txt")  # which shall say what was accepted
+        progress = stored.restore(run, accept_changes)
+        run = replace(run, provenance=provenance(past(folder), command, run))
+        stored.write_config(run)
+        if accept_changes:
+            stored.save(run, progress)
+        yield run, progress
 
 
 def finish(config: Config, folder: Path, data_root: Path, quiet: bool, command: str) -> int:
-    """Train to the end from wherever the run in the folder is, and return DONE, DIVERGED or INTERRUPTED. Raises
-    RunError where the folder holds a run with other settings."""
+    """Train to the end from wherever the run in the folder is, and return DONE or DIVERGED. Raises RunError where the
+    folder holds a run with other settings."""
+    known = (folder / "config.toml").is_file()
+    if known and start.anchored(load(folder / "config.toml")) != start.inherited(config):
+        raise RunError(f"{folder} holds a run with other settings: remove it, or choose another --out")
     try:
-        if not (folder / "config.toml").is_file():
-            return train(*begin(config, folder, data_root, command), data_root, quiet)
-        if load(folder / "config.toml") != start.inherited(config):
-            raise RunError(f"{folder} holds a run with other settings: remove it, or choose another --out")
-        return train(*restore(config, folder, data_root, command), data_root, quiet)
+        with (restore if known else begin)(config, folder, data_root, command) as (run, progress):
+            train(run, progress, data_root, quiet)
+            return DONE
     except NonFiniteError as error:
         log.info("%s diverged: %s", folder, error)
         return DIVERGED
@@ -62,23 +78,20 @@ def finish(config: Config, folder: Path, data_root: Path, quiet: bool, command: 
 
 def finish_all(
     groups: dict[str, list[tuple[str, Config]]], out: Path, data_root: Path, quiet: bool, command: str
-) -> dict[str, list[Path]] | None:
+) -> dict[str, list[Path]]:
     """Train the runs (name, settings) of every label to their ends, and return the folders of those that did not
-    diverge; None where that was interrupted."""
+    diverge."""
     finished: dict[str, list[Path]] = {label: [] for label in groups}
     for label, runs in groups.items():
         for name, config in runs:
             log.info("%s: %s", label, out / name)
-            status = finish(config, out / name, data_root, quiet, command)
-            if status == INTERRUPTED:
-                return None
-            if status == DONE:
+            if finish(config, out / name, data_root, quiet, command) == DONE:
                 finished[label].append(out / name)
     return finished
 
 
-def train(run: Run, progress: Progress, data_root: Path, quiet: bool) -> int:
-    """Train to the end, say so in the log, and return DONE or INTERRUPTED. Raises NonFiniteError."""
+def train(run: Run, progress: Progress, data_root: Path, quiet: bool) -> None:
+    """Train to the end, and say so in the log. Raises Interrupted and NonFiniteError."""
     _log_to(run.folder / "log.txt")
     count = sum(p.numel() for p in run.model.parameters())
     log.info("%s: %d training images, %d parameters, %s at step %d",
@@ -91,7 +104,7 @@ def train(run: Run, progress: Progress, data_root: Path, quiet: bool) -> int:
         progress = stored.train(run, progress, quiet)
     except Interrupted:
         log.info("stopped after a whole step; continue with: python -m app resume %s", run.folder)
-        return INTERRUPTED
+        raise
     except NonFiniteError as error:
         raise NonFiniteError(f"{error}; the last good state is saved in {run.folder}") from None
     log.info("done: %d steps, %.0f s, %d computations, %s",
@@ -99,7 +112,6 @@ def train(run: Run, progress: Progress, data_root: Path, quiet: bool) -> int:
     if isinstance(run.model.regularizer, Rescaled):
         log.info("amplitude %.4g, contrast %.4g", *run.model.regularizer.frozen().natural)
     _log_kernel_error(run, data_root)
-    return DONE
 
 
 def _bounds(run: Run) -> str:
@@ -119,6 +131,7 @@ def _log_to(file: Path) -> None:
     for handler in list(log.handlers):
         log.removeHandler(handler)
         handler.close()
-    for handler in (logging.FileHandler(file), logging.StreamHandler(sys.stdout)):
+    write_own(file, file.read_bytes() if file.is_file() and not file.is_symlink() else b"")
+    for handler in (logging.FileHandler(file, encoding="utf-8"), logging.StreamHandler(sys.stdout)):
         handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
         log.addHandler(handler)

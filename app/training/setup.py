@@ -15,17 +15,19 @@ from app.lower.solution import NotStronglyConvexError
 from app.lower.stationary import certified_or_stationary
 from app.memory import physical_memory
 from app.models.build import Model, build_model
-from app.models.files import find_model, read_facts
+from app.models.files import KERNEL, find_model, read_facts
 from app.models.provenance import UNKNOWN, processor
 from app.problem.problem import Problem
 from app.problem.quality import psnr
 from app.settings.options import Config, ConfigError
 from app.training.fit import batch_of, proven_modulus
+from app.training.inputs import inputs
 from app.training.run import Run, restore
 from app.training.selection import Selection
 from app.training.validation import TOGETHER, validate
 from datasets.held_out import images_to_learn_from
 from datasets.image_sets import subset
+from datasets.images import read_all, read_image
 from datasets.patches import Patches
 
 COPIES = 20  # images that a solver keeps of each patch; evaluation was measured to need twice as much
@@ -37,6 +39,7 @@ def prepare(config: Config, model: Model, folder: Path, data_root: Path) -> Run:
     device, dtype = assemble.device_of(config), assemble.dtype_of(config)
     problem = training_problem(config, data_root)
     held_out = images_to_learn_from("data.validation", config.data.validation, data_root, config.data.color)
+    read_all(held_out.paths, lambda path: read_image(path, config.data.color))  # a bad one is found now
     method = assemble.method(config)
     if method.needs_finite_sum and not problem.patches.fixed:
         raise ConfigError(f"{config.upper.algorithm} works on a finite sum: set data.noise = fixed")
@@ -51,7 +54,12 @@ def prepare(config: Config, model: Model, folder: Path, data_root: Path) -> Run:
         folder=folder, config=config, model=model, problem=problem, method=method,
         state=method.begin(problem.patches.fixed), selection=Selection(config.run.average, config.run.keep_best),
         solver=assemble.lower_solver(config), validate=partial(validate, config, model, held_out, data_root),
+        inputs=inputs(config, _files(problem), held_out.paths, data_root),
     )  # fmt: skip
+
+
+def _files(problem: Problem) -> list[Path]:
+    return [source for source in problem.patches.source if isinstance(source, Path)]
 
 
 def _check_memory(config: Config, count: int) -> None:
@@ -93,7 +101,7 @@ def training_psnr(config: Config, folder: Path, data_root: Path) -> float:
         sample = problem.sample(step, TOGETHER)
         energy = batch_of(run.model, sample, problem.ridge, run.solver).energy()
         solution = solver(energy, energy.start, config.lower.final_accuracy)
-        values.append(psnr(solution.x, sample.target))
+        values.append(psnr(*map(problem.operators.seen_in, (solution.x, sample.target))))
     return float(torch.cat(values)[: len(problem)].mean())
 
 
@@ -121,4 +129,4 @@ def provenance(past: dict[str, Any], command: str, run: Run) -> dict[str, Any]:
         "commands": [*past.get("commands", []), command],
         "hardware": list(dict.fromkeys(machines)),
         "seconds_before": past.get("seconds_before", 0.0),
-    }
+    } | {key: files for key, files in run.inputs.items() if key == KERNEL}

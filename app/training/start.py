@@ -1,6 +1,7 @@
 """Training that begins with a trained regularizer: with all of it, refined or not, or with its amplitude and contrast
 alone."""
 
+import os
 from dataclasses import fields, replace
 from typing import Any
 
@@ -11,6 +12,9 @@ from app.models.build import Model, build_model
 from app.models.files import load_model
 from app.settings.families import FieldOptions, FoeOptions, RegularizerOptions
 from app.settings.options import Config, ConfigError
+from app.settings.tasks import Deblur
+from datasets.blur_kernels import is_file
+from datasets.image_sets import is_named
 from regularizers import Adaptive, Rescaled
 
 OWN = ("start", "learn", "contrast_channels")  # keys that say how to go on; all others belong to the start
@@ -19,17 +23,34 @@ REFINED = ("weak_convexity", "least_smoothing", "filter_size", "shared_potential
 SLIGHTLY = 0.01  # above a bound that rose, in units of its rise, begins what was below
 
 
+def anchored(config: Config) -> Config:
+    """Return a configuration whose paths are absolute, so that it means the same in every folder."""
+
+    def absolute(path: str) -> str:
+        return os.path.abspath(os.path.expanduser(path))
+
+    def found(path: str) -> str:
+        return absolute(path) if os.path.exists(os.path.expanduser(path)) else path
+
+    data, problem, regularizer = config.data, config.problem, config.regularizer
+    sets = {key: found(spec) for key in ("images", "validation") if not is_named(spec := getattr(data, key))}
+    if isinstance(problem, Deblur) and is_file(problem.kernel):
+        problem = replace(problem, kernel=absolute(problem.kernel))
+    start = found(regularizer.start) if regularizer.start else ""
+    return replace(config, data=replace(data, **sets), problem=problem, regularizer=replace(regularizer, start=start))
+
+
 def inherited(config: Config) -> Config:
     """Return a configuration with the architecture of regularizer.start, if set. Raises ConfigError where other keys
     contradict it."""
-    return _with_start(config)[0]
+    return _with_start(anchored(config))[0]
 
 
 def begin(config: Config) -> tuple[Config, Model]:
     """Return the complete configuration and the model that training starts from. Raises ConfigError. If h is a negative
     log-posterior, its regularizer is sigma^2 times that of the prior: an amplitude starts with the ratio of both
     squares."""
-    config, start = _with_start(config)
+    config, start = _with_start(anchored(config))
     model = build_model(config)
     if start is None:
         return config, model

@@ -5,11 +5,11 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from app.files import write_atomically
+from app.files import write_own
 from app.settings.comparison import Comparison
 from app.settings.options import Config, ConfigError
 from app.training import records
-from app.training.session import DONE, INTERRUPTED, finish
+from app.training.session import DONE, finish
 
 FACTORS = (0.1, 0.3, 1.0, 3.0, 10.0)
 
@@ -26,7 +26,7 @@ def sweep(comparison: Comparison, out: Path, data_root: Path, quiet: bool, comma
         train = partial(finish, data_root=data_root, quiet=quiet, command=command)
         rows[label] = _multiples(config, out / name, train)
     text = f"{comparison.about[:1].upper()}{comparison.about[1:]}:\n\n{table(rows)}"
-    write_atomically(out / "table.md", text.encode())
+    write_own(out / "table.md", text.encode())
     print(text)
     print(out / "table.md")
     return 0
@@ -45,8 +45,6 @@ def _multiples(config: Config, folder: Path, train: Callable[[Config, Path], int
 
 def _held_out(config: Config, folder: Path, train: Callable[[Config, Path], int]) -> float:
     status = train(config, folder)
-    if status == INTERRUPTED:
-        raise KeyboardInterrupt
     return records.read(folder / "metrics.csv")["validation_psnr"][-1] if status == DONE else float("-inf")
 
 

@@ -65,7 +65,7 @@ def hypergradient(
     """Solve the lower level to ||x - x*|| <= accuracy and the linear system to ||H q - grad loss|| <= L_g accuracy.
 
     One accuracy serves both: an error eps in x already moves the right-hand side by L_g eps, and L_g = 1 for the
-    squared error of weight 1. An image that cannot be certified to the accuracy is used with the error it reached;
+    squared error of weight 1. An image that cannot be solved to the accuracy is used with the error it reached;
     `lower.converged` and `linear.converged` say so. Where h is not strongly convex and `solve` copes with it, H can be
     indefinite: conjugate gradients then end where they notice.
 

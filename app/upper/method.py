@@ -32,8 +32,8 @@ class Step:
     loss: Tensor  # (B,) at x
     accuracy: float  # eps_k asked of the lower level
     step_size: float  # alpha_k
-    error_bound: Tensor  # (B,) certified ||x - argmin h||
-    certified: Tensor  # (B,) bool: whether both solves reached their accuracy
+    error_bound: Tensor  # (B,) of ||x - argmin h||, estimated: rounding is not in it
+    certified: Tensor  # (B,) bool: whether both solves reached their accuracy by this estimate
     lower_iterations: Tensor  # (B,) gradients of h
     linear_iterations: Tensor  # (B,) products with H
     computations: int  # gradients, products and preconditioners of the step, summed over images
