@@ -1,11 +1,14 @@
 """The benchmark's rivals compute the same things, and its tables fill."""
 
 import math
+import os
+import runpy
 from dataclasses import replace
 
 import pytest
 import torch
 
+from app.__main__ import WAITING
 from app.lower import lbfgs
 from app.lower.energy import Energy
 from app.lower.solution import norm
@@ -16,6 +19,7 @@ from scripts.benchmarks import experiments
 from scripts.benchmarks.hypergradient_methods import deep_equilibrium, ours, unrolled, vector, written_today
 from scripts.benchmarks.lower_methods import Arrived, Observer
 from scripts.benchmarks.problems import denoising_problem, photographs
+from scripts.benchmarks.processes import WAYS, side_by_side
 from scripts.benchmarks.reference import plain
 from scripts.benchmarks.tape import Tape, Taped
 from tests.conftest import ROOT
@@ -110,3 +114,25 @@ def test_a_step_played_back_finds_the_same_without_a_pass_over_the_filters():
     assert dict(tape.images) == passes
     assert passes["gradient"] + passes["curvature model"] == int(alone.lower.iterations.sum()) + len(energy.y)
     assert passes["product"] == int(alone.linear.iterations.sum())
+
+
+def test_programs_side_by_side_are_timed_for_every_way_to_wait():
+    rows = list(side_by_side(("-c", "pass"), repetitions=1))
+    assert [row["threads that wait"] for row in rows] == list(WAYS)
+    assert all(row["factor"] > 0 for row in rows)
+    with pytest.raises(RuntimeError, match="failed"):
+        list(side_by_side(("-c", "exit(1)"), repetitions=1))
+
+
+@pytest.mark.parametrize(("given", "expected"), [({}, "passive"), ({"GOMP_SPINCOUNT": "9"}, None)])
+def test_threads_of_the_command_line_sleep_while_they_wait_unless_the_user_chose(monkeypatch, given, expected):
+    for name in (*WAITING, "SOURCE_DATE_EPOCH"):
+        monkeypatch.setenv(name, "restored afterwards")
+        monkeypatch.delenv(name)
+    for name, value in {"MPLBACKEND": "agg", "MATPLOTLIBRC": "", **given}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("app.interrupt.install", lambda: None)
+    monkeypatch.setattr("app.cli.main", lambda: os.environ.get("OMP_WAIT_POLICY"))
+    with pytest.raises(SystemExit) as end:
+        runpy.run_module("app", run_name="__main__")
+    assert end.value.code == expected

@@ -22,6 +22,7 @@ from app.models.build import build_model
 from app.models.card import blur_text, full_name, read_card
 from app.models.catalogue import aligned, duration, overview
 from app.models.files import find_model, read_facts, save_model, shipped
+from app.models.sealed import SEALS
 from app.settings.options import Config
 from app.settings.toml import override
 from tests.test_cli import refused
@@ -103,7 +104,7 @@ def test_files_that_say_less_give_a_shorter_card(capsys, tmp_path, tiny_model, p
         metadata = file.metadata()
     bare = tmp_path / "bare.safetensors"
     for facts in ({}, {"facts": json.dumps({"step": 3, "seconds": 244.5, "versions": {"torch": "2.6"}})}):
-        kept = {k: v for k, v in metadata.items() if k != "facts"}
+        kept = {k: v for k, v in metadata.items() if k not in ("facts", *SEALS)}
         save_file(load_file(tiny_model / "model.safetensors"), bare, kept | facts)
         assert main(["evaluate", str(bare), "--images", str(photograph), "--quiet"]) == 0
         assert main(["models", "show", str(bare)]) == 0
@@ -210,7 +211,7 @@ def test_tables_tell_the_standard_error_of_the_mean_psnr():
 )  # fmt: skip
 def test_facts_of_another_kind_than_the_program_writes_are_refused(capsys, tmp_path, tiny_model, facts):
     with safe_open(tiny_model / "model.safetensors", framework="pt") as file:
-        metadata = file.metadata() | {"facts": facts}
+        metadata = {k: v for k, v in file.metadata().items() if k not in SEALS} | {"facts": facts}
     save_file(load_file(tiny_model / "model.safetensors"), tmp_path / "odd.safetensors", metadata)
     assert "odd.safetensors: " in refused(capsys, "models", "show", tmp_path / "odd.safetensors")
 
@@ -219,7 +220,7 @@ def test_facts_of_another_kind_than_the_program_writes_are_refused(capsys, tmp_p
 def test_a_model_with_numbers_that_are_none_is_refused_by_the_name_of_its_tensor(capsys, tmp_path, tiny_model, number):
     tensors, file = load_file(tiny_model / "model.safetensors"), tmp_path / "odd.safetensors"
     with safe_open(tiny_model / "model.safetensors", framework="pt") as whole:
-        metadata = whole.metadata()
+        metadata = {k: v for k, v in whole.metadata().items() if k not in SEALS}
     name = sorted(tensors)[0]
     tensors[name].view(-1)[0] = number
     save_file(tensors, file, metadata)
