@@ -203,7 +203,7 @@ def _checked_value(path: str, value: Any, hint: type, option: Field) -> Any:
     elif isinstance(value, bool) != (hint is bool) or not isinstance(value, hint):
         raise ConfigError(f"{path} = {shown(value)} must be {_NAMES[hint]}")
     if hint is int and abs(value) >= 2**63:
-        raise ConfigError(f"{path} = {shown(value)} must have fewer than 63 bits")
+        raise ConfigError(f"{path} = {shown(value)} must be a number of at most 63 bits")
     for comparison, limit in option.metadata["limits"].items():
         if not _COMPARISONS[comparison](value, limit):
             raise ConfigError(f"{path} = {shown(value)} must be {comparison} {limit:.15g}")
