@@ -38,7 +38,8 @@ def evaluate(
         clean = reconstruct.read(path, color)
         y = reconstruct.measure(clean, (i,))
         if i == 0:
-            reconstruct.regularizer.frozen().gradient(clean)  # compiles what is compiled at first use
+            for r, x in ((reconstruct.regularizer, clean), (reconstruct.regularizer.promoted(), clean.double())):
+                r.frozen().gradient(x)  # compiles what is compiled at first use, for the solve and its certificate
         clean = reconstruct.seen_in(clean)
         start, bound, converged, iterations = time.perf_counter(), None, None, None
         if baseline is None:
