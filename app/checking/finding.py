@@ -11,13 +11,12 @@ from math import nan
 import torch
 from torch import Tensor
 
-NEGLIGIBLE = 1e-6  # of the norm of all tensors: where one of them is shorter, it counts as if it were so long
+SMALL = 1e-2  # of the longest tensor: a shorter one, which has lost digits, is compared as if it were so long
 
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """One row: what was measured is <= limit, or >= limit where `at_least`. None: there was nothing to measure, and
-    `note` says why."""
+    """One row: measured <= limit, or >= where `at_least`. None: nothing was there to measure, and `note` says why."""
 
     what: str = ""
     measured: float | None
@@ -51,20 +50,18 @@ def rounding(dtype: torch.dtype) -> float:
 
 def difference(found: Sequence[Tensor], expected: Sequence[Tensor]) -> float:  # (...)
     """Return the largest ||a - b|| / ||b|| of all pairs of tensors, in float64."""
-    norms = [float(b.double().norm()) for b in expected]
-    least = max(NEGLIGIBLE * max(norms), torch.finfo(torch.float64).tiny)
+    norms = [float(b.norm()) for b in expected]
+    least = max(SMALL * max(norms), torch.finfo(torch.float64).tiny)
     pairs = zip(found, expected, norms, strict=True)
-    return max(float((a.double() - b.double()).norm()) / max(n, least) for a, b, n in pairs)
+    return max(float((a.to(torch.promote_types(a.dtype, b.dtype)) - b).norm()) / max(n, least) for a, b, n in pairs)
 
 
 def table(findings: Sequence[Finding]) -> str:
     """Return one row per finding, in columns, and what they come to."""
-    width = max(len(f.what) for f in findings)
-    rows = [f"{'':{width}}  measured     limit"]
+    width, rows = max(len(f.what) for f in findings), []
     for f in findings:
-        numbers = f"{'':8}  {'':11}" if f.measured is None else (
-            f"{f.measured:8.2g}  {'>=' if f.at_least else '<='} {f.limit:8.2g}")  # fmt: skip
-        result = "-" if f.measured is None else "pass" if f.passed else "FAIL"
-        rows.append(f"{f.what:{width}}  {numbers}  {result}  {f.note}".rstrip())
+        relation, result = ">=" if f.at_least else "<=", "pass" if f.passed else "FAIL"
+        numbers = f"{f.measured:8.2g} {relation} {f.limit:<7.2g}  {result}" if f.measured is not None else f"{'-':>8}"
+        rows.append(f"{f.what:{width}}  {numbers}  {f.note}".rstrip())
     failed = sum(not f.passed for f in findings)
     return "\n".join([*rows, "", f"{failed} of {len(findings)} checks failed" if failed else "all checks passed"])
