@@ -16,10 +16,11 @@ from torch import Tensor
 
 from app.checking.finding import Finding, Rows, difference, rounding
 from app.upper.theta import Theta, inner_product
-from regularizers import AutogradFunctional, Functional, Regularizer, Rescaled
+from regularizers import AutogradFunctional, Functional, Regularizer
 from regularizers.conversion import converted
 from regularizers.foe.compiled.choice import fastest
 from regularizers.foe.functional import FieldOfExpertsFunctional
+from regularizers.rescaled import RescaledFunctional
 
 KINDS, DRAWS = ((1.0, 0.1), (0.0, 0.01), (0.0, 1.0)), 3  # shares of the image and of noise, and images of each kind
 STEP = 1e-8  # in the root mean square over the pixels, or over each parameter
@@ -79,7 +80,7 @@ def _by_differences(exact: Regularizer, i: int, x: Tensor, v: Tensor) -> float:
 def _compiled(r: Regularizer, clean: Tensor) -> Finding:  # (1, C, H, W)
     """Gradient, product, mixed derivative and summary, of a field of experts that has a kernel."""
     f = r.frozen()
-    f = f.base if isinstance(r, Rescaled) else f
+    f = f.base if isinstance(f, RescaledFunctional) else f
     if not isinstance(f, FieldOfExpertsFunctional):
         return Finding(measured=None, note="none for this family")
     if fastest(clean, f.filters.shape[-1], f.potential.name) is None:
