@@ -185,8 +185,7 @@ class Hill(Regularizer):
 
 
 def test_a_regularizer_of_ones_own_is_looked_at_and_what_raises_has_failed():
-    assert not failed(check(Hill(40.0), blurred()))
-    assert "L: largest curvature of h" in failed(check(Hill(20.0), blurred()))
+    assert failed(check(Hill(10.0), blurred())) == {"L: largest curvature of h"}
     with pytest.warns(UserWarning, match="nothing is certified"):
         found = {f.what: f for f in check(Hill(40.0, single=True), problem(clean=CLEAN.float()))}
     assert not found["gradient of R: autograd"].passed

@@ -17,8 +17,8 @@ TIGHT = 1e-9  # accuracy of the solves whose losses are subtracted
 STEP, INEXACT = 1e-5, 1e-3  # of theta, and the relative error that STEP and TIGHT may make
 
 
-def random(like: Tensor, seed: int) -> Tensor:
-    """Return normal numbers of the shape and type of a tensor (...)."""
+def random(like: Tensor, seed: int) -> Tensor:  # (B, ...)
+    """Return normal numbers of the shape and type of a tensor."""
     dtype = torch.complex128 if like.is_complex() else torch.float64
     return torch.randn(like.shape, generator=torch.Generator().manual_seed(seed), dtype=dtype).to(like)
 
