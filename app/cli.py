@@ -138,13 +138,13 @@ def _reconstruct(o: argparse.Namespace) -> int:
 
 
 def _check(options: argparse.Namespace) -> int:
-    """Experiments are presets and TOML files; everything else is a model."""
+    """Presets and TOML files are experiments; everything else is a model."""
+    settings, source = _settings(options), options.source
+    is_experiment = source.endswith(".toml") or (PRESETS / f"{source}.toml").is_file()
+    experiment = resolve_experiment(source, settings)[1] if is_experiment else None
     from app.commands.check import check
 
-    source = options.source
-    is_experiment = source.endswith(".toml") or (PRESETS / f"{source}.toml").is_file()
-    experiment = (lambda settings: resolve_experiment(source, settings)[1]) if is_experiment else None
-    return check(options, _settings(options), experiment)
+    return check(options, settings, experiment)
 
 
 def _figure(options: argparse.Namespace) -> int:

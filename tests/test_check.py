@@ -161,7 +161,7 @@ FAULTS = {
 def test_a_planted_fault_is_found_in_the_rows_it_belongs_to(name, monkeypatch):
     plant, regularizer, rows = FAULTS[name]
     posed = blurred()
-    posed.operator()  # a physics whose adjoint is wrong would be refused here
+    posed.operator()  # a physics with this adjoint would be refused here
     plant(monkeypatch)
     found = check(regularizer(), posed)
     assert failed(found) == rows, table(found)
@@ -208,7 +208,7 @@ def test_what_is_not_certified_is_not_measured():
 def test_the_command_ends_with_one_where_a_row_fails(monkeypatch, capsys):
     monkeypatch.setattr("app.commands.check.ROWS", 16)
     monkeypatch.setattr("app.commands.check.COLUMNS", 12)
-    assert main(["check", "tv-denoise", "--set", "problem.task=superres", "--quiet"]) == 0
+    assert main(["check", "tv-denoise", "--set", "regularizer.smoothing=0.1", "--quiet"]) == 0
     assert capsys.readouterr().out.endswith("all checks passed\n")
     _missing_factor(monkeypatch)
     assert main(["check", "tv-denoise-grey-25", "--noise-level", "15/255", "--quiet"]) == 1

@@ -48,6 +48,7 @@ def findings(learned: Regularizer | Model, problem: Problem, solver: Solver, acc
         kind = str(x.dtype).removeprefix("torch.")
         rows[f"A in {kind}: <A x, y> = <x, A^T y>"] = partial(solves.adjoint, a, x, y)
         rows[f"A in {kind}: that of the solver"] = partial(solves.normal, a, x, y)
+    rows["A: the same in float64"] = partial(solves.promoted, operator, h.operator, clean)
     rows |= derivative_rows(lower.regularizer, clean) | curvature_rows(h, exact)
     if guide := regularizer.guide_at_level():
         of_guide = derivative_rows(guide, clean) | curvature_rows(replace(lower, regularizer=guide).exact(), exact)

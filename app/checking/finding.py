@@ -61,7 +61,7 @@ def table(findings: Sequence[Finding]) -> str:
     width, rows = max(len(f.what) for f in findings), []
     for f in findings:
         relation, result = ">=" if f.at_least else "<=", "pass" if f.passed else "FAIL"
-        numbers = f"{f.measured:8.2g} {relation} {f.limit:<7.2g}  {result}" if f.measured is not None else f"{'-':>8}"
+        numbers = f"{f.measured:9.3g} {relation} {f.limit:<8.3g} {result}" if f.measured is not None else f"{'-':>9}"
         rows.append(f"{f.what:{width}}  {numbers}  {f.note}".rstrip())
     failed = sum(not f.passed for f in findings)
     return "\n".join([*rows, "", f"{failed} of {len(findings)} checks failed" if failed else "all checks passed"])

@@ -50,6 +50,13 @@ def normal(operator: Operator, x: Tensor, y: Tensor) -> Finding:  # (1, C, H, W)
     )
 
 
+@torch.no_grad()
+def promoted(operator: Operator, exact: Operator, x: Tensor) -> Finding:  # (1, C, H, W)
+    """Compare A x with that of A in float64, which certificates rest on."""
+    found, expected = operator.forward(x), exact.forward(x.double())
+    return Finding(measured=difference((found,), (expected,)), limit=rounding(x.dtype))
+
+
 def terms(problem: LowerProblem, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:  # 2 x (1, C, H, W), float64
     """Return A^T (A x - y) + dR/dx + ridge x, and the Hessian product with v of the same, R by autograd."""
     a, y = problem.operator.promoted(), problem.y.to(torch.promote_types(problem.y.dtype, torch.float64))

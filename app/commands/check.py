@@ -1,14 +1,12 @@
 """`check`."""
 
 from argparse import Namespace
-from collections.abc import Callable
 
 from tqdm import tqdm
 
 from app import assemble
 from app.checking.check import findings
 from app.checking.finding import table
-from app.models.build import Model
 from app.problem.problem import Problem
 from app.settings.options import Config
 from app.training.start import begin
@@ -16,15 +14,18 @@ from datasets.image_sets import find_images
 from datasets.images import read_image
 from datasets.patches import whole_blocks
 
-ROWS, COLUMNS = 40, 48  # of the image: room for blur kernels, and no square, whose errors could hide
+ROWS, COLUMNS = 40, 48  # of the image: room for blur kernels, and no square, in which errors could hide
 
 
-def check(o: Namespace, settings: list[str], experiment: Callable[[list[str]], Config] | None) -> int:
+def check(o: Namespace, settings: list[str], experiment: Config | None) -> int:
     """Print one table about a model, or about an experiment with its first parameters; return 1 where a row fails.
     Raises ConfigError, ModelError and KernelError."""
-    model, config = assemble.load(o.source, settings) if experiment is None else _begun(experiment(settings))
-    operators = assemble.operators(config, o.data_root)
-    photograph = read_image(find_images("builtin:test", o.data_root, config.data.color).paths[0], config.data.color)
+    if experiment is None:
+        model, config = assemble.load(o.source, settings)
+    else:
+        config, model = begin(experiment)
+    operators, color = assemble.operators(config, o.data_root), config.data.color
+    photograph = read_image(find_images("builtin:test", o.data_root, color).paths[0], color)
     crop = photograph[:, 100 : 100 + ROWS, 200 : 200 + COLUMNS]
     problem = Problem(
         operators, clean=whole_blocks(crop, operators.multiple)[None], noise_level=config.problem.level,
@@ -35,8 +36,3 @@ def check(o: Namespace, settings: list[str], experiment: Callable[[list[str]], C
     found = list(tqdm(rows, "check", disable=o.quiet, unit="row", leave=False, dynamic_ncols=True))
     print(table(found))
     return int(not all(f.passed for f in found))
-
-
-def _begun(config: Config) -> tuple[Model, Config]:
-    config, model = begin(config)
-    return model.to(assemble.device_of(config), assemble.dtype_of(config)), config
