@@ -1,11 +1,12 @@
 """What a careful author would verify before believing a number, on one small image."""
 
 from collections.abc import Iterator
-from copy import deepcopy
+from copy import copy, deepcopy
 from dataclasses import replace
 from functools import cache, partial
 
 import torch
+from torch import Tensor
 
 from app.checking import solves
 from app.checking.curvature import curvature_rows
@@ -64,8 +65,11 @@ def findings(learned: Regularizer | Model, problem: Problem, solver: Solver, acc
 
 def _exact_batch(model: Model, problem: Problem, sample: Sample, solver: Solver) -> Batch:
     """The lower-level problem and its loss in float64."""
-    kernel = None if model.kernel is None else converted(model.kernel, torch.float64)
-    target, y = sample.target.double(), sample.y.to(torch.promote_types(sample.y.dtype, torch.float64))
-    loss = problem.loss(target, problem.noise_levels.weight(sample.noise_level))
-    exact = replace(sample, target=target, y=y, operator=sample.operator.promoted(), loss=loss)
-    return batch_of(Model(model.regularizer.promoted(), kernel), exact, problem.ridge, solver)
+    kernel, loss = model.kernel, copy(sample.loss)
+    vars(loss).update({name: t.double() for name, t in vars(loss).items() if isinstance(t, Tensor)})
+    exact = replace(
+        sample, y=sample.y.to(torch.promote_types(sample.y.dtype, torch.float64)), target=sample.target.double(),
+        operator=sample.operator.promoted(), loss=loss,
+    )  # fmt: skip
+    promoted = Model(model.regularizer.promoted(), None if kernel is None else converted(kernel, torch.float64))
+    return batch_of(promoted, exact, problem.ridge, solver)
