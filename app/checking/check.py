@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from app.checking import solves
-from app.checking.curvature import curvature_rows
+from app.checking.curvature import curvature_rows, operator_rows
 from app.checking.derivatives import derivative_rows
 from app.checking.finding import Finding, Rows, looked_at
 from app.evaluation.guide import lower_problem
@@ -50,7 +50,7 @@ def findings(learned: Regularizer | Model, problem: Problem, solver: Solver, acc
         rows[f"A in {kind}: <A x, y> = <x, A^T y>"] = partial(solves.adjoint, a, x, y)
         rows[f"A in {kind}: that of the solver"] = partial(solves.normal, a, x, y)
     rows["A: the same in float64"] = partial(solves.promoted, operator, h.operator, clean)
-    rows |= derivative_rows(lower.regularizer, clean) | curvature_rows(h, exact)
+    rows |= operator_rows(h.operator, exact) | derivative_rows(lower.regularizer, clean) | curvature_rows(h, exact)
     if guide := regularizer.guide_at_level():
         of_guide = derivative_rows(guide, clean) | curvature_rows(replace(lower, regularizer=guide).exact(), exact)
         rows |= {f"guide: {name}": look for name, look in of_guide.items()}

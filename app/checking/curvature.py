@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from app.checking.finding import Finding, Rows
-from app.lower.energy import ROUNDINGS, Energy
+from app.lower.energy import ROUNDINGS, Energy, Operator
 from app.lower.preconditioner import preconditioner
 from app.lower.solution import norm
 from app.lower.stationary import with_modulus
@@ -24,23 +24,33 @@ WORST, INVERSES, PRODUCTS = 3, 2, 60  # points and steps of inverse iteration, a
 HEIGHTS = (1e-3, 1e-2, 0.1, 1.0, 10.0)  # of what is pushed, on the scale of images
 
 
-def curvature_rows(energy: Energy, clean: Tensor) -> Rows:  # (1, C, H, W), float64
-    """Return the rows of h and of A."""
-    a, start = energy.operator, torch.randn(clean.shape, generator=torch.Generator().manual_seed(1)).to(clean)
-    of_h = cache(lambda: seen(energy, clean, start))
-    of_a = cache(torch.no_grad()(lambda: ritz(a.normal, start, 2 * STEPS)[0]))
+def operator_rows(a: Operator, clean: Tensor) -> Rows:  # (1, C, H, W), float64
+    """Return the rows of A."""
+    values = cache(torch.no_grad()(lambda: ritz(a.normal, _start(clean), 2 * STEPS)[0]))
     return {
-        "lambda_min: smallest curvature of A": lambda: _bounded(of_a()[0], a.lambda_min, a.norm_squared, True),
-        "||A||^2: largest curvature of A": lambda: _bounded(of_a()[-1], a.norm_squared, a.norm_squared, False),
-        "mu: smallest curvature of h": lambda: _bounded(of_h()[0], *energy.bounds, True),
-        "L: largest curvature of h": lambda: _bounded(of_h()[-1], energy.bounds[1], energy.bounds[1], False),
+        "lambda_min: smallest curvature of A": lambda: _bounded(values()[0], a.lambda_min, a.norm_squared, True),
+        "||A||^2: largest curvature of A": lambda: _bounded(values()[-1], a.norm_squared, a.norm_squared, False),
     }
 
 
+def curvature_rows(h: Energy, clean: Tensor) -> Rows:  # (1, C, H, W), float64
+    """Return the rows of h."""
+    values = cache(lambda: seen(h, clean))
+    return {
+        "mu: smallest curvature of h": lambda: _bounded(values()[0], *h.bounds, True),
+        "L: largest curvature of h": lambda: _bounded(values()[-1], h.bounds[1], h.bounds[1], False),
+    }
+
+
+def _start(clean: Tensor) -> Tensor:
+    return torch.randn(clean.shape, generator=torch.Generator().manual_seed(1)).to(clean)
+
+
 def _bounded(found: Tensor, bound: float, largest: float, at_least: bool) -> Finding:
-    slack = ROUNDINGS * torch.finfo(found.dtype).eps * largest * (-1 if at_least else 1)
-    distance = abs(float(found) - bound)
-    return Finding(measured=float(found), limit=bound + slack, at_least=at_least, note=f"distance {distance:.2g}")
+    sign = -1 if at_least else 1
+    limit = bound + sign * ROUNDINGS * torch.finfo(found.dtype).eps * largest
+    slack = f"slack {sign * (bound - float(found)):.2g}"
+    return Finding(measured=float(found), limit=limit, at_least=at_least, note=slack)
 
 
 def points(clean: Tensor) -> Iterator[Tensor]:  # (1, C, H, W)
@@ -70,8 +80,9 @@ def ritz(product: Callable[[Tensor], Tensor], v: Tensor, steps: int) -> tuple[Te
 
 
 @torch.no_grad()
-def seen(energy: Energy, clean: Tensor, start: Tensor) -> Tensor:  # (1, C, H, W), float64 -> (2,)
+def seen(energy: Energy, clean: Tensor) -> Tensor:  # (1, C, H, W), float64 -> (2,)
     """Return the smallest and the largest curvature of h that were found at any point."""
+    start = _start(clean)
     found = [(x, *ritz(energy.hessian(x), start, STEPS)) for x in points(clean)]
     _, _, v = min(found, key=lambda f: float(f[1][0]))
     # Where v is large, so are the responses to it: at some height they are in the concave part.

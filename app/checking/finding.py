@@ -49,7 +49,7 @@ def rounding(dtype: torch.dtype) -> float:
 
 
 def difference(found: Sequence[Tensor], expected: Sequence[Tensor]) -> float:  # (...)
-    """Return the largest ||a - b|| / ||b|| of all pairs of tensors, in float64."""
+    """Return the largest ||a - b|| / ||b|| of all pairs of tensors, in the finer type of each."""
     norms = [float(b.norm()) for b in expected]
     least = max(SMALL * max(norms), torch.finfo(torch.float64).tiny)
     pairs = zip(found, expected, norms, strict=True)
