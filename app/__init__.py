@@ -17,6 +17,7 @@ _HOMES = {
     "app.problem.operators": ("wrap",),
     "app.problem.losses": ("SquaredError", "HuberLoss", "CharbonnierLoss"),
     "app.training.fit": ("fit", "hypergradient"),
+    "app.checking.check": ("check",),
     "app.evaluation.reconstructor": ("reconstruct",),
     "app.evaluation.learned": ("load",),
     "app.models.files": ("save",),

@@ -137,6 +137,16 @@ def _reconstruct(o: argparse.Namespace) -> int:
     return reconstruct(o, _settings(o))
 
 
+def _check(options: argparse.Namespace) -> int:
+    """Presets and TOML files are experiments; everything else is a model."""
+    settings, source = _settings(options), options.source
+    is_experiment = source.endswith(".toml") or (PRESETS / f"{source}.toml").is_file()
+    experiment = resolve_experiment(source, settings)[1] if is_experiment else None
+    from app.commands.check import check
+
+    return check(options, settings, experiment)
+
+
 def _figure(options: argparse.Namespace) -> int:
     from app.commands.figure import figure
 
@@ -274,6 +284,13 @@ def _parser() -> argparse.ArgumentParser:
         help="values of black and white in .npy files and float TIFF, such as 0 1; results have the same scale",
     )  # fmt: skip
     problem(reconstruct)
+
+    check = command("check", _check, "verify derivatives, bounds and certificates: one table, exit code 1 on failure")
+    check.add_argument(
+        "source", nargs="?", default="foe-mcp-denoise-grey-25", metavar="MODEL_OR_EXPERIMENT",
+        help=f"{MODEL}, or a preset or TOML file, with its first parameters (default: %(default)s)",
+    )  # fmt: skip
+    problem(check)
 
     figure = commands.add_parser("figure", help="draw a figure or a table", description=FIGURE)
     figure.set_defaults(command=_figure)

@@ -69,7 +69,7 @@ def _contents(file: Path) -> object:
 
 
 def killed(words: list[str], folder: Path, number: signal.Signals, wait: float, whole: Result) -> str:
-    """Run and kill a command after `wait` seconds, then repeat it to its end. Return what was wrong; "" where nothing was."""
+    """Run a command, kill it after `wait` seconds and repeat it to its end. Return what was wrong, or ""."""
     process = start(words, folder)
     time.sleep(wait)
     process.send_signal(number)

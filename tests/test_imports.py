@@ -24,6 +24,7 @@ ORDER = (
     "app/assemble.py",
     "app/evaluation",
     "app/training",
+    "app/checking",
     "app/drawing",
     "app/commands",
     "app/cli.py",
