@@ -34,7 +34,7 @@ def test_total_variation_lowers_a_step_by_weight_over_width():
 
 def test_wiener_is_the_closed_form_of_dense_linear_algebra():
     """x = (K^T K + balance D^T D)^-1 K^T y on 8 x 8, with the K of our own blur, whose kernel has no symmetry."""
-    kernel = torch.tensor([[0.1, 0.2, 0.0], [0.0, 0.4, 0.1], [0.2, 0.0, 0.0]], dtype=torch.float64)
+    kernel = torch.tensor([[1, 2, 0], [0, 3, 1], [1, 0, 0]], dtype=torch.float64) / 8  # the same numbers in float32
     blur = deblurring(kernel, torch.device("cpu"), torch.float64)(torch.Size((1, 8, 8)), (0,))
     laplacian = deblurring(
         torch.tensor([[0.0, -1, 0], [-1, 4, -1], [0, -1, 0]], dtype=torch.float64), torch.device("cpu"), torch.float64

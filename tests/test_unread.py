@@ -24,6 +24,7 @@ from app.settings.tasks import TASKS, Problem
 from app.settings.toml import parse, to_dict
 from app.training import run as runs
 from app.training import start
+from app.training.owner import owned
 from app.training.run import Interrupted, Progress
 from app.training.setup import prepare
 from app.upper.method import Batch, Method, Step
@@ -171,9 +172,9 @@ def read_by(config: Config, folder: Path, section: str) -> frozenset[str]:
             return frozenset(seen)
         run = prepare(config, model, folder, folder)
         if section in ("data", "run"):
-            runs.begin(run)
-            run.validate()
-            with suppress(Interrupted):
+            with owned(folder), suppress(Interrupted):
+                runs.begin(run)
+                run.validate()
                 runs.train(replace(run, method=Once(run.method)), Progress(), quiet=True)
     return frozenset(seen)
 

@@ -132,12 +132,16 @@ def _library(compiler: list[str], defines: tuple[str, ...]) -> ctypes.CDLL:
     Raises OSError where there is no compiler, or what it makes is not the library.
     """
     key = "\n".join((SOURCE.read_text(), *compiler, *FLAGS, *defines, _processor()))
-    path = _cache_folder() / f"foe-{hashlib.sha256(key.encode()).hexdigest()[:16]}.so"
+    folder = _cache_folder()
+    if "-DREAL=double" in defines:  # apart from what users look for: only certificates need it
+        folder /= "double"
+        folder.mkdir(exist_ok=True, mode=0o700)
+    path = folder / f"foe-{hashlib.sha256(key.encode()).hexdigest()[:16]}.so"
     if not _is_whole(path):
         if shutil.which(compiler[0]) is None:
             raise OSError("no such program")
-        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-            made = Path(folder) / path.name
+        with tempfile.TemporaryDirectory(dir=folder) as scratch:
+            made = Path(scratch) / path.name
             command = [*compiler, *FLAGS, *defines, str(SOURCE), "-o", str(made)]
             subprocess.run(command, check=True, capture_output=True, text=True, errors="replace")
             _seal(made)
