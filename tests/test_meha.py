@@ -244,7 +244,7 @@ def test_a_run_can_be_resumed_bit_by_bit(tmp_path, fixed):
     assert main(["resume", str(tmp_path / "cut"), "--quiet", "--set", "run.steps=6"]) == 0
     whole, cut = (load_file(tmp_path / name / "checkpoint" / "state.safetensors") for name in ("whole", "cut"))
     assert whole.keys() == cut.keys()
-    assert all(torch.equal(whole[name], cut[name]) for name in whole)
+    assert all(torch.equal(whole[name], cut[name]) for name in whole if name != "books.rows")  # which hold seconds
     assert any(name.startswith("state.image.w.") for name in whole)
 
 

@@ -157,7 +157,8 @@ def test_a_checkpoint_that_lost_a_tensor_and_its_checksum_is_refused(copy, capsy
 def test_a_second_process_is_refused_by_the_name_of_the_first(copy, images, tmp_path, capsys):
     before = contents(copy)
     with owner.owned(copy):
-        for arguments in (["resume", copy], ["train", *TINY, "--set", f"data.images={images}", "--out", copy]):
+        sets = [word for name in ("images", "validation") for word in ("--set", f"data.{name}={images}")]
+        for arguments in (["resume", copy], ["train", *TINY, *sets, "--out", copy]):
             line = refused(capsys, *arguments)
             assert re.search(rf"{copy} is in use by process {os.getpid()} on \S+ since 20", line)
         assert main(["evaluate", str(copy), "--images", str(images), "--quiet"]) == 0

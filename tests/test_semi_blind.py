@@ -233,7 +233,7 @@ DEBLUR = {"task": "deblur", "learn_kernel": True, "ridge": 1e-3}
         ({"problem": {**DEBLUR, "ridge": 0}}, "needs a ridge above 0"),
         ({"problem": {**DEBLUR, "learned_kernel_size": 33}, "data": {"patch_size": 32}}, "at most data.patch_size"),
         ({"problem": {**DEBLUR, "learned_kernel_size": 4}}, "must be odd"),
-        ({"problem": {**DEBLUR, "initial_kernel_width": 0}}, "must be above 0"),
+        ({"problem": {**DEBLUR, "initial_kernel_width": 0}}, "must be at least 0.01"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(changes, message):
@@ -309,7 +309,7 @@ def test_resume_is_bit_exact(tmp_path, photographs):
     a, b = (load_file(f / "checkpoint" / "state.safetensors") for f in (cut, whole))
     assert a.keys() == b.keys()
     assert f"parameter.{KERNEL}logits" in a
-    assert all(torch.equal(a[name], b[name]) for name in a)
+    assert all(torch.equal(a[name], b[name]) for name in a if name != "books.rows")  # which hold seconds
 
 
 def test_measuring_uses_the_true_kernel_and_reconstructing_the_learned_one(run_folder, tmp_path):
