@@ -32,8 +32,6 @@ CASES = [
     ("charbonnier", "valid", 1, 9, 3, (1, 11, 35), torch.float32),
     ("mcp", "circular", 3, 3, 3, (2, 4, 5), torch.float64),
     ("huber", "reflect", 3, 3, 3, (1, 5, 4), torch.float32),
-    ("mcp", "valid", 1, 8, 5, (1, 9, 7), torch.float32),
-    ("log", "circular", 1, 3, 3, (1, 6, 9), torch.float64),
     ("spline", "reflect", 1, 3, 3, (1, 5, 6), torch.float64),
     ("weak_spline", "circular", 3, 9, 3, (1, 4, 5), torch.float32),
 ]
@@ -43,7 +41,10 @@ if DEVICE == "cuda":
         ("charbonnier", "reflect", channels, experts, size, (3, 130, 217), torch.float32)
         for channels, experts, size in [(1, 48, 7), (3, 20, 5), (3, 33, 9), (1, 7, 15)]
     ]
-    CASES += [("huber", "valid", 1, 2, 11, (1, 12, 13), torch.float64)]
+    CASES += [
+        ("huber", "valid", 1, 2, 11, (1, 12, 13), torch.float64),
+        ("log", "circular", 1, 3, 3, (1, 6, 9), torch.float64),
+    ]
     CASES += [(potential, "circular", 1, 48, 7, (3, 130, 217), torch.float64) for potential in ("huber", "mcp")]
 
 
@@ -94,7 +95,7 @@ def test_the_kernel_computes_what_torch_computes(case, monkeypatch):
 
 
 @executed
-@pytest.mark.parametrize("case", [CASES[0], CASES[5]])
+@pytest.mark.parametrize("case", [CASES[1]])
 def test_contrasts_are_those_of_the_response(case, monkeypatch):
     functional, x, v = problem(*case)
     functional = with_contrasts(functional, x.shape)
@@ -103,7 +104,7 @@ def test_contrasts_are_those_of_the_response(case, monkeypatch):
 
 
 @executed
-@pytest.mark.parametrize("potential", ["charbonnier", "mcp"])
+@pytest.mark.parametrize("potential", ["mcp", "log"])
 def test_the_summary_is_of_absolute_curvatures(potential):
     functional, x, _ = problem(potential, "valid", 1, 5, 3, (2, 11, 4), torch.float64)
     assert_same(cuda.compiled_kernel(potential).summary(functional, x), summary_in_torch(functional, x), x.dtype)
@@ -152,7 +153,6 @@ def test_in_the_interpreter():
     [
         ("_parts", "fp32", {"MODE": "gradient", "POTENTIAL": "charbonnier", "CHANNELS": 1}),
         ("_parts", "fp64", {"MODE": "product", "POTENTIAL": "mcp", "CHANNELS": 3}),
-        ("_parts", "fp32", {"MODE": "summary", "POTENTIAL": "huber", "CHANNELS": 1}),
         ("_derivatives", "fp64", {"POTENTIAL": "mcp", "CHANNELS": 1}),
         ("_derivatives", "fp32", {"POTENTIAL": "log", "CHANNELS": 1}),
         ("_parts", "fp32", {"MODE": "gradient", "POTENTIAL": "mcp", "CHANNELS": 1, "ADAPTIVE": True}),
