@@ -79,20 +79,17 @@ def test_the_command_line_knows_the_baselines():
     assert BASELINES == tuple(baselines.TASKS) == tuple(baselines.ABOUT)
 
 
-@pytest.mark.parametrize(("task", "names"), [("denoise", "tv,nlm"), ("deblur", "wiener")])
+@pytest.mark.parametrize(
+    ("task", "names", "more"),
+    [("denoise", "tv,nlm", []), ("deblur", "wiener", []), ("deblur", "wiener", ["--set", "problem.border=valid"])],
+)
 def test_baselines_see_the_measurements_of_the_models(
-    capsys,
-    tmp_path,
-    monkeypatch,
-    tiny_model,
-    photograph,
-    task,
-    names,
+    capsys, tmp_path, monkeypatch, tiny_model, photograph, task, names, more
 ):
     monkeypatch.setattr(command, "_images_to_tune_on", lambda *_: ImageSet("one", (photograph,)))
     file, table = tmp_path / "rows.csv", tmp_path / "table.tex"
     arguments = ["evaluate", str(tiny_model), "--images", str(photograph), "--csv", str(file), "--latex", str(table)]
-    task = ["--task", task, "--set", "problem.ridge=0.01"]
+    task = ["--task", task, "--set", "problem.ridge=0.01", *more]
     assert main([*arguments, "--baselines", names, *task, "--quiet"]) == 0
     text = capsys.readouterr().out
     ours = list(csv.DictReader(file.open()))

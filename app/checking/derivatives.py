@@ -23,10 +23,8 @@ from regularizers.foe.compiled.choice import fastest
 from regularizers.foe.functional import FieldOfExpertsFunctional
 from regularizers.rescaled import RescaledFunctional
 
-KINDS, DRAWS = (
-    ((1.0, 0.1), (0.0, 0.01), (0.0, 1.0)),
-    3,
-)  # shares of the image and of noise, and images of each kind, at most
+KINDS = ((1.0, 0.1), (0.0, 0.01), (0.0, 1.0))  # shares of the image and of noise
+DRAWS = 3  # images of each kind, at most
 STEP = 1e-8  # in the root mean square over the pixels, or over each parameter
 INEXACT = 1e-4  # relative error of differences: STEP over the smallest smoothings, and rounding / STEP
 NAMES = "gradient of R", "Hessian product of R", "mixed derivative of R", "slopes of R"

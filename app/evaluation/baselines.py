@@ -89,6 +89,7 @@ def _tune(
     """The parameter of the best mean PSNR over whole images."""
     clean = [measured.to_device(read_image(path, color)[None]) for path in images.paths]
     y = [measured.measure(image, (i,)) for i, image in enumerate(clean)]
+    clean = [measured.seen_in(image) for image in clean]
     with tqdm(desc=title, unit="value", disable=not title, dynamic_ncols=True) as bar:
 
         def quality(value: float) -> float:
