@@ -182,8 +182,9 @@ def _models(options: argparse.Namespace) -> int:
 
 
 def _settings(options: argparse.Namespace) -> list[str]:
-    """The settings of a command; --task, --noise-level, --kernel are short for --set problem.*, a later --set wins."""
-    short = {"task": options.task, "noise_level": options.noise_level, "kernel": options.kernel}
+    """The settings of a command; --task, --noise-level, --kernel, --mask are short for --set problem.*, a later --set
+    wins."""
+    short = {name: getattr(options, name) for name in ("task", "noise_level", "kernel", "mask")}
     return [f"problem.{k}={v}" for k, v in short.items() if v is not None] + options.set
 
 
@@ -228,8 +229,12 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument("--task", help="denoise | deblur | inpaint | superres (default: that of the model)")
         sub.add_argument("--noise-level", help="standard deviation on the scale [0, 1], such as 25/255")
         sub.add_argument(
-            "--kernel", help="gaussian:SIZE:WIDTH | levin:1 ... levin:8 | levin:all | FILE[:KEY] (.npz, .mat) | "
+            "--kernel", help="gaussian:SIZE:WIDTH | levin:1 ... levin:8 | levin:all | FILE[:KEY] (.npz, .h5, .mat) | "
             "a .npy or image file",
+        )  # fmt: skip
+        sub.add_argument(
+            "--mask", metavar="FILE", help="what was measured: an image (white), an array (1), or a folder with one per "
+            "image",
         )  # fmt: skip
 
     train = command("train", _train, "learn a regularizer")

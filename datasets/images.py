@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from datasets.decode import NotReadError, decode_image, read_npy
+from datasets.arrays import read_npy
+from datasets.decode import NotReadError, decode_image
 from datasets.files import in_short, printable, read_file
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")

@@ -20,8 +20,9 @@ def reconstruct(o: Namespace, settings: list[str]) -> int:
     anything is written."""
     model, config = assemble.load(o.model, settings)
     config = config_of_files(config, settings, o.degrade)
-    simulated, color = simulation(config, model, o.data_root), config.data.color
+    color = config.data.color
     paths = [p for spec in o.images for p in find_images(spec, o.data_root, color).paths]
+    simulated = simulation(config, model, o.data_root, dict(enumerate(paths)))
     files = Files(paths=paths, color=color, out=o.out, degrade=o.degrade, limits=o.range, keep=o.keep)
     targets = files.targets(simulated)
     o.out.mkdir(parents=True, exist_ok=True)

@@ -72,8 +72,8 @@ def config_of_files(config: Config, settings: list[str], degrade: bool) -> Confi
     problem = config.problem
     if degrade:
         return config
-    if isinstance(problem, Inpaint):
-        raise ConfigError("which pixels of a measured image are missing is not known: inpainting needs --degrade")
+    if isinstance(problem, Inpaint) and not problem.mask:
+        raise ConfigError("which pixels of a measured image are missing is not known: name them with --mask FILE")
     if isinstance(problem, Deblur) and problem.kernel == "levin:all":
         raise ConfigError("which kernel blurred a measured image is not known: name it with --kernel, as levin:1")
     if isinstance(problem, Deblur | SuperResolution) and not problem.learns_kernel:
