@@ -25,7 +25,7 @@ def on(tmp_path_factory) -> list[str]:
     for i in range(3):
         Image.fromarray(camera()[100 + 20 * i : 140 + 20 * i, 200:248]).save(folder / f"{i}.png")
     settings = (f"data.images={folder}", f"data.validation={folder}/0.png", "run.steps=3", "data.patch_size=32",
-                "upper.batch_size=2", "data.validation_crop=32")  # fmt: skip
+                "upper.batch_size=2", "data.validation_crop=32", "data.count=0")  # fmt: skip
     return ["--quiet", *assigned(*settings)]
 
 
