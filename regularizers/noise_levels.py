@@ -50,9 +50,9 @@ def initial_at_nodes(p: Tensor, count: int, exponent: float = 1.0) -> Tensor:  #
     return p + exponent * logarithms.to(p).view(-1, *[1] * p.ndim)
 
 
-def interpolate(values: Tensor, noise_level: float) -> Tensor:  # (N, ...) -> (...)
-    """Return p at this noise level from its values at the nodes."""
-    last = len(values) - 1
-    place = last * math.log(noise_level / LOWEST) / math.log(HIGHEST / LOWEST)
+def interpolate(values: Tensor, noise_level: float | Tensor) -> Tensor:  # (N, ...), [] -> (...)
+    """Return p at this noise level from its values at the nodes, differentiable in both."""
+    last, level = len(values) - 1, torch.as_tensor(noise_level, dtype=torch.float64)
+    place = last * (level / LOWEST).log() / math.log(HIGHEST / LOWEST)
     n = min(int(place), last - 1)
-    return torch.lerp(values[n], values[n + 1], min(max(place - n, 0.0), 1.0))
+    return torch.lerp(values[n], values[n + 1], (place - n).clamp(0, 1).to(values))

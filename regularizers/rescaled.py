@@ -1,6 +1,7 @@
 """A trained regularizer on another problem: amplitude and contrast are learned, R itself stays as it is.
 
     F(x) = (a / c^2) R(c x),    a, c > 0
+    F(x) = (a / c^2) R_sigma(c x)    of a regularizer for many noise levels: sigma in [LOWEST, HIGHEST] is learned, too
 
     dF/dx = (a / c) R'(c x),    d2F/dx2 = a R''(c x),
 
@@ -12,26 +13,29 @@ like the former. (Two numbers tuned for every inverse problem: Goujon, Neumayer 
 
 import math
 from collections.abc import Callable, Iterator
+from copy import copy
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
-from regularizers.functional import Functional, Sensitivity
+from regularizers.functional import Functional, RegularizerError, Sensitivity
+from regularizers.noise_levels import HIGHEST, LOWEST
 from regularizers.regularizer import Regularizer
 
 
 @dataclass(frozen=True)
 class RescaledFunctional:
-    """F for a fixed R, differentiable in a and c."""
+    """F, differentiable in a and c, and where the level is learned in the natural parameters of R."""
 
     base: Functional  # R
     amplitude: Tensor  # a, a scalar
     contrast: Tensor  # c, a scalar
+    learns_level: bool = False
 
     @property
     def natural(self) -> tuple[Tensor, ...]:
-        return self.amplitude, self.contrast
+        return self.amplitude, self.contrast, *(self.base.natural if self.learns_level else ())
 
     def value(self, x: Tensor) -> Tensor:  # (B, C, H, W) -> (B,)
         return self.amplitude / self.contrast.square() * self.base.value(self.contrast * x)
@@ -47,17 +51,19 @@ class RescaledFunctional:
         model = self.base.curvature_model(self.contrast * x)
         return None if model is None else (self.amplitude * model[0], self.amplitude * model[1])
 
-    def mixed(self, x: Tensor, q: Tensor) -> tuple[Tensor, ...]:  # 2 x (B, C, H, W) -> 2 x []
-        """Return <R'(c x), q> / c and (a / c) <R''(c x) x, q> - (a / c^2) <R'(c x), q>."""
-        a, c = self.natural
+    def mixed(self, x: Tensor, q: Tensor) -> tuple[Tensor, ...]:  # 2 x (B, C, H, W)
+        """Return <R'(c x), q> / c, (a / c) <R''(c x) x, q> - (a / c^2) <R'(c x), q> and a / c times that of R."""
+        a, c = self.amplitude, self.contrast
         slope, bend = (self.base.gradient(c * x) * q).sum(), (self.base.hessian(c * x)(x) * q).sum()
-        return slope / c, a / c * (bend - slope / c)
+        by_base = (a / c * d for d in self.base.mixed(c * x, q)) if self.learns_level else ()
+        return slope / c, a / c * (bend - slope / c), *by_base
 
-    def slopes(self, x: Tensor) -> tuple[Tensor, ...]:  # (B, C, H, W) -> 2 x []
-        """Return R(c x) / c^2 and (a / c^2) <R'(c x), x> - 2 (a / c^3) R(c x)."""
-        a, c = self.natural
+    def slopes(self, x: Tensor) -> tuple[Tensor, ...]:  # (B, C, H, W)
+        """Return R(c x) / c^2, (a / c^2) <R'(c x), x> - 2 (a / c^3) R(c x) and a / c^2 times that of R."""
+        a, c = self.amplitude, self.contrast
         value, slope = self.base.value(c * x).sum(), (self.base.gradient(c * x) * x).sum()
-        return value / c.square(), a / c.square() * (slope - 2 * value / c)
+        by_base = (a / c.square() * d for d in self.base.slopes(c * x)) if self.learns_level else ()
+        return value / c.square(), a / c.square() * (slope - 2 * value / c), *by_base
 
     def take(self, images: Tensor) -> "RescaledFunctional":
         return replace(self, base=self.base.take(images))
@@ -68,13 +74,45 @@ class RescaledFunctional:
 
 
 class Rescaled(Regularizer):
-    """F with theta = (log a, log c). The tensors of `base` are part of the state, but they are not learned."""
+    """F with theta = (log a, log c), or (log a, log c, s) with log sigma = log LOWEST + t log(HIGHEST / LOWEST), t the
+    sigmoid of s. The tensors of `base` are part of the state, but they are not learned.
 
-    def __init__(self, base: Regularizer) -> None:
-        super().__init__(base.noise_nodes)
+    Raises RegularizerError where the level of a regularizer is to be learned that has one.
+    """
+
+    def __init__(self, base: Regularizer, learns_level: bool = False) -> None:
+        if learns_level and not base.noise_nodes:
+            raise RegularizerError("the noise level of a regularizer can be learned that is for many of them")
+        super().__init__(0 if learns_level else base.noise_nodes)
         self.base = base
         self.log_amplitude = nn.Parameter(torch.zeros(()))
         self.log_contrast = nn.Parameter(torch.zeros(()))
+        if learns_level:
+            self.raw_level = nn.Parameter(torch.zeros(()))
+
+    @property
+    def learns_level(self) -> bool:
+        return hasattr(self, "raw_level")
+
+    @property
+    def level(self) -> float | Tensor:
+        """The noise level of the base: a number, or differentiable where it is learned."""
+        if not self.learns_level:
+            return self.noise_level
+        return LOWEST * (HIGHEST / LOWEST) ** self.raw_level.double().sigmoid()
+
+    @torch.no_grad()
+    def described(self) -> str:
+        """Return what was learned as text."""
+        text = f"amplitude {self.log_amplitude.exp():.4g}, contrast {self.log_contrast.exp():.4g}"
+        return text + (f", noise level {255 * self.level:.3g}/255" if self.learns_level else "")
+
+    @torch.no_grad()
+    def put_level(self, noise_level: float) -> float:
+        """Let the learned level begin at this one, or near an end where nothing is known of it, and return where."""
+        t = math.log(noise_level / LOWEST) / math.log(HIGHEST / LOWEST)
+        self.raw_level.copy_(torch.tensor(t).clamp(0.02, 0.98).logit())
+        return float(self.level)
 
     def named_parameters(
         self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
@@ -84,7 +122,7 @@ class Rescaled(Regularizer):
 
     @property
     def has_sensitivity(self) -> bool:  # type: ignore[override]
-        return self.base.has_sensitivity
+        return self.base.has_sensitivity and not self.learns_level
 
     @torch.no_grad()
     def amplify(self, factor: float) -> None:
@@ -92,9 +130,10 @@ class Rescaled(Regularizer):
         self.log_amplitude += math.log(factor)
 
     def functional(self) -> RescaledFunctional:
-        return RescaledFunctional(
-            self.base.at(self.noise_level).frozen(), self.log_amplitude.exp(), self.log_contrast.exp()
-        )
+        base = copy(self.base)
+        base.noise_level = self.level  # type: ignore[assignment]
+        functional = base.functional() if self.learns_level else base.frozen()
+        return RescaledFunctional(functional, self.log_amplitude.exp(), self.log_contrast.exp(), self.learns_level)
 
     @torch.no_grad()
     def sensitivity(self, x: Tensor, q: Tensor, radius: Tensor) -> Sensitivity:  # 2 x (B, C, H, W), (B,)
@@ -110,7 +149,7 @@ class Rescaled(Regularizer):
         Raises RegularizerError where that of the base is not known.
         """
         f, base = self.functional(), self.base.at(self.noise_level)
-        a, c = f.natural
+        a, c = f.amplitude, f.contrast
 
         def norm(v: Tensor) -> Tensor:  # (B, C, H, W) -> (B,)
             return v.flatten(1).norm(dim=1)

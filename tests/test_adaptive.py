@@ -85,9 +85,21 @@ def test_contrasts_of_a_large_image_have_no_seams(monkeypatch):
     r, z = adaptive(MCP, "circular", 1), torch.rand(2, 1, 61, 40, dtype=torch.float64)
     whole = r.network(z)
     for rows in (61, 30, 7, 1):
-        monkeypatch.setattr("regularizers.foe.adaptive.STRIP", rows * 2 * 5 * 40)
+        monkeypatch.setattr("regularizers.foe.adaptive.STRIP", 8 * rows * 2 * 5 * 40)
         with torch.no_grad():
             torch.testing.assert_close(r.network(z), whole)
+
+
+@cases
+def test_the_gradient_that_certifies_holds_few_contrasts_at_a_time(monkeypatch, potential, boundary, channels):
+    r, x = adaptive(potential, boundary, channels), images(2, channels)
+    whole = r.frozen().gradient(x)
+    for rows in (5, 1):
+        monkeypatch.setattr("regularizers.foe.adaptive.STRIP", 8 * rows * 2 * 5 * 8)
+        exact = r.promoted().frozen()
+        torch.testing.assert_close(exact.gradient(x), whole, rtol=1e-13, atol=1e-14)
+        assert "whole" not in vars(exact)
+    torch.testing.assert_close(exact.hessian(x)(x), r.frozen().hessian(x)(x))
 
 
 def test_an_image_has_its_own_contrasts_wherever_it_is_in_a_batch():

@@ -6,7 +6,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from tests.problems import regularizers, rescaled
+from regularizers import FieldOfExperts, RegularizerError, Rescaled
+from regularizers.noise_levels import HIGHEST, LOWEST
+from tests.problems import perturbed, regularizers, rescaled
 
 pytestmark = pytest.mark.usefixtures("double")
 A, C = 0.7, 1.6
@@ -49,3 +51,37 @@ def test_amplify_multiplies_the_regularizer():
     before = r.fn(x)
     r.amplify(0.25)
     torch.testing.assert_close(r.fn(x), before / 4)
+
+
+@pytest.mark.parametrize("potential", ["charbonnier", "mcp"])
+def test_the_level_of_a_regularizer_for_many_is_learned_too(potential):
+    base = perturbed(FieldOfExperts(1, 3, 3, potential, noise_nodes=3, weight=0.1, smoothing=0.05))
+    r, (x, q) = Rescaled(base, learns_level=True), torch.randn(2, 2, 1, 8, 8)
+    r.put_level(30 / 255)
+    torch.testing.assert_close(r.frozen().gradient(x), base.at(30 / 255).frozen().gradient(x))
+    assert [n for n, _ in r.named_parameters()] == ["log_amplitude", "log_contrast", "raw_level"]
+    assert r.noise_nodes == 0
+    r = perturbed(r)
+    step = 1e-5
+
+    def values(shift: float) -> tuple[float, float]:
+        with torch.no_grad():
+            r.raw_level += shift
+            found = float((r.frozen().gradient(x) * q).sum()), float(r.frozen().value(x).sum())
+            r.raw_level -= shift
+        return found
+
+    for n, derivatives in enumerate((r.mixed(x, q), r.slopes(x))):
+        difference = (values(step)[n] - values(-step)[n]) / (2 * step)
+        assert float(derivatives[2]) == pytest.approx(difference, rel=1e-5)
+        assert len(derivatives) == 3
+
+
+def test_the_learned_level_begins_at_the_nearest_that_is_known():
+    r = Rescaled(FieldOfExperts(1, 3, 3, noise_nodes=2), learns_level=True)
+    for given, begins in ((0.001, LOWEST), (1.0, HIGHEST), (0.1, 0.1)):
+        level = r.put_level(given)
+        assert level == pytest.approx(begins, rel=0.05)
+        assert LOWEST < level < HIGHEST
+    with pytest.raises(RegularizerError, match="for many"):
+        Rescaled(FieldOfExperts(1, 3, 3), learns_level=True)

@@ -25,7 +25,7 @@ def on(tmp_path_factory) -> list[str]:
     for i in range(3):
         Image.fromarray(camera()[100 + 20 * i : 140 + 20 * i, 200:248]).save(folder / f"{i}.png")
     settings = (f"data.images={folder}", f"data.validation={folder}/0.png", "run.steps=3", "data.patch_size=32",
-                "upper.batch_size=2", "data.validation_crop=32")  # fmt: skip
+                "upper.batch_size=2", "data.validation_crop=32", "data.count=0")  # fmt: skip
     return ["--quiet", *assigned(*settings)]
 
 
@@ -49,6 +49,22 @@ def enlarging(tmp_path_factory, on, start) -> Path:
     assert main(["train", "transfer-superres", "--out", str(folder), *on, *given]) == 0
     copy.unlink()
     return folder
+
+
+def test_a_regularizer_for_many_levels_is_transferred_with_its_level(tmp_path, on, start, capsys):
+    levels = assigned("regularizer.noise_nodes=2", "problem.noise_level=[10/255,40/255]")
+    assert main(["train", "foe-denoise", "--out", str(tmp_path / "all"), *on, *assigned(*SMALL), *levels]) == 0
+    given = assigned(f"regularizer.start={tmp_path / 'all'}", "regularizer.learn=scale_and_level")
+    assert main(["train", "transfer-superres", "--out", str(tmp_path / "r"), *on, *given]) == 0
+    model, config = load_model(str(tmp_path / "r"))
+    learned = {n: float(p) for n, p in model.regularizer.named_parameters()}
+    assert learned.keys() == {"log_amplitude", "log_contrast", "raw_level"}
+    model.regularizer.put_level(config.problem.level)
+    assert learned["raw_level"] != float(model.regularizer.raw_level)
+    one = assigned(f"regularizer.start={start}", "regularizer.learn=scale_and_level")
+    assert "learned for one noise level" in refused(
+        capsys, "train", "transfer-superres", "--out", tmp_path / "n", *on, *one
+    )
 
 
 def test_a_rescaled_model_needs_its_start_no_more(enlarging, start):

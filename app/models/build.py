@@ -69,7 +69,7 @@ def build_regularizer(options: RegularizerOptions, color: bool) -> Regularizer:
         raise ConfigError(f"[regularizer] {error}") from None
     if options.contrasts and isinstance(base, FieldOfExperts):
         base = Adaptive(base, options.contrasts)
-    return Rescaled(base) if options.learn == "scale" else base
+    return base if options.learn == "all" else Rescaled(base, options.learn == "scale_and_level")
 
 
 def _base(options: RegularizerOptions, channels: int) -> Regularizer:

@@ -39,8 +39,10 @@ class RegularizerOptions:
         "begin with the regularizer of this model, a run folder or a file: its architecture and weights. A larger "
         "filter_size (foe), another weak_convexity or least_smoothing and shared_potential = false refine it",
     )
-    learn: Literal["all", "scale"] = option(
-        "all", "everything, or two numbers: amplitude a and contrast c of (a / c^2) R(c x), R that of `start`"
+    learn: Literal["all", "scale", "scale_and_level"] = option(
+        "all",
+        "everything; or two numbers: amplitude a and contrast c of (a / c^2) R(c x), R that of `start`; or also the "
+        "noise level of an R that was learned for many",
     )
 
     @property

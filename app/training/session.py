@@ -110,7 +110,7 @@ def train(run: Run, progress: Progress, data_root: Path, quiet: bool) -> None:
     log.info("done: %d steps, %.0f s, %d computations, %s",
              progress.step, progress.seconds, progress.computations, _bounds(run))  # fmt: skip
     if isinstance(run.model.regularizer, Rescaled):
-        log.info("amplitude %.4g, contrast %.4g", *run.model.regularizer.frozen().natural)
+        log.info("%s", run.model.regularizer.described())
     _log_kernel_error(run, data_root)
 
 

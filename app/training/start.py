@@ -64,8 +64,11 @@ def begin(config: Config) -> tuple[Config, Model]:
     else:
         _adopt(regularizer, known, _least(config.regularizer) - _least(old.regularizer))
     before, now = old.problem.level, config.problem.level
-    if isinstance(regularizer, Rescaled) and before > 0 and now > 0:
-        regularizer.amplify((now / before) ** 2)
+    if isinstance(regularizer, Rescaled) and now > 0:
+        if regularizer.learns_level and not isinstance(trained.regularizer, Rescaled):
+            before = regularizer.put_level(now)
+        if before > 0:
+            regularizer.amplify((now / before) ** 2)
     return config, model
 
 
@@ -82,8 +85,9 @@ def _with_start(config: Config) -> tuple[Config, tuple[Model, Config] | None]:
         config = replace(config, regularizer=_architecture(config, found[1]))
     elif config.regularizer.contrasts:
         raise ConfigError("regularizer.contrast_channels needs a trained model as guide: set regularizer.start to one")
-    elif config.regularizer.learn == "scale":
-        raise ConfigError("regularizer.learn = scale needs a trained model: set regularizer.start to a run folder")
+    elif config.regularizer.learn != "all":
+        learn = config.regularizer.learn
+        raise ConfigError(f"regularizer.learn = {learn} needs a trained model: set regularizer.start to a run folder")
     elif getattr(config.regularizer, "noise_nodes", 0) and not isinstance(config.problem.noise_level, tuple):
         raise ConfigError("regularizer.noise_nodes needs levels to learn from: set problem.noise_level = [low, high]")
     side, patch = config.regularizer.side, config.data.patch_size
@@ -98,12 +102,14 @@ def _architecture(config: Config, old: Config) -> RegularizerOptions:
     start = wanted.start
     if old.data.color != config.data.color:
         raise ConfigError(f"{start} was trained with data.color = {str(old.data.color).lower()}: set the same")
-    if trained.learn == "scale" and wanted.learn == "all":
-        raise ConfigError(f"{start} is a rescaled regularizer: set regularizer.learn = scale")
+    if trained.learn not in ("all", wanted.learn):
+        raise ConfigError(f"{start} is a rescaled regularizer: set regularizer.learn = {trained.learn}")
+    if wanted.learn == "scale_and_level" and not getattr(trained, "noise_nodes", 0):
+        raise ConfigError(f"{start} was learned for one noise level: set regularizer.learn = scale")
     given = {f.name: getattr(wanted, f.name) for f in fields(wanted) if getattr(wanted, f.name) != f.default}
     if wanted.name not in (FoeOptions.name, trained.name):
         given = {"name": wanted.name, **given}
-    refined = {} if wanted.learn == "scale" or wanted.contrasts or trained.contrasts else _refined(given, trained)
+    refined = {} if wanted.learn != "all" or wanted.contrasts or trained.contrasts else _refined(given, trained)
     for key, mine in given.items():
         theirs = getattr(trained, key, None)
         if key not in (*OWN, *refined) and mine != theirs:
@@ -114,7 +120,7 @@ def _architecture(config: Config, old: Config) -> RegularizerOptions:
     if trained.contrasts and wanted.contrasts not in (0, trained.contrasts):
         raise ConfigError(f"{start} has regularizer.contrast_channels = {trained.contrasts}: leave it out")
     contrasts = trained.contrasts or wanted.contrasts
-    if contrasts and wanted.learn == "scale":
+    if contrasts and wanted.learn != "all":
         raise ConfigError("a regularizer with contrast_channels cannot be rescaled: set regularizer.learn = all")
     known = {"contrast_channels": contrasts} if isinstance(trained, FieldOptions) else {}
     if contrasts and not known:

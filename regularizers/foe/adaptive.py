@@ -15,13 +15,15 @@ curvature, too, but they can only weaken a filter, and where they do a potential
 import math
 from collections.abc import Iterator
 from copy import copy, deepcopy
-from dataclasses import replace
-from typing import Self
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from regularizers.foe.filter_bank import pad, pad_adjoint
 from regularizers.foe.functional import FieldOfExpertsFunctional
 from regularizers.foe.module import FieldOfExperts
 from regularizers.noise_levels import REFERENCE
@@ -31,7 +33,7 @@ FIRST, SIZE = 7, 3  # sides of the filters of the network
 DILATIONS = (2, 4)  # of the hidden layers of the network
 REACH = FIRST // 2 + SIZE // 2 * sum(DILATIONS)  # g sees pixels so far away in each direction
 LARGEST = 4.0  # of g and of 1 / g
-STRIP = 4_000_000  # numbers in a layer at a time, where nothing is to be differentiated
+STRIP = 16_000_000  # bytes of a layer at a time, where nothing is to be differentiated
 
 
 class ContrastNetwork(nn.Module):
@@ -59,14 +61,15 @@ class ContrastNetwork(nn.Module):
         """Return g, strip by strip of a large image, whose layers would take several times the memory of all else."""
         if torch.is_grad_enabled():
             return self._contrasts(z)
-        batch, _, height, width = z.shape
-        found = z.new_empty(batch, len(self.last), height, width)
-        rows = max(1, STRIP // (batch * len(self.first) * width))
-        for i in range(0, height, rows):
-            above = min(i, REACH)
-            strip = self._contrasts(z[:, :, i - above : i + rows + REACH])
-            found[:, :, i : i + rows] = strip[:, :, above : above + rows]
+        found = z.new_empty(len(z), len(self.last), *z.shape[2:])
+        for first, last in strips(z.shape[2], len(self.first), z):
+            found[:, :, first:last] = self.of_rows(z, first, last)
         return found
+
+    def of_rows(self, z: Tensor, first: int, last: int) -> Tensor:  # (B, C, H, W) -> (B, K, last - first, W)
+        """Return g in these rows."""
+        above = min(first, REACH)
+        return self._contrasts(z[:, :, first - above : last + REACH])[:, :, above : above + last - first]
 
     def _contrasts(self, z: Tensor) -> Tensor:
         first = self.first - self.first.mean((2, 3), keepdim=True)
@@ -74,6 +77,49 @@ class ContrastNetwork(nn.Module):
         for layer, bias, dilation in zip(self.hidden, self.biases, DILATIONS, strict=True):
             u = F.conv2d(_around(u, dilation), _scaled(layer), bias, dilation=dilation).relu()
         return (math.log(LARGEST) * F.conv2d(u, _scaled(self.last), self.last_bias).tanh()).exp()
+
+
+def strips(rows: int, channels: int, x: Tensor) -> Iterator[tuple[int, int]]:  # (B, C, H, W)
+    """Yield (first, last) of parts of so many rows of a layer with these channels on the images x."""
+    step = max(1, STRIP // (x.element_size() * channels * len(x) * x.shape[3]))
+    yield from ((first, min(first + step, rows)) for first in range(0, rows, step))
+
+
+@dataclass(frozen=True)
+class InStrips:
+    """R(.; z) for a single gradient: the contrasts of few rows are held at a time. All else asks for the whole."""
+
+    base: FieldOfExpertsFunctional  # R for g = 1
+    network: ContrastNetwork
+    z: Tensor  # (B, C, H, W), in the units of the network
+
+    @cached_property
+    def whole(self) -> FieldOfExpertsFunctional:
+        contrasts = self.network(self.z)
+        r = self._outside
+        return replace(self.base, contrasts=contrasts[:, :, r : contrasts.shape[2] - r, r : contrasts.shape[3] - r])
+
+    @torch.no_grad()
+    def gradient(self, x: Tensor) -> Tensor:  # (B, C, H, W) -> (B, C, H, W)
+        filters, r = self.base.filters, self._outside
+        padded = pad(x, filters.shape[-1], self.base.boundary)
+        g, reach = torch.zeros_like(padded), filters.shape[-1] - 1
+        for first, last in strips(padded.shape[2] - reach, len(filters), padded):
+            contrasts = self.network.of_rows(self.z, first + r, last + r)
+            part = replace(self.base, boundary="valid", contrasts=contrasts[..., r : contrasts.shape[3] - r])
+            g[:, :, first : last + reach] += part.gradient(padded[:, :, first : last + reach])
+        return pad_adjoint(g, filters.shape[-1], self.base.boundary)
+
+    def curvature(self) -> tuple[float, float]:
+        return self.base.curvature()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.whole, name)
+
+    @property
+    def _outside(self) -> int:
+        """How far pixels without a response reach into the image."""
+        return self.base.filters.shape[-1] // 2 if self.base.boundary == "valid" else 0
 
 
 def _scaled(layer: Tensor) -> Tensor:
@@ -88,8 +134,11 @@ class Adaptive(Regularizer):
     """A base, which is a field of experts, and a network that are learned. The guide is a copy of the base as it comes,
     and its tensors stay as they are.
 
+    in_strips: whether R that is not differentiated in theta computes contrasts anew for every gradient, to save memory.
     base: trained already, or to be loaded.  width: channels of the network.
     """
+
+    in_strips = False
 
     def __init__(self, base: FieldOfExperts, width: int) -> None:
         super().__init__(base.noise_nodes)
@@ -116,14 +165,18 @@ class Adaptive(Regularizer):
         view.condition = z
         return view
 
-    def functional(self) -> FieldOfExpertsFunctional:
+    def promoted(self) -> Self:
+        """Return a copy in float64, of which a single gradient takes no more memory than R in float32."""
+        view = super().promoted()
+        view.in_strips = True
+        return view
+
+    def functional(self) -> FieldOfExpertsFunctional | InStrips:
         """Return R(.; z), or R for g = 1 where there is no z yet."""
         functional = self.base.at(self.noise_level).functional()
         if self.condition is None:
             return functional
         # In units of the noise: one network for all levels then sees much the same at all of them.
-        contrasts = self.network(self.condition / (self.noise_level if self.noise_nodes else REFERENCE))
-        if self.base.boundary == "valid":
-            r = functional.filters.shape[-1] // 2
-            contrasts = contrasts[:, :, r : contrasts.shape[2] - r, r : contrasts.shape[3] - r]
-        return replace(functional, contrasts=contrasts)
+        z = self.condition / (self.noise_level if self.noise_nodes else REFERENCE)
+        found = InStrips(functional, self.network, z)
+        return found if self.in_strips and not torch.is_grad_enabled() else found.whole
