@@ -25,16 +25,16 @@ class ArrayError(ValueError):
     """An array is missing, unreadable or of the wrong kind; the message names its file."""
 
 
-def find_array(spec: str) -> tuple[Path, str] | None:
+def find_array(spec: str) -> tuple[Path, str]:
     """Split FILE[:KEY], of which both may hold colons: the longest FILE that exists, or that numpy.savez made of this
-    name. Return None where there is no such file."""
+    name. Raises ArrayError where there is none."""
     parts = spec.split(":")
     for n in range(len(parts), 0, -1):
         for end in ("", ".npz"):
             file = home_expanded(":".join(parts[:n]) + end)
             if os.path.exists(file):  # unlike Path.exists, also of names that no file can have
                 return file, ":".join(parts[n:])
-    return None
+    raise ArrayError(f"there is no file {printable(spec)}")
 
 
 def is_array(file: Path) -> bool:
@@ -42,8 +42,10 @@ def is_array(file: Path) -> bool:
     return file.suffix.lower() in ARRAYS
 
 
-def read_array(file: Path, key: str = "", largest: int = LARGEST) -> np.ndarray:
-    """Return an array of finite real or complex numbers as it is stored. largest: its bytes. Raises ArrayError."""
+def read_array(spec: str, largest: int = LARGEST) -> np.ndarray:
+    """Return the finite real or complex numbers of FILE[:KEY] as they are stored. largest: bytes of an array. Raises
+    ArrayError."""
+    file, key = find_array(spec)
     try:
         values = _values(file, key, largest)
     except ArrayError as error:

@@ -95,17 +95,18 @@ def kernel_file(spec: str, data_root: Path) -> Path | None:
 def _place(spec: str, data_root: Path) -> tuple[Path, str]:
     """Return the file that holds a kernel, and its key there."""
     if spec.startswith("levin:"):
-        return data_root / "kernels" / "Levin09.npz", "k" + spec.removeprefix("levin:")
-    if (found := find_array(spec)) is None:
-        raise KernelError(f"there is no kernel file {printable(spec)}")
-    return found
+        spec = f"{data_root / 'kernels' / 'Levin09.npz'}:k{spec.removeprefix('levin:')}"
+    try:
+        return find_array(spec)
+    except ArrayError:
+        raise KernelError(f"there is no kernel file {printable(spec)}") from None
 
 
 def _values(spec: str, data_root: Path) -> Tensor:  # -> (h, w)
     """Read the numbers of a kernel as they are, in float64. Raises KernelError."""
     file, key = _place(spec, data_root)
     try:
-        values = read_array(file, key, LARGEST) if is_array(file) else _grey(file, key)
+        values = read_array(f"{file}:{key}" if key else str(file), LARGEST) if is_array(file) else _grey(file, key)
     except (ArrayError, ImageError) as error:
         raise KernelError(f"cannot read a kernel: {error}") from None
     if values.ndim != 2 or values.dtype.kind not in "buif":

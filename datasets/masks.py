@@ -23,11 +23,9 @@ class MaskError(ValueError):
 
 def read_mask(spec: str) -> Tensor:  # -> (H, W)
     """Read a mask of numbers from 0 to 1, not all 0, as float32. Raises MaskError."""
-    if (found := find_array(spec)) is None:
-        raise MaskError(f"there is no mask {printable(spec)}")
-    file, key = found
     try:
-        values = read_array(file, key) if key or is_array(file) else read_image(file, color=False)[0].numpy()
+        file, key = find_array(spec)
+        values = read_array(spec) if key or is_array(file) else read_image(file, color=False)[0].numpy()
     except (ArrayError, ImageError) as error:
         raise MaskError(f"cannot read a mask: {error}") from None
     if values.ndim != 2 or values.dtype.kind not in "buif":
@@ -65,9 +63,10 @@ def mask_files(spec: str) -> list[Path]:
     folder = home_expanded(spec)
     if folder.is_dir():
         return sorted(p for p in folder.iterdir() if p.suffix.lower() in (*SUFFIXES, *ARRAYS) and p.name[0] != ".")
-    if (found := find_array(spec)) is None:
-        raise MaskError(f"there is no mask {printable(spec)}")
-    return [found[0]]
+    try:
+        return [find_array(spec)[0]]
+    except ArrayError as error:
+        raise MaskError(f"cannot read a mask: {error}") from None
 
 
 def _named(folder: Path, images: Mapping[int, Path], image: int) -> str:

@@ -11,7 +11,7 @@ import pytest
 import scipy.io
 
 from app.commands.errors import USER_ERRORS
-from datasets.arrays import ArrayError, find_array, read_array
+from datasets.arrays import ArrayError, read_array
 
 REAL = np.random.default_rng(0).random((5, 3))
 COMPLEX = REAL + 1j * REAL[::-1]
@@ -21,12 +21,6 @@ def _hdf5(file, **arrays) -> None:
     with h5py.File(file, "w") as archive:
         for name, values in arrays.items():
             archive[name] = values
-
-
-def _read(spec: str) -> np.ndarray:
-    found = find_array(spec)
-    assert found is not None
-    return read_array(*found)
 
 
 @pytest.mark.parametrize("values", [REAL, REAL.astype(np.float32), COMPLEX, COMPLEX.astype(np.complex64), REAL > 0.5,
@@ -45,7 +39,7 @@ def _read(spec: str) -> np.ndarray:
 )
 def test_arrays_come_back_as_they_were_written(tmp_path, name, write, key, values):
     write(tmp_path / name, values)
-    found = _read(f"{tmp_path / name}{key}")
+    found = read_array(f"{tmp_path / name}{key}")
     np.testing.assert_array_equal(found, values)
     assert found.dtype.isnative and (found.dtype.kind == values.dtype.kind or name == "a.mat")
 
@@ -95,7 +89,7 @@ BAD = [
 def test_what_is_no_array_of_numbers_is_refused_in_one_line(tmp_path, name, write, key, message):
     write(tmp_path / name)
     with pytest.raises(ArrayError) as refused:
-        _read(f"{tmp_path / name}{key}")
+        read_array(f"{tmp_path / name}{key}")
     assert message in str(refused.value) and name in str(refused.value) and "\n" not in str(refused.value)
     assert ArrayError in USER_ERRORS
 
@@ -106,11 +100,11 @@ def test_the_size_in_a_header_is_read_before_the_numbers(tmp_path):
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         size = archive.infolist()[0].file_size
     with pytest.raises(ArrayError, match=f"array of {size} bytes"):
-        read_array(tmp_path / "a.npz", "", 2**12)
+        read_array(str(tmp_path / "a.npz"), 2**12)
 
 
 def test_hdf5_without_h5py_is_refused_with_what_to_install(tmp_path, monkeypatch):
     _hdf5(tmp_path / "a.h5", a=REAL)
     monkeypatch.setitem(sys.modules, "h5py", None)
     with pytest.raises(ArrayError, match="pip install h5py"):
-        read_array(tmp_path / "a.h5", "a")
+        read_array(f"{tmp_path}/a.h5:a")

@@ -99,7 +99,7 @@ def _array(values):
         ("stack.npy", _array(KNOWN[None]), "not real numbers (H, W)"),
         ("nan.npy", _array(np.full(KNOWN.shape, np.nan)), "NaN"),
         ("bad.png", lambda f: f.write_bytes(b"no image"), "cannot read a mask"),
-        ("none.png", lambda f: None, "no mask"),
+        ("none.png", lambda f: None, "no file"),
         ("empty", lambda f: f.mkdir(), "no mask for the image a.png"),
     ],
 )
