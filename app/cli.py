@@ -276,7 +276,8 @@ def _parser() -> argparse.ArgumentParser:
     reconstruct.add_argument("model", help=MODEL)
     reconstruct.add_argument(
         "images", nargs="+", metavar="IMAGE",
-        help="measured images, or a SET; of blurred ones the pixels behind the border are unknown (problem.border)",
+        help="measured images, arrays FILE[:KEY] (.npy, .npz, .h5, .mat), or a SET; of blurred ones the pixels behind "
+        "the border are unknown (problem.border)",
     )  # fmt: skip
     about = "folder for the results: PNG as deep as the image; of floats .tif or .npy"
     reconstruct.add_argument("--out", type=path, required=True, metavar="DIR", help=about)
@@ -285,8 +286,11 @@ def _parser() -> argparse.ArgumentParser:
         "--continue", action="store_true", dest="keep", help="keep the results that are in --out, and make the others"
     )
     reconstruct.add_argument(
+        "--format", choices=("png", "tif"), default="png", help="of results that are not floats (default: png)"
+    )
+    reconstruct.add_argument(
         "--range", type=float, nargs=2, metavar=("BLACK", "WHITE"),
-        help="values of black and white in .npy files and float TIFF, such as 0 1; results have the same scale",
+        help="values of black and white in arrays and float TIFF, such as 0 1; results have the same scale",
     )  # fmt: skip
     problem(reconstruct)
 
