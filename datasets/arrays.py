@@ -1,4 +1,4 @@
-"""Arrays in files: FILE.npy, or FILE.npz:KEY, where a KEY may be left out if there is one array; nothing is unpickled."""
+"""Arrays in files: FILE.npy or FILE.npz:KEY (no KEY where there is one array). Nothing is ever unpickled."""
 
 import numpy as np
 
