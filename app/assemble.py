@@ -18,12 +18,13 @@ from app.models.files import KERNEL, find_model, load_model, read_facts
 from app.problem.blur_kernel import kernel_error
 from app.problem.borders import with_border
 from app.problem.losses import LOSSES, LossOf
+from app.problem.mri import drawn_masks, given_maps, given_mask, mri
 from app.problem.noise_levels import NoiseLevels
 from app.problem.operators import Operators
 from app.problem.tasks import deblurring, deblurring_by_any, denoising, drawn, inpainting, super_resolution
 from app.settings import methods as options
 from app.settings.options import Config, ConfigError
-from app.settings.tasks import Deblur, Denoise, Inpaint, Problem, SuperResolution
+from app.settings.tasks import DRAWN, Deblur, Denoise, Inpaint, Mri, Problem, SuperResolution
 from app.settings.toml import override
 from app.upper import direction, schedules
 from app.upper.descent import Descent
@@ -38,6 +39,7 @@ from app.upper.methods.maid import Maid
 from app.upper.methods.meha import Meha
 from app.upper.methods.stocbio import Stocbio
 from app.upper.methods.unroll import Unroll
+from datasets.arrays import read_array
 from datasets.blur_kernels import (
     LEVIN,
     antialias_kernel,
@@ -83,6 +85,8 @@ def operators(config: Config, data_root: Path, training: bool = False) -> Operat
             return denoising(device)
         case Inpaint():
             return inpainting(problem.keep, config.run.seed, device, dtype)
+        case Mri():
+            return mri_operators(problem, config.run.seed, device, dtype)
         case SuperResolution():
             kernel = antialias_kernel(problem.factor, problem.antialias)
             circular = super_resolution(problem.factor, kernel, device, dtype)
@@ -96,6 +100,18 @@ def operators(config: Config, data_root: Path, training: bool = False) -> Operat
         case _:
             raise AssertionError(f"no operators for {type(problem).__name__}")
     return with_border(problem.border, circular, (kernel.shape[-2], kernel.shape[-1]), device)
+
+
+def mri_operators(problem: Mri, seed: int, device: torch.device, dtype: torch.dtype) -> Operators:
+    """Return the operators of magnetic resonance imaging. Raises ArrayError and OperatorError."""
+    if drawn := problem.mask in DRAWN:
+        masks = drawn_masks(problem.mask, problem.acceleration, problem.centre_fraction, seed)
+    else:
+        masks = given_mask(read_array(problem.mask), f"problem.mask = {problem.mask}")
+    maps, phases = None, seed if problem.image == "complex" else None
+    if problem.coil_maps:
+        maps = given_maps(read_array(problem.coil_maps), f"problem.coil_maps = {problem.coil_maps}")
+    return mri(masks, maps, phases=phases, one_mask=not drawn, device=device, dtype=dtype)
 
 
 def noise_levels(config: Config) -> NoiseLevels:

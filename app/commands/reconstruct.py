@@ -36,8 +36,10 @@ def reconstruct(o: Namespace, settings: list[str]) -> int:
             clean = simulated.to_device(whole_blocks(picture.image, simulated.measuring.multiple)[None])
             y = simulated.measure(clean, (i,))
         solution = simulated(y, (i,))
-        x = simulated.seen_in(solution.x)
-        for target, image in zip(own, (x, y), strict=False):
+        x, shown = simulated.seen_in(solution.x), y
+        if y.shape[1] != len(picture.image):  # it is no image
+            shown = simulated.seen_in(simulated.as_image(y, (i,)))
+        for target, image in zip(own, (x, shown), strict=False):
             if not target.exists():
                 write_atomically(target, encode_like(picture, image[0]))
         quality = "" if clean is None else f"PSNR {float(psnr(x, simulated.seen_in(clean))):.2f} dB, "

@@ -28,7 +28,7 @@ def report_page(run: Path, images: str, data_root: Path) -> str:
     sections = _results(model, config, images, data_root) + _figures(run, model.regularizer, look("web"))
     sections.append(Section("Settings", _settings(config)))
     facts = read_facts(run / "model.safetensors", OF_A_RUN)
-    verb = {"superres": "enlarge"}.get(config.problem.task, config.problem.task)
+    verb = {"superres": "enlarge", "mri": "reconstruct MRI"}.get(config.problem.task, config.problem.task)
     summary = (
         f"A regularizer ({config.regularizer.name}) learned to {verb} in {facts['step']} steps: "
         f"{facts['computations']} gradients and Hessian products, {facts['seconds']:.0f} s. "

@@ -8,7 +8,7 @@ from pathlib import Path
 from app.evaluation.simulation import Simulation
 from app.lower.solution import GIVEN_GUIDE, NOT_CERTIFIED, LowerSolution, rounded_up
 from app.settings.options import Config, ConfigError
-from app.settings.tasks import Deblur, Inpaint, SuperResolution
+from app.settings.tasks import Deblur, Inpaint, Mri, SuperResolution
 from app.settings.toml import override
 from datasets.files import printable
 from datasets.images import read_all, read_picture, read_pixels
@@ -74,6 +74,8 @@ def config_of_files(config: Config, settings: list[str], degrade: bool) -> Confi
         return config
     if isinstance(problem, Inpaint):
         raise ConfigError("which pixels of a measured image are missing is not known: inpainting needs --degrade")
+    if isinstance(problem, Mri):
+        raise ConfigError("MRI measures frequencies, and a file of an image holds none: MRI needs --degrade")
     if isinstance(problem, Deblur) and problem.kernel == "levin:all":
         raise ConfigError("which kernel blurred a measured image is not known: name it with --kernel, as levin:1")
     if isinstance(problem, Deblur | SuperResolution) and not problem.learns_kernel:

@@ -15,14 +15,14 @@ from app.lower.energy import Operator, Solver, bounds
 from app.lower.solution import LowerSolution
 from app.lower.stationary import certified_or_stationary
 from app.models.build import Model
-from app.problem.operators import Operators
+from app.problem.operators import OperatorError, Operators
 from app.settings.options import Config
 from datasets.blur_kernels import KernelError
 from datasets.files import printable
 from datasets.images import ImageError, read_all, read_image
 from datasets.patches import whole_blocks
 from datasets.random import TEST_NOISE, generator
-from regularizers import ImageTooSmallError, Regularizer
+from regularizers import ImageTooSmallError, Regularizer, for_channels
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +47,8 @@ class Simulation:
     def measure(self, clean: Tensor, images: tuple[int, ...]) -> Tensor:  # (B, C, H, W) -> (B, ...)
         """Return y = A clean + noise, the noise of image i a function of (seed, i) alone."""
         draws = [generator(self.seed, TEST_NOISE, i) for i in images]
-        return self.measuring(clean.shape[1:], images).measure(self.to_device(clean), self.noise_level, draws)
+        clean = self.measuring.lifted(self.to_device(clean), images)
+        return self.measuring(clean.shape[1:], images).measure(clean, self.noise_level, draws)
 
     def __call__(self, y: Tensor, images: tuple[int, ...]) -> LowerSolution:  # (B, ...) -> x (B, C, H, W)
         """Return the reconstructions: a result depends on nothing but its measurement."""
@@ -55,8 +56,9 @@ class Simulation:
 
     def problem(self, y: Tensor, images: tuple[int, ...]) -> LowerProblem:  # (B, ...)
         """Return the lower-level problem; of a regularizer with a guide, the guide's has been solved."""
-        operator = self.operators(self.measuring.image_shape(y.shape[1:]), images)
-        return lower_problem(self.regularizer, operator, self.to_device(y), self.ridge, self.solver)
+        shape = self.measuring.image_shape(y.shape[1:])
+        operator, regularizer = self.operators(shape, images), for_channels(self.regularizer, shape[0])
+        return lower_problem(regularizer, operator, self.to_device(y), self.ridge, self.solver)
 
     def bounds(self, shape: torch.Size, images: tuple[int, ...]) -> tuple[float, float]:
         """Return (mu, L) of h for images of shape (C, H, W)."""
@@ -81,8 +83,9 @@ class Simulation:
             if any(all(a >= b for a, b in zip(shape, other, strict=True)) for other in fitting):
                 return
             try:
-                self(self.measuring(shape, (image,)).forward(self.to_device(torch.zeros(1, *shape))), (image,))
-            except (ImageTooSmallError, KernelError) as error:
+                black = self.measuring.lifted(self.to_device(torch.zeros(1, *shape)), (image,))
+                self(self.measuring(shape, (image,)).forward(black), (image,))
+            except (ImageTooSmallError, KernelError, OperatorError) as error:
                 raise ImageError(f"{printable(path)}: {error}") from None
             fitting.append(shape)
 

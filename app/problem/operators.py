@@ -16,15 +16,16 @@ from functools import cache
 from typing import Any, TypeVar
 
 import torch
-from deepinv.physics import MRI, BlurFFT, Denoising, Inpainting, LinearPhysics, Tomography
+from deepinv.physics import MRI, BlurFFT, Denoising, Inpainting, LinearPhysics, MultiCoilMRI, Tomography
 from torch import Tensor
 
 from app.problem.convolution import misfit_gradient
+from app.problem.quality import magnitude
 from regularizers.conversion import converted
 
 MARGIN = 1.05  # over a norm that a power iteration has estimated from below
 POWER_ITERATIONS = 30
-EXACT = (BlurFFT, Denoising, Inpainting, MRI)  # in every precision, their adjoint is that of A
+EXACT = (BlurFFT, Denoising, Inpainting, MRI, MultiCoilMRI)  # in every precision, their adjoint is that of A
 
 T = TypeVar("T")
 
@@ -101,7 +102,9 @@ class LinearOperator:
     def promoted(self) -> LinearOperator:
         """Return A in float64: its numbers stay what they are. Raises OperatorError where its physics cannot."""
         own = {f.name: getattr(self, f.name) for f in fields(self)}
-        tensors = {name: value.double() for name, value in own.items() if isinstance(value, Tensor)}
+        tensors = {
+            n: v.to(torch.promote_types(v.dtype, torch.float64)) for n, v in own.items() if isinstance(v, Tensor)
+        }
         parts = {name: value.promoted() for name, value in own.items() if isinstance(value, LinearOperator)}
         operator = replace(self, physics=_converted(self.physics, torch.float64), **tensors, **parts)
         if type(self.physics) in EXACT:
@@ -208,16 +211,24 @@ class Operators:
 
     image_shape: the shape of the image that has measurements of a shape.  multiple: sides of images are cut to it.
     seen: rows and columns of images that have been measured; the others are unknown even without noise.
+    lift: (clean images (B, 1, H, W), their positions) -> complex ones (B, 2, H, W), which A measures; None: A measures
+    images as they are.
     """
 
     build: Callable[[torch.Size, tuple[int, ...]], Operator]
     image_shape: Callable[[torch.Size], torch.Size] = torch.Size
     multiple: int = 1
     seen: tuple[slice, ...] | None = None  # None: all of them
+    lift: Callable[[Tensor, tuple[int, ...]], Tensor] | None = None
 
     def seen_in(self, x: Tensor) -> Tensor:  # (..., H, W) -> (..., h, w)
-        """Return the part of images that has been measured."""
+        """Return the part of images that has been measured, of complex images its magnitude."""
+        x = x if self.lift is None else magnitude(x)
         return x if self.seen is None else x[(..., *self.seen)]
+
+    def lifted(self, clean: Tensor, images: tuple[int, ...]) -> Tensor:  # (B, C, H, W) -> (B, C or 2, H, W)
+        """Return what A measures of clean images."""
+        return clean if self.lift is None else self.lift(clean, images)
 
     def __call__(self, shape: torch.Size, images: tuple[int, ...]) -> Operator:
         return self.build(torch.Size(shape), images)
