@@ -6,6 +6,7 @@ from app.problem.operators import OperatorError
 from app.problem.problem import ProblemError
 from app.settings.options import ConfigError
 from app.training.checkpoint import RunError
+from datasets.arrays import ArrayError
 from datasets.blur_kernels import KernelError
 from datasets.fetch import FetchError
 from datasets.images import ImageError
@@ -13,6 +14,6 @@ from figures.style import FigureError
 from regularizers import ImageTooSmallError, RegularizerError
 
 USER_ERRORS = (
-    ConfigError, CurvatureError, FetchError, FigureError, ImageError, ImageTooSmallError, KernelError, ModelError,
+    ArrayError, ConfigError, CurvatureError, FetchError, FigureError, ImageError, ImageTooSmallError, KernelError, ModelError,
     NonFiniteError, NotProvableError, NotStronglyConvexError, OperatorError, ProblemError, RegularizerError, RunError,
 )  # fmt: skip

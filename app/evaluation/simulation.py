@@ -49,22 +49,27 @@ class Simulation:
         draws = [generator(self.seed, TEST_NOISE, i) for i in images]
         return self.measuring(clean.shape[1:], images).measure(self.to_device(clean), self.noise_level, draws)
 
-    def __call__(self, y: Tensor, images: tuple[int, ...]) -> LowerSolution:  # (B, ...) -> x (B, C, H, W)
-        """Return the reconstructions: a result depends on nothing but its measurement."""
-        return self.problem(y, images).solve(self.solver, self.accuracy)
+    def __call__(
+        self, y: Tensor, images: tuple[int, ...], shape: torch.Size | None = None
+    ) -> LowerSolution:  # (B, ...) -> x (B, C, H, W)
+        """Return the reconstructions: a result depends on nothing but its measurement. shape: of the image (C, H, W),
+        where it is known; None: what y tells of it."""
+        return self.problem(y, images, shape).solve(self.solver, self.accuracy)
 
-    def problem(self, y: Tensor, images: tuple[int, ...]) -> LowerProblem:  # (B, ...)
+    def problem(self, y: Tensor, images: tuple[int, ...], shape: torch.Size | None = None) -> LowerProblem:  # (B, ...)
         """Return the lower-level problem; of a regularizer with a guide, the guide's has been solved."""
-        operator = self.operators(self.measuring.image_shape(y.shape[1:]), images)
+        operator = self.operators(shape or self.measuring.image_shape(y.shape[1:]), images)
         return lower_problem(self.regularizer, operator, self.to_device(y), self.ridge, self.solver)
 
     def bounds(self, shape: torch.Size, images: tuple[int, ...]) -> tuple[float, float]:
         """Return (mu, L) of h for images of shape (C, H, W)."""
         return bounds(self.operators(shape, images), self.regularizer.frozen(), self.ridge)
 
-    def as_image(self, y: Tensor, images: tuple[int, ...]) -> Tensor:  # (B, ...) -> (B, C, H, W)
+    def as_image(
+        self, y: Tensor, images: tuple[int, ...], shape: torch.Size | None = None
+    ) -> Tensor:  # (B, ...) -> (B, C, H, W)
         """Return what can be shown of the measurements, and what their PSNR is computed from."""
-        return self.measuring(self.measuring.image_shape(y.shape[1:]), images).as_image(y)
+        return self.measuring(shape or self.measuring.image_shape(y.shape[1:]), images).as_image(y)
 
     def seen_in(self, x: Tensor) -> Tensor:  # (B, C, H, W) -> (B, C, h, w)
         """Return the part of images that has been measured."""
@@ -81,7 +86,8 @@ class Simulation:
             if any(all(a >= b for a, b in zip(shape, other, strict=True)) for other in fitting):
                 return
             try:
-                self(self.measuring(shape, (image,)).forward(self.to_device(torch.zeros(1, *shape))), (image,))
+                y = self.measuring(shape, (image,)).forward(self.to_device(torch.zeros(1, *shape)))
+                self(y, (image,), shape)
             except (ImageTooSmallError, KernelError) as error:
                 raise ImageError(f"{printable(path)}: {error}") from None
             fitting.append(shape)

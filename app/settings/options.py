@@ -7,7 +7,7 @@ from typing import Any, Literal
 from app.settings.families import FAMILIES, LARGEST_FILTER, FoeOptions, IcnnOptions, RegularizerOptions
 from app.settings.fields import ConfigError, When, is_read, option
 from app.settings.methods import METHODS, IsgdOptions, StochasticOptions, UpperOptions
-from app.settings.tasks import TASKS, Deblur, Denoise, Problem
+from app.settings.tasks import TASKS, Deblur, Denoise, Problem, Tomography
 
 
 def _denoises(problem: Problem) -> bool:
@@ -134,7 +134,15 @@ class Config:
                 if value != key.default and not is_read(key, self):
                     wanted = key.metadata["when"].text
                     raise ConfigError(f"{name}.{key.name} = {value!r} is not read here: it is for {wanted}")
-        for check in (_check_smoothing, _check_noise_levels, _check_proof, _check_kernel, _check_sizes, _check_end):
+        for check in (
+            _check_smoothing,
+            _check_noise_levels,
+            _check_proof,
+            _check_kernel,
+            _check_color,
+            _check_sizes,
+            _check_end,
+        ):
             check(self)
 
 
@@ -192,6 +200,11 @@ def _check_kernel(c: Config) -> None:
     for side, most in (("patch_size", c.data.patch_size), ("validation_crop", c.data.validation_crop)):
         if (size := p.learned_kernel_size) > most:
             raise ConfigError(f"problem.learned_kernel_size = {size} must be at most data.{side} = {most}")
+
+
+def _check_color(c: Config) -> None:
+    if c.data.color and isinstance(c.problem, Tomography):
+        raise ConfigError(f"data.color = true is not for problem.task = {c.problem.task}: rays have no colour")
 
 
 def _check_sizes(c: Config) -> None:
