@@ -21,10 +21,10 @@ from app.problem.losses import LOSSES, LossOf
 from app.problem.mri import drawn_masks, given_maps, given_mask, mri
 from app.problem.noise_levels import NoiseLevels
 from app.problem.operators import Operators
-from app.problem.tasks import deblurring, deblurring_by_any, denoising, drawn, inpainting, super_resolution
+from app.problem.tasks import deblurring, deblurring_by_any, denoising, drawn, inpainting, super_resolution, tomography
 from app.settings import methods as options
 from app.settings.options import Config, ConfigError
-from app.settings.tasks import DRAWN, Deblur, Denoise, Inpaint, Mri, Problem, SuperResolution
+from app.settings.tasks import DRAWN, Deblur, Denoise, Inpaint, Mri, Problem, SuperResolution, Tomography
 from app.settings.toml import override
 from app.upper import direction, schedules
 from app.upper.descent import Descent
@@ -39,6 +39,7 @@ from app.upper.methods.maid import Maid
 from app.upper.methods.meha import Meha
 from app.upper.methods.stocbio import Stocbio
 from app.upper.methods.unroll import Unroll
+from datasets.angles import read_angles
 from datasets.arrays import read_array
 from datasets.blur_kernels import (
     LEVIN,
@@ -87,6 +88,8 @@ def operators(config: Config, data_root: Path, training: bool = False) -> Operat
             return inpainting(problem.keep, config.run.seed, device, dtype)
         case Mri():
             return mri_operators(problem, config.run.seed, device, dtype)
+        case Tomography():
+            return tomography(angles_of(problem), device, dtype)
         case SuperResolution():
             kernel = antialias_kernel(problem.factor, problem.antialias)
             circular = super_resolution(problem.factor, kernel, device, dtype)
@@ -123,6 +126,13 @@ def loss(config: Config) -> LossOf:
     """Return the upper-level loss of data.loss."""
     found = LOSSES[config.data.loss]
     return found if config.data.loss == "squared" else partial(found, width=config.data.loss_width)
+
+
+def angles_of(problem: Tomography) -> list[float]:
+    """Return the directions of the rays in degrees. Raises ArrayError."""
+    if problem.angle_file:
+        return read_angles(problem.angle_file)
+    return [problem.angular_range * n / problem.angles for n in range(problem.angles)]
 
 
 def true_kernel(problem: Deblur, data_root: Path) -> Tensor:  # -> (h, w)

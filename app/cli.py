@@ -225,7 +225,9 @@ def _parser() -> argparse.ArgumentParser:
 
     def problem(sub: Container) -> None:
         settings(sub)
-        sub.add_argument("--task", help="denoise | deblur | inpaint | superres | mri (default: that of the model)")
+        sub.add_argument(
+            "--task", help="denoise | deblur | inpaint | superres | mri | tomography (default: that of the model)"
+        )
         sub.add_argument("--noise-level", help="standard deviation on the scale [0, 1], such as 25/255")
         sub.add_argument(
             "--kernel", help="gaussian:SIZE:WIDTH | levin:1 ... levin:8 | levin:all | FILE[:KEY] (.npz, .mat) | "

@@ -40,16 +40,16 @@ def evaluate(
         if i == 0:
             for r, x in ((reconstruct.regularizer, clean), (reconstruct.regularizer.promoted(), clean.double())):
                 r.frozen().gradient(x)  # compiles what is compiled at first use, for the solve and its certificate
-        clean = reconstruct.seen_in(clean)
+        shape, clean = clean.shape[1:], reconstruct.seen_in(clean)
         start, bound, converged, iterations = time.perf_counter(), None, None, None
         if baseline is None:
-            solution = reconstruct(y, (i,))
+            solution = reconstruct(y, (i,), shape)
             x, bound = reconstruct.seen_in(solution.x), float(solution.error_bound)
             converged, iterations = bool(solution.converged), int(solution.iterations)
         else:
             x = baseline(y, i)
         seconds = time.perf_counter() - start
-        degraded = reconstruct.seen_in(reconstruct.as_image(y, (i,)))
+        degraded = reconstruct.seen_in(reconstruct.as_image(y, (i,), shape))
         yield Evaluation(
             image=name, psnr=float(psnr(x, clean)), ssim=_known(ssim(x, clean)),
             psnr_degraded=float(psnr(degraded, clean)), ssim_degraded=_known(ssim(degraded, clean)),

@@ -50,13 +50,16 @@ class Simulation:
         clean = self.measuring.lifted(self.to_device(clean), images)
         return self.measuring(clean.shape[1:], images).measure(clean, self.noise_level, draws)
 
-    def __call__(self, y: Tensor, images: tuple[int, ...]) -> LowerSolution:  # (B, ...) -> x (B, C, H, W)
-        """Return the reconstructions: a result depends on nothing but its measurement."""
-        return self.problem(y, images).solve(self.solver, self.accuracy)
+    def __call__(
+        self, y: Tensor, images: tuple[int, ...], shape: torch.Size | None = None
+    ) -> LowerSolution:  # (B, ...) -> x (B, C, H, W)
+        """Return the reconstructions: a result depends on nothing but its measurement. shape: (..., H, W) of the image,
+        where it is known; None: what y tells of it."""
+        return self.problem(y, images, shape).solve(self.solver, self.accuracy)
 
-    def problem(self, y: Tensor, images: tuple[int, ...]) -> LowerProblem:  # (B, ...)
+    def problem(self, y: Tensor, images: tuple[int, ...], shape: torch.Size | None = None) -> LowerProblem:  # (B, ...)
         """Return the lower-level problem; of a regularizer with a guide, the guide's has been solved."""
-        shape = self.measuring.image_shape(y.shape[1:])
+        shape = self._image_shape(y, shape)
         operator, regularizer = self.operators(shape, images), for_channels(self.regularizer, shape[0])
         return lower_problem(regularizer, operator, self.to_device(y), self.ridge, self.solver)
 
@@ -64,9 +67,15 @@ class Simulation:
         """Return (mu, L) of h for images of shape (C, H, W)."""
         return bounds(self.operators(shape, images), self.regularizer.frozen(), self.ridge)
 
-    def as_image(self, y: Tensor, images: tuple[int, ...]) -> Tensor:  # (B, ...) -> (B, C, H, W)
+    def as_image(
+        self, y: Tensor, images: tuple[int, ...], shape: torch.Size | None = None
+    ) -> Tensor:  # (B, ...) -> (B, C, H, W)
         """Return what can be shown of the measurements, and what their PSNR is computed from."""
-        return self.measuring(self.measuring.image_shape(y.shape[1:]), images).as_image(y)
+        return self.measuring(self._image_shape(y, shape), images).as_image(y)
+
+    def _image_shape(self, y: Tensor, shape: torch.Size | None) -> torch.Size:
+        told = self.measuring.image_shape(y.shape[1:])
+        return told if shape is None else torch.Size((told[0], *shape[-2:]))
 
     def seen_in(self, x: Tensor) -> Tensor:  # (B, C, H, W) -> (B, C, h, w)
         """Return the part of images that has been measured."""
@@ -84,7 +93,7 @@ class Simulation:
                 return
             try:
                 black = self.measuring.lifted(self.to_device(torch.zeros(1, *shape)), (image,))
-                self(self.measuring(shape, (image,)).forward(black), (image,))
+                self(self.measuring(black.shape[1:], (image,)).forward(black), (image,), shape)
             except (ImageTooSmallError, KernelError, OperatorError) as error:
                 raise ImageError(f"{printable(path)}: {error}") from None
             fitting.append(shape)

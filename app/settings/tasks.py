@@ -192,4 +192,28 @@ class Mri(Problem):
             )
 
 
-TASKS: tuple[type[Problem], ...] = (Denoise, Deblur, Inpaint, SuperResolution, Mri)
+SPACED = When('problem.angle_file = ""', lambda c: not c.problem.angle_file)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tomography(Problem):
+    """A takes sums along parallel rays, divided by the root of the number of directions."""
+
+    task: ClassVar[str] = "tomography"
+    colours: ClassVar[bool] = False
+    angles: int = option(
+        60, "directions of the rays, equally spaced from 0 degrees", when=SPACED, at_least=1, at_most=4096
+    )
+    angular_range: float = option(
+        180.0,
+        "degrees that the directions cover; below 180 some edges are never seen",
+        when=SPACED,
+        above=0,
+        at_most=360,
+    )
+    angle_file: str = option(
+        "", "FILE.npy | FILE.npz:KEY with the directions in degrees, instead of angles and angular_range"
+    )
+
+
+TASKS: tuple[type[Problem], ...] = (Denoise, Deblur, Inpaint, SuperResolution, Mri, Tomography)
