@@ -263,6 +263,7 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--images", required=True, metavar="SET", help="SET, SET:SPLIT+SPLIT, a folder or an image")
     evaluate.add_argument("--csv", type=path, metavar="FILE", help="one row per image, and their mean")
     evaluate.add_argument("--latex", type=path, metavar="FILE", help="the means as a LaTeX table")
+    evaluate.add_argument("--markdown", type=path, metavar="FILE", help="the means and certificates as Markdown")
     evaluate.add_argument(
         "--baselines", type=names(BASELINES), default=(), metavar="NAME,...",
         help="classical methods on the same measurements: tv, wavelet, nlm, bm3d to denoise, wiener to deblur",
