@@ -114,7 +114,8 @@ def for_channels(regularizer: Regularizer, channels: int) -> Regularizer:
 def _known_channels(regularizer: Regularizer) -> int | None:
     """Return the channels that R was made for; None where it does not say."""
     base = regularizer.arguments.get("base")
-    return _known_channels(base) if isinstance(base, Regularizer) else regularizer.arguments.get("channels")
+    own = _known_channels(base) if isinstance(base, Regularizer) else None
+    return regularizer.arguments.get("channels", own)
 
 
 def _apart(x: Tensor) -> Tensor:  # (B, C, H, W) -> (B C, 1, H, W)
