@@ -8,6 +8,7 @@ from app.evaluation.measured import Files, config_of_files, summary
 from app.evaluation.simulation import simulation
 from app.files import write_atomically
 from app.problem.quality import psnr
+from app.settings.tasks import Tomography
 from datasets.encode import encode_like
 from datasets.files import printable
 from datasets.image_sets import find_images
@@ -35,9 +36,11 @@ def reconstruct(o: Namespace, settings: list[str]) -> int:
         if o.degrade:
             clean = simulated.to_device(whole_blocks(picture.image, simulated.measuring.multiple)[None])
             y = simulated.measure(clean, (i,))
-        solution = simulated(y, (i,))
+        shape = None if clean is None else clean.shape[1:]
+        solution = simulated(y, (i,), shape)
         x = simulated.seen_in(solution.x)
-        for target, image in zip(own, (x, y), strict=False):
+        shown = simulated.as_image(y, (i,), shape) if isinstance(config.problem, Tomography) else y
+        for target, image in zip(own, (x, shown), strict=False):
             if not target.exists():
                 write_atomically(target, encode_like(picture, image[0]))
         quality = "" if clean is None else f"PSNR {float(psnr(x, simulated.seen_in(clean))):.2f} dB, "
