@@ -35,10 +35,10 @@ def reconstruct(o: Namespace, settings: list[str]) -> int:
         if o.degrade:
             clean = simulated.to_device(whole_blocks(picture.image, simulated.measuring.multiple)[None])
             y = simulated.measure(clean, (i,))
-        solution = simulated(y, (i,))
-        x, shown = simulated.seen_in(solution.x), y
-        if y.shape[1] != len(picture.image):  # it is no image
-            shown = simulated.seen_in(simulated.as_image(y, (i,)))
+        shape = None if clean is None else clean.shape[1:]
+        solution = simulated(y, (i,), shape)
+        x = simulated.seen_in(solution.x)
+        shown = y if config.problem.measures_images else simulated.seen_in(simulated.as_image(y, (i,), shape))
         for target, image in zip(own, (x, shown), strict=False):
             if not target.exists():
                 write_atomically(target, encode_like(picture, image[0]))

@@ -155,8 +155,8 @@ class TomographyOperator(LinearOperator):
 def tomography_operator(rays: RaySums, physics: LinearPhysics, shape: torch.Size) -> TomographyOperator:
     """Return the operator of ray sums of images (C, H, W)."""
     return TomographyOperator(
-        physics=physics, image_shape=shape, norm_squared=rays.norm_squared, rays=rays, symbol=rays.symbol,
-        diagonal=rays.diagonal, support=rays.reached,
+        physics=physics, image_shape=shape, norm_squared=rays.norm_squared, rays=rays,
+        support=rays.reached,
     )  # fmt: skip
 
 

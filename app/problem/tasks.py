@@ -189,7 +189,7 @@ def tomography(angles: Sequence[float], device: torch.device, dtype: torch.dtype
 
     def square(shape: torch.Size) -> torch.Size:
         side = int(shape[1] / math.sqrt(2))
-        if shape[2] != len(directions) or detectors_for(side) != shape[1]:
+        if shape[2] != len(directions) or side == 0 or detectors_for(side) != shape[1]:
             raise OperatorError(
                 f"a sinogram of {shape[1]} cells and {shape[2]} angles is none of a square image from "
                 f"{len(directions)} angles, which has ceil(sqrt(2) side) cells"

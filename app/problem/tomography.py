@@ -20,6 +20,10 @@ A x is noise of N^(1/2) times this level in each sum along a ray: the dose is th
 (Collatz, 1942). For v = 1 this is at most the largest row sum times the largest column sum; steps of the power method
 sharpen it. Nothing cancels between the weights: rounding changes a product by gamma_m ||A|| ||x|| at most, as
 `app/lower/certificate.py` assumes. lambda_min = 0.
+
+**No preconditioner of its own.** 1 / (pi |f|), or the circulant nearest to A^T A, is no model of it where there are few
+directions: a plane wave between their lines is measured by its neighbours alone. With them a solve of 128 x 128 pixels
+from 21 directions takes more than 1500 gradients, and 224 with ||A||^2 in their place.
 """
 
 from __future__ import annotations
@@ -40,7 +44,6 @@ KEPT = 2  # matrices of different images or directions; one of 362 x 362 pixels 
 NEGLIGIBLE = 1e-14  # a weight that only rounding has made
 POWER_STEPS = 4  # behind the bound on ||A||^2; it is then within a few percent of it
 ROUNDING = 1 + 1e-12  # of this bound, from sums of fewer than 1e4 numbers in float64
-PULSES = ((0, 0), (0, 1), (1, 0), (-2, 1), (1, -2), (2, 2))  # pixels around the middle, (row, column)
 
 Direction = tuple[float, float]  # (cos theta, sin theta)
 
@@ -84,12 +87,6 @@ class RaySums:
         return seen.view(1, 1, self.directions, self.detectors).transpose(2, 3)
 
     @cached_property
-    def diagonal(self) -> Tensor:  # (1, 1, H, W)
-        """That of A^T A: the squared norms of the columns of A."""
-        squared, places = self.transpose.values().square(), self.transpose.crow_indices().long()
-        return torch.segment_reduce(squared, "sum", offsets=places, initial=0).view(1, 1, *self.grid)
-
-    @cached_property
     def norm_squared(self) -> float:
         """A bound on ||A||^2, proven."""
         exact, bound = self.double(), math.inf
@@ -99,21 +96,6 @@ class RaySums:
             bound = min(bound, ROUNDING * float((product / v).max()))
             v = product / product.max() + (product == 0)  # v > 0 also at pixels that no ray sees
         return bound
-
-    @cached_property
-    def symbol(self) -> Tensor:  # (H, W // 2 + 1)
-        """That of the circulant nearest to A^T A, if A^T A did the same everywhere as in the middle: a lag counts as
-        often as it occurs in the image (T. Chan, SIAM J. Sci. Stat. Comput. 9, 1988)."""
-        response = torch.zeros(self.grid, dtype=self.matrix.dtype, device=self.matrix.device)
-        middle = [n // 2 for n in self.grid]
-        for row, column in PULSES:
-            pulse = torch.zeros_like(response)
-            pulse[middle[0] + row, middle[1] + column] = 1 / len(PULSES)
-            response += self.adjoint(self.forward(pulse[None, None]))[0, 0].roll((-row, -column), (0, 1))
-        for lags, shape in zip(map(torch.arange, self.grid), ((-1, 1), (1, -1)), strict=True):
-            occurs = 1 - (lags - len(lags) // 2).abs() / len(lags)
-            response *= occurs.view(shape).to(response)
-        return torch.fft.rfft2(response.roll([-m for m in middle], (0, 1))).real.clamp(min=0)
 
 
 def directions_at(angles: Sequence[float]) -> tuple[Direction, ...]:

@@ -39,6 +39,7 @@ class Problem:
 
     task: ClassVar[str]
     colours: ClassVar[bool] = True  # whether images may be RGB
+    measures_images: ClassVar[bool] = True  # whether measurements are images, as they are
     noise_level: float | tuple[float, float] = option(
         USUAL,
         "standard deviation on the scale [0, 1]; may be written '25/255'. A pair [low, high]: train on all levels "
@@ -168,6 +169,7 @@ class Mri(Problem):
 
     task: ClassVar[str] = "mri"
     colours: ClassVar[bool] = False
+    measures_images: ClassVar[bool] = False
     mask: str = option(
         "random", "columns of k-space that are measured: random | equispaced (both drawn for each image) | a .npy file "
         "| FILE.npz:KEY, an array (H, W) or (W,), DC in the middle",
@@ -201,6 +203,7 @@ class Tomography(Problem):
 
     task: ClassVar[str] = "tomography"
     colours: ClassVar[bool] = False
+    measures_images: ClassVar[bool] = False
     angles: int = option(
         60, "directions of the rays, equally spaced from 0 degrees", when=SPACED, at_least=1, at_most=4096
     )
