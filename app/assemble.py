@@ -18,12 +18,22 @@ from app.models.files import KERNEL, find_model, load_model, read_facts
 from app.problem.blur_kernel import kernel_error
 from app.problem.borders import with_border
 from app.problem.losses import LOSSES, LossOf
+from app.problem.mri import drawn_masks, given_maps, given_mask, mri
 from app.problem.noise_levels import NoiseLevels
 from app.problem.operators import Operators
-from app.problem.tasks import deblurring, deblurring_by_any, denoising, drawn, inpainting, inpainting_with, super_resolution
+from app.problem.tasks import (
+    deblurring,
+    deblurring_by_any,
+    denoising,
+    drawn,
+    inpainting,
+    inpainting_with,
+    super_resolution,
+    tomography,
+)
 from app.settings import methods as options
 from app.settings.options import Config, ConfigError
-from app.settings.tasks import Deblur, Denoise, Inpaint, Problem, SuperResolution
+from app.settings.tasks import DRAWN, Deblur, Denoise, Inpaint, Mri, Problem, SuperResolution, Tomography
 from app.settings.toml import override
 from app.upper import direction, schedules
 from app.upper.descent import Descent
@@ -39,6 +49,8 @@ from app.upper.methods.meha import Meha
 from app.upper.methods.stocbio import Stocbio
 from app.upper.methods.unroll import Unroll
 from datasets import blur_kernels
+from datasets.angles import read_angles
+from datasets.arrays import read_array
 from datasets.blur_kernels import (
     LEVIN,
     antialias_kernel,
@@ -89,6 +101,10 @@ def operators(
             return inpainting_with(masks_of(problem.mask, images or {}), device, dtype)
         case Inpaint():
             return inpainting(problem.keep, config.run.seed, device, dtype)
+        case Mri():
+            return mri_operators(problem, config.run.seed, device, dtype)
+        case Tomography():
+            return tomography(angles_of(problem), device, dtype)
         case SuperResolution():
             kernel = antialias_kernel(problem.factor, problem.antialias)
             circular = super_resolution(problem.factor, kernel, device, dtype)
@@ -104,6 +120,18 @@ def operators(
     return with_border(problem.border, circular, (kernel.shape[-2], kernel.shape[-1]), device)
 
 
+def mri_operators(problem: Mri, seed: int, device: torch.device, dtype: torch.dtype) -> Operators:
+    """Return the operators of magnetic resonance imaging. Raises ArrayError and OperatorError."""
+    if drawn := problem.mask in DRAWN:
+        masks = drawn_masks(problem.mask, problem.acceleration, problem.centre_fraction, seed)
+    else:
+        masks = given_mask(read_array(problem.mask), f"problem.mask = {problem.mask}")
+    maps, phases = None, seed if problem.image == "complex" else None
+    if problem.coil_maps:
+        maps = given_maps(read_array(problem.coil_maps), f"problem.coil_maps = {problem.coil_maps}")
+    return mri(masks, maps, phases=phases, one_mask=not drawn, device=device, dtype=dtype)
+
+
 def noise_levels(config: Config) -> NoiseLevels:
     """Return the noise levels that a run learns from."""
     return NoiseLevels(*config.problem.levels, config.run.seed)
@@ -113,6 +141,13 @@ def loss(config: Config) -> LossOf:
     """Return the upper-level loss of data.loss."""
     found = LOSSES[config.data.loss]
     return found if config.data.loss == "squared" else partial(found, width=config.data.loss_width)
+
+
+def angles_of(problem: Tomography) -> list[float]:
+    """Return the directions of the rays in degrees. Raises ArrayError."""
+    if problem.angle_file:
+        return read_angles(problem.angle_file)
+    return [problem.angular_range * n / problem.angles for n in range(problem.angles)]
 
 
 def true_kernel(problem: Deblur, data_root: Path) -> Tensor:  # -> (h, w)

@@ -226,7 +226,9 @@ def _parser() -> argparse.ArgumentParser:
 
     def problem(sub: Container) -> None:
         settings(sub)
-        sub.add_argument("--task", help="denoise | deblur | inpaint | superres (default: that of the model)")
+        sub.add_argument(
+            "--task", help="denoise | deblur | inpaint | superres | mri | tomography (default: that of the model)"
+        )
         sub.add_argument("--noise-level", help="standard deviation on the scale [0, 1], such as 25/255")
         sub.add_argument(
             "--kernel", help="gaussian:SIZE:WIDTH | levin:1 ... levin:8 | levin:all | FILE[:KEY] (.npz, .h5, .mat) | "
@@ -266,6 +268,7 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--images", required=True, metavar="SET", help="SET, SET:SPLIT+SPLIT, a folder or an image")
     evaluate.add_argument("--csv", type=path, metavar="FILE", help="one row per image, and their mean")
     evaluate.add_argument("--latex", type=path, metavar="FILE", help="the means as a LaTeX table")
+    evaluate.add_argument("--markdown", type=path, metavar="FILE", help="the means and certificates as Markdown")
     evaluate.add_argument(
         "--baselines", type=names(BASELINES), default=(), metavar="NAME,...",
         help="classical methods on the same measurements: tv, wavelet, nlm, bm3d to denoise, wiener to deblur",

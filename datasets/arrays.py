@@ -37,6 +37,11 @@ def find_array(spec: str) -> tuple[Path, str]:
     raise ArrayError(f"there is no file {printable(spec)}")
 
 
+def array_file(spec: str) -> Path:
+    """Return the file of FILE[:KEY]. Raises ArrayError."""
+    return find_array(spec)[0]
+
+
 def is_array(file: Path) -> bool:
     """Tell whether a file is one of arrays, by its name."""
     return file.suffix.lower() in ARRAYS

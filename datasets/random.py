@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-CROPS, NOISE, MASKS, ORDER, TEST_NOISE, SUBSET, KERNELS, LEVELS, RECORRUPTION = range(9)  # independent streams
+CROPS, NOISE, MASKS, ORDER, TEST_NOISE, SUBSET, KERNELS, LEVELS, RECORRUPTION, PHASES = range(10)  # independent streams
 
 
 def generator(seed: int, stream: int, *key: int) -> torch.Generator:

@@ -1,6 +1,7 @@
 """Learned regularizers with closed-form derivatives and proven curvature bounds."""
 
 from regularizers.autograd import AutogradFunctional
+from regularizers.channelwise import Channelwise, for_channels
 from regularizers.foe.adaptive import Adaptive
 from regularizers.foe.filter_bank import BOUNDARIES, ImageTooSmallError
 from regularizers.foe.module import FieldOfExperts
@@ -15,6 +16,6 @@ from regularizers.tv import TotalVariation
 
 __all__ = [
     "BOUNDARIES", "CHARBONNIER", "HUBER", "LOG", "MCP", "POTENTIALS", "SPLINE", "WEAK_SPLINE", "Adaptive",
-    "AutogradFunctional", "FieldOfExperts", "Functional", "ImageTooSmallError", "InputConvexNetwork", "NoiseLevelError",
-    "Potential", "Regularizer", "RegularizerError", "Rescaled", "TotalVariation",
+    "AutogradFunctional", "Channelwise", "FieldOfExperts", "Functional", "ImageTooSmallError", "InputConvexNetwork",
+    "NoiseLevelError", "Potential", "Regularizer", "RegularizerError", "Rescaled", "TotalVariation", "for_channels",
 ]  # fmt: skip

@@ -77,7 +77,7 @@ def shipped(name: str, root: Path, chosen: Callable[[bool], Iterable[Tensor]]) -
     kernel = assemble.true_kernels(problem, root) if isinstance(problem, Deblur) else None
     for i, clean in enumerate(chosen(config.data.color)):
         y = simulated.measure(clean, (i,))
-        lower = simulated.problem(y, (i,))
+        lower = simulated.problem(y, (i,), clean.shape[1:])
         found = lower.solve(simulated.solver, simulated.accuracy)
         forward, least = (lambda x: x), 1.0
         if kernel is not None:

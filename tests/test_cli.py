@@ -274,16 +274,19 @@ def test_evaluate_writes_one_row_per_image_and_the_mean(capsys, tmp_path, run_fo
     rows, table = tmp_path / "out" / "rows.csv", tmp_path / "out" / "table.tex"
     rows.parent.mkdir()
     arguments = ["evaluate", str(run_folder), "--images", str(tmp_path), "--csv", str(rows), "--latex", str(table)]
-    assert main([*arguments, "--quiet"]) == 0
+    assert main([*arguments, "--markdown", str(tmp_path / "table.md"), "--quiet"]) == 0
     assert "2/2" in capsys.readouterr().out
     read = list(csv.DictReader(rows.open()))
     assert [r["image"] for r in read] == ["0.png", "1.png", "mean"]
-    assert list(read[0]) == ["image", "psnr", "ssim", "psnr_degraded", "error_bound", "iterations", "seconds"]
+    assert list(read[0]) == [
+        "image", "psnr", "ssim", "psnr_degraded", "error_bound", "relative_bound", "iterations", "seconds"
+    ]  # fmt: skip
     mean = (float(read[0]["psnr"]) + float(read[1]["psnr"])) / 2
     assert float(read[2]["psnr"]) == pytest.approx(mean)
     assert float(read[2]["error_bound"]) <= 0.1
     assert read[0]["psnr_degraded"] != read[1]["psnr_degraded"], "each image has its own noise"
     assert r"\toprule" in table.read_text()
+    assert "| 2/2 | 0." in (tmp_path / "table.md").read_text()
 
 
 @pytest.mark.parametrize("task", [["denoise"], ["deblur"], ["inpaint"], ["deblur", "--kernel", "KERNEL"]])

@@ -121,6 +121,7 @@ def test_only_the_operators_import_deepinv_physics():
         "app/problem/operators.py",
         "app/problem/problem.py",
         "app/problem/tasks.py",
+        "app/problem/tomography.py",
         "app/evaluation/learned.py",
         "app/evaluation/reconstructor.py",
     }

@@ -51,8 +51,8 @@ CIRCUMSTANCES: list[Nested] = [
 ]
 # Legal values that the type of a key does not tell.
 VALUES: dict[str, Any] = {
-    "problem.noise_level": 0.1, "problem.kernel": "gaussian:5:1", "data.patch_size": 24, "run.device": "cpu",
-    "run.budget": 5e5, "regularizer.smoothing": 0.02, "regularizer.hidden_channels": [3],
+    "problem.noise_level": 0.1, "problem.kernel": "gaussian:5:1", "problem.mask": "equispaced", "data.patch_size": 24,
+    "run.device": "cpu", "run.budget": 5e5, "regularizer.smoothing": 0.02, "regularizer.hidden_channels": [3],
     "regularizer.least_smoothing": 0.001,
 }  # fmt: skip
 
@@ -75,6 +75,7 @@ def keys(images: str) -> list[tuple[str, str, Any]]:
             hints = get_type_hints(choice)
             for key in (f for f in fields(choice) if (name, f.name) not in seen):
                 value = f"{images}/0.png" if hints[key.name] is str else None
+                value = f"{images}/maps.npy" if key.name == "coil_maps" else value
                 path = f"{name}.{key.name}"
                 seen[name, key.name] = VALUES.get(path) or value or other(path, hints[key.name], key.default)
     return [(name, key, tuple(v) if isinstance(v, list) else v) for (name, key), v in seen.items()]
@@ -186,6 +187,7 @@ def images(tmp_path_factory) -> str:
     for i in range(2):
         pixels = np.random.default_rng(i).integers(0, 256, (24, 32, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(folder / f"{i}.png")
+    np.save(folder / "maps.npy", np.ones((2, 16, 16), complex))
     return str(folder)
 
 

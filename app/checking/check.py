@@ -20,7 +20,7 @@ from app.models.build import Model
 from app.problem.problem import Problem, Sample
 from app.training.fit import batch_of
 from app.upper.method import Batch
-from regularizers import Regularizer
+from regularizers import Regularizer, for_channels
 from regularizers.conversion import converted
 
 
@@ -41,7 +41,8 @@ def findings(learned: Regularizer | Model, problem: Problem, solver: Solver, acc
     model = learned if isinstance(learned, Model) else Model(learned)
     model = deepcopy(model).to(problem.device, problem.dtype)
     sample, solve = problem.sample(0, 1), certified_or_stationary(solver)
-    clean, kernel, regularizer = sample.target, model.kernel, model.regularizer.at(sample.noise_level)
+    clean, kernel = sample.target, model.kernel
+    regularizer = for_channels(model.regularizer.at(sample.noise_level), clean.shape[1])
     operator = sample.operator if kernel is None else kernel.operator(clean.shape[2:])
     lower, rows = lower_problem(regularizer, operator, sample.y, problem.ridge, solve), Rows()
     h, exact = lower.exact(), clean.double()

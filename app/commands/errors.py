@@ -15,6 +15,7 @@ from figures.style import FigureError
 from regularizers import ImageTooSmallError, RegularizerError
 
 USER_ERRORS = (
-    ArrayError, ConfigError, CurvatureError, FetchError, FigureError, ImageError, ImageTooSmallError, KernelError, MaskError,
-    ModelError, NonFiniteError, NotProvableError, NotStronglyConvexError, OperatorError, ProblemError, RegularizerError, RunError,
+    ArrayError, ConfigError, CurvatureError, FetchError, FigureError, ImageError, ImageTooSmallError, KernelError,
+    MaskError, ModelError, NonFiniteError, NotProvableError, NotStronglyConvexError, OperatorError, ProblemError,
+    RegularizerError, RunError,
 )  # fmt: skip

@@ -3,7 +3,7 @@
 from argparse import Namespace
 
 from app.evaluation.baselines import label
-from app.evaluation.tables import csv_table, latex_table, summary_table
+from app.evaluation.tables import csv_table, latex_table, markdown_table, summary_table
 from app.evaluation.together import evaluate_together
 from app.files import check_writable, write_atomically
 from app.settings.options import ConfigError
@@ -16,7 +16,7 @@ def evaluate(o: Namespace, settings: list[str]) -> int:
         raise ConfigError("--csv holds the images of one model; evaluate the models one by one")
     csv_files = {label(name): o.csv.with_stem(f"{o.csv.stem}-{name}") for name in o.baselines} if o.csv else {}
     csv_files |= {o.models[0]: o.csv} if o.csv else {}
-    for file in filter(None, (o.latex, *csv_files.values())):
+    for file in filter(None, (o.latex, o.markdown, *csv_files.values())):
         check_writable(file)
     methods, notes = evaluate_together(o.models, o.baselines, o.images, settings, o.data_root, o.quiet)
     print(summary_table(methods), *notes, sep="\n")
@@ -24,4 +24,6 @@ def evaluate(o: Namespace, settings: list[str]) -> int:
         write_atomically(file, csv_table(methods[name]).encode())
     if o.latex:
         write_atomically(o.latex, latex_table(methods).encode())
+    if o.markdown:
+        write_atomically(o.markdown, markdown_table(methods).encode())
     return 0

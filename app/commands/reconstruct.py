@@ -37,20 +37,24 @@ def reconstruct(o: Namespace, settings: list[str]) -> int:
         if all(target.exists() for target in own):
             print(f"{printable(own[0])}: kept")
         elif o.degrade:
-            _from_clean(files, i, own, simulated, model)
+            _from_clean(files, i, own, simulated, model, config)
         else:
             _from_measured(files, i, own, simulated, model, config, given)
     return 0
 
 
-def _from_clean(files: Files, i: int, own: tuple[Path, ...], simulated: Simulation, model: Model) -> None:
+def _from_clean(
+    files: Files, i: int, own: tuple[Path, ...], simulated: Simulation, model: Model, config: Config
+) -> None:
     """Measure a clean image and reconstruct it."""
     picture = files.picture(i)
     clean = simulated.to_device(whole_blocks(picture.image, simulated.measuring.multiple)[None])
     y = simulated.measure(clean, (i,))
-    solution = simulated(y, (i,))
+    shape = clean.shape[1:]
+    solution = simulated(y, (i,), shape)
     x = simulated.seen_in(solution.x)
-    _write(own, [encode_like(picture, image[0]) for image in (x, y)])
+    shown = y if config.problem.measures_images else simulated.seen_in(simulated.as_image(y, (i,), shape))
+    _write(own, [encode_like(picture, image[0]) for image in (x, shown)])
     quality = float(psnr(x, simulated.seen_in(clean)))
     print(f"{printable(own[0])}: PSNR {quality:.2f} dB, {summary(solution, model)}")
 

@@ -79,9 +79,9 @@ def panels(
         for i, name, _ in chosen:
             row, clean = rows[name], reconstruct.to_device(whole[name][None])
             y = reconstruct.measure(clean, (i,))
-            found = {label: reconstruct(y, (i,)).x}
+            found = {label: reconstruct(y, (i,), clean.shape[1:]).x}
             if "degraded" not in row:
-                found["degraded"] = reconstruct.as_image(y, (i,))
+                found["degraded"] = reconstruct.as_image(y, (i,), clean.shape[1:])
             for column, x in found.items():
                 row[column] = panel(reconstruct.seen_in(x), reconstruct.seen_in(clean))
     first = ("clean", "degraded")

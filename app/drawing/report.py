@@ -28,7 +28,8 @@ def report_page(run: Path, images: str, data_root: Path) -> str:
     sections = _results(model, config, images, data_root) + _figures(run, model.regularizer, look("web"))
     sections.append(Section("Settings", _settings(config)))
     facts = read_facts(run / "model.safetensors", OF_A_RUN)
-    verb = {"superres": "enlarge"}.get(config.problem.task, config.problem.task)
+    verbs = {"superres": "enlarge", "mri": "reconstruct MRI", "tomography": "reconstruct from projections"}
+    verb = verbs.get(config.problem.task, config.problem.task)
     summary = (
         f"A regularizer ({config.regularizer.name}) learned to {verb} in {facts['step']} steps: "
         f"{facts['computations']} gradients and Hessian products, {facts['seconds']:.0f} s. "
@@ -47,9 +48,10 @@ def _results(model: Model, config: Config, images: str, data_root: Path) -> list
     for i, name, path in chosen:
         clean = reconstruct.read(path, config.data.color)
         y = reconstruct.measure(clean, (i,))
-        solution = reconstruct(y, (i,))
+        solution = reconstruct(y, (i,), clean.shape[1:])
         mu, largest = reconstruct.bounds(clean.shape[1:], (i,))
-        clean, picture, x = map(reconstruct.seen_in, (clean, reconstruct.as_image(y, (i,)), solution.x))
+        picture = reconstruct.as_image(y, (i,), clean.shape[1:])
+        clean, picture, x = map(reconstruct.seen_in, (clean, picture, solution.x))
         before, after = float(psnr(picture, clean)), float(psnr(x, clean))
         caption = f"{name}: measured {before:.2f} dB, reconstructed {after:.2f} dB"
         pictures = {"measured": picture[0].cpu(), "clean": clean[0].cpu()}

@@ -80,7 +80,7 @@ def _minimiser(model: str, measured: Measured, settings: list[str], data_root: P
         raise ConfigError(f"{model} has a guide, which finds another energy in float64: no reference for this figure")
     files = {measured.index[0]: measured.path}
     exact = replace(simulation(config, regularizer, data_root, files), accuracy=accuracy)
-    solution = exact(measured.y.double(), measured.index)
+    solution = exact(measured.y.double(), measured.index, measured.clean.shape[1:])
     if not solution.converged:
         raise FigureError(f"the reference could not be certified to {accuracy:.1g}: ask for a larger --accuracy")
     return solution.x

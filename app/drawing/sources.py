@@ -65,12 +65,12 @@ class Measured:
     @property
     def energy(self) -> Energy:
         """h; the problem of a guide has been solved."""
-        return self.reconstruct.problem(self.y, self.index).energy()
+        return self.reconstruct.problem(self.y, self.index, self.clean.shape[1:]).energy()
 
     @property
     def picture(self) -> Tensor:
         """y as an image (1, C, H, W)."""
-        return self.reconstruct.as_image(self.y, self.index)
+        return self.reconstruct.as_image(self.y, self.index, self.clean.shape[1:])
 
 
 def one_image(model: str, images: str | None, only: list[str] | None, settings: list[str], data_root: Path) -> Measured:

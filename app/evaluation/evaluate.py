@@ -8,6 +8,7 @@ from pathlib import Path
 from torch import Tensor
 
 from app.evaluation.simulation import Simulation
+from app.lower.solution import norm
 from app.problem.quality import psnr, ssim
 from datasets.image_sets import names_of
 
@@ -25,6 +26,7 @@ class Evaluation:
     converged: bool | None  # error_bound <= the accuracy asked for
     iterations: int | None  # gradients of h
     seconds: float
+    relative_bound: float | None = None  # error_bound / ||x||
 
 
 Baseline = Callable[[Tensor, int], Tensor]  # y (1, C, H, W), position of the image in its set -> x (1, C, H, W)
@@ -40,20 +42,22 @@ def evaluate(
         if i == 0:
             for r, x in ((reconstruct.regularizer, clean), (reconstruct.regularizer.promoted(), clean.double())):
                 r.frozen().gradient(x)  # compiles what is compiled at first use, for the solve and its certificate
-        clean = reconstruct.seen_in(clean)
-        start, bound, converged, iterations = time.perf_counter(), None, None, None
+        shape, clean = clean.shape[1:], reconstruct.seen_in(clean)
+        start, bound, relative, converged, iterations = time.perf_counter(), None, None, None, None
         if baseline is None:
-            solution = reconstruct(y, (i,))
+            solution = reconstruct(y, (i,), shape)
             x, bound = reconstruct.seen_in(solution.x), float(solution.error_bound)
+            relative = bound / max(float(norm(solution.x)), 1e-300)
             converged, iterations = bool(solution.converged), int(solution.iterations)
         else:
             x = baseline(y, i)
         seconds = time.perf_counter() - start
-        degraded = reconstruct.seen_in(reconstruct.as_image(y, (i,)))
+        degraded = reconstruct.seen_in(reconstruct.as_image(y, (i,), shape))
         yield Evaluation(
             image=name, psnr=float(psnr(x, clean)), ssim=_known(ssim(x, clean)),
             psnr_degraded=float(psnr(degraded, clean)), ssim_degraded=_known(ssim(degraded, clean)),
             error_bound=bound, converged=converged, iterations=iterations, seconds=seconds,
+            relative_bound=relative,
         )  # fmt: skip
 
 

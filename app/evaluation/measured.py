@@ -14,7 +14,7 @@ from app.evaluation.simulation import Simulation
 from app.lower.solution import GIVEN_GUIDE, NOT_CERTIFIED, LowerSolution, norm, rounded_up
 from app.models.build import Model
 from app.settings.options import Config, ConfigError
-from app.settings.tasks import Deblur, Inpaint, SuperResolution
+from app.settings.tasks import Deblur, Inpaint, Mri, SuperResolution
 from app.settings.toml import override
 from datasets.arrays import ArrayError, find_array, is_array, read_array
 from datasets.files import printable

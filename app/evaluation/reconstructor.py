@@ -12,7 +12,7 @@ from app.lower.energy import Solver
 from app.lower.solution import LowerSolution
 from app.lower.stationary import certified_or_stationary
 from app.problem.operators import LinearOperator, OperatorError, noise_level_of, wrapped
-from regularizers import Regularizer
+from regularizers import Regularizer, for_channels
 from regularizers.conversion import converted
 
 
@@ -45,5 +45,5 @@ def reconstruct(
     operator = physics if isinstance(physics, LinearOperator) else wrapped(physics, y, image_shape)
     if regularizer.noise_nodes:
         regularizer = regularizer.at(noise_level_of(operator.physics) if noise_level is None else noise_level)
-    safe = certified_or_stationary(solver)
+    safe, regularizer = certified_or_stationary(solver), for_channels(regularizer, operator.image_shape[0])
     return lower_problem(regularizer, operator, y, ridge, safe).solve(safe, accuracy, given)

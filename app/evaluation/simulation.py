@@ -15,7 +15,7 @@ from app.lower.energy import Operator, Solver, bounds
 from app.lower.solution import LowerSolution
 from app.lower.stationary import certified_or_stationary
 from app.models.build import Model
-from app.problem.operators import Operators
+from app.problem.operators import OperatorError, Operators
 from app.settings.options import Config
 from datasets.blur_kernels import KernelError
 from datasets.files import printable
@@ -23,7 +23,7 @@ from datasets.images import ImageError, read_all, read_image
 from datasets.masks import MaskError
 from datasets.patches import whole_blocks
 from datasets.random import TEST_NOISE, generator
-from regularizers import ImageTooSmallError, Regularizer
+from regularizers import ImageTooSmallError, Regularizer, for_channels
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,24 +48,35 @@ class Simulation:
     def measure(self, clean: Tensor, images: tuple[int, ...]) -> Tensor:  # (B, C, H, W) -> (B, ...)
         """Return y = A clean + noise, the noise of image i a function of (seed, i) alone."""
         draws = [generator(self.seed, TEST_NOISE, i) for i in images]
-        return self.measuring(clean.shape[1:], images).measure(self.to_device(clean), self.noise_level, draws)
+        clean = self.measuring.lifted(self.to_device(clean), images)
+        return self.measuring(clean.shape[1:], images).measure(clean, self.noise_level, draws)
 
-    def __call__(self, y: Tensor, images: tuple[int, ...]) -> LowerSolution:  # (B, ...) -> x (B, C, H, W)
-        """Return the reconstructions: a result depends on nothing but its measurement."""
-        return self.problem(y, images).solve(self.solver, self.accuracy)
+    def __call__(
+        self, y: Tensor, images: tuple[int, ...], shape: torch.Size | None = None
+    ) -> LowerSolution:  # (B, ...) -> x (B, C, H, W)
+        """Return the reconstructions: a result depends on nothing but its measurement. shape: (..., H, W) of the image,
+        where it is known; None: what y tells of it."""
+        return self.problem(y, images, shape).solve(self.solver, self.accuracy)
 
-    def problem(self, y: Tensor, images: tuple[int, ...]) -> LowerProblem:  # (B, ...)
+    def problem(self, y: Tensor, images: tuple[int, ...], shape: torch.Size | None = None) -> LowerProblem:  # (B, ...)
         """Return the lower-level problem; of a regularizer with a guide, the guide's has been solved."""
-        operator = self.operators(self.measuring.image_shape(y.shape[1:]), images)
-        return lower_problem(self.regularizer, operator, self.to_device(y), self.ridge, self.solver)
+        shape = self._image_shape(y, shape)
+        operator, regularizer = self.operators(shape, images), for_channels(self.regularizer, shape[0])
+        return lower_problem(regularizer, operator, self.to_device(y), self.ridge, self.solver)
 
     def bounds(self, shape: torch.Size, images: tuple[int, ...]) -> tuple[float, float]:
         """Return (mu, L) of h for images of shape (C, H, W)."""
         return bounds(self.operators(shape, images), self.regularizer.frozen(), self.ridge)
 
-    def as_image(self, y: Tensor, images: tuple[int, ...]) -> Tensor:  # (B, ...) -> (B, C, H, W)
+    def as_image(
+        self, y: Tensor, images: tuple[int, ...], shape: torch.Size | None = None
+    ) -> Tensor:  # (B, ...) -> (B, C, H, W)
         """Return what can be shown of the measurements, and what their PSNR is computed from."""
-        return self.measuring(self.measuring.image_shape(y.shape[1:]), images).as_image(y)
+        return self.measuring(self._image_shape(y, shape), images).as_image(y)
+
+    def _image_shape(self, y: Tensor, shape: torch.Size | None) -> torch.Size:
+        told = self.measuring.image_shape(y.shape[1:])
+        return told if shape is None else torch.Size((told[0], *shape[-2:]))
 
     def seen_in(self, x: Tensor) -> Tensor:  # (B, C, H, W) -> (B, C, h, w)
         """Return the part of images that has been measured."""
@@ -80,11 +91,12 @@ class Simulation:
             if 0 in shape:
                 raise ImageError(f"{printable(path)} is smaller than a block of {self.measuring.multiple} pixels")
             try:
-                operator = self.measuring(shape, (image,))
+                black = self.measuring.lifted(self.to_device(torch.zeros(1, *shape)), (image,))
+                operator = self.measuring(black.shape[1:], (image,))
                 if any(all(a >= b for a, b in zip(shape, other, strict=True)) for other in fitting):
                     return
-                self(operator.forward(self.to_device(torch.zeros(1, *shape))), (image,))
-            except (ImageTooSmallError, KernelError, MaskError) as error:
+                self(operator.forward(black), (image,), shape)
+            except (ImageTooSmallError, KernelError, MaskError, OperatorError) as error:
                 raise ImageError(f"{printable(path)}: {error}") from None
             fitting.append(shape)
 

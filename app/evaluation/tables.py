@@ -65,7 +65,7 @@ def _with_error(values: list[float], sign: str) -> str:
     return f"{fmean(values):.2f}" + (f" {sign} {standard_error(values):.2f}" if len(values) > 1 else "")
 
 
-COLUMNS = ("psnr", "ssim", "psnr_degraded", "error_bound", "iterations", "seconds")
+COLUMNS = ("psnr", "ssim", "psnr_degraded", "error_bound", "relative_bound", "iterations", "seconds")
 
 
 def csv_table(rows: list[Evaluation]) -> str:
@@ -98,6 +98,23 @@ def read_csv(path: Path) -> dict[str, dict[str, float]]:
         raise ConfigError(
             f"{path} is not an evaluation: make one with python -m app evaluate MODEL --images SET --csv {path}"
         ) from None
+
+
+def markdown_table(methods: dict[str, list[Evaluation]]) -> str:
+    """Write means as a Markdown table: the measurement first, then each method with its certificates and cost."""
+    first = next(iter(methods.values()))
+    heads = ("method", "PSNR ± SE", "SSIM", "certified", "largest bound / norm of x", "gradients", "s/image")
+    degraded = _with_error([e.psnr_degraded for e in first], "±")
+    rows = [heads, ("---",) * len(heads), ("degraded", degraded, _ssim(e.ssim_degraded for e in first), *4 * ("",))]
+    for name, found in methods.items():
+        bounds, iterations = _column(found, "relative_bound"), _column(found, "iterations")
+        proof = ("", "", "")
+        if bounds is not None and iterations is not None:
+            largest = "stationary" if inf in bounds else f"{rounded_up(100 * max(bounds), 2)} %"
+            proof = f"{sum(bool(e.converged) for e in found)}/{len(found)}", largest, f"{fmean(iterations):.0f}"
+        quality = _with_error([e.psnr for e in found], "±"), _ssim(e.ssim for e in found)
+        rows.append((name, *quality, *proof, f"{fmean(e.seconds for e in found):.2f}"))
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
 
 def latex_table(methods: dict[str, list[Evaluation]]) -> str:

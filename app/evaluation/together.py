@@ -12,7 +12,7 @@ from app.evaluation import baselines, noise_check
 from app.evaluation.evaluate import Evaluation, evaluate
 from app.evaluation.simulation import simulation
 from app.lower.solution import GIVEN_GUIDE
-from app.settings.tasks import Deblur
+from app.settings.tasks import Deblur, Tomography
 from datasets.image_sets import find_images
 
 
@@ -36,6 +36,8 @@ def evaluate_together(
         noise_check.warn_of_level(name, own.problem)
     found = {name: run(name, evaluate(s, paths, config.data.color)) for name, s in simulated.items()}
     measured, notes = simulated[models[0]], assemble.kernel_notes(config, data_root)
+    if isinstance(config.problem, Tomography):
+        notes.append("degraded: filtered back-projection")
     kernels = assemble.true_kernels(config.problem, data_root) if isinstance(config.problem, Deblur) else None
     for name in names:
         baseline = baselines.prepare(name, config, measured, kernels, data_root, quiet)

@@ -16,15 +16,18 @@ from functools import cache
 from typing import Any, TypeVar
 
 import torch
-from deepinv.physics import MRI, BlurFFT, Denoising, Inpainting, LinearPhysics, Tomography
+from deepinv.physics import MRI, BlurFFT, Denoising, Inpainting, LinearPhysics, MultiCoilMRI, Tomography
 from torch import Tensor
 
 from app.problem.convolution import misfit_gradient
+from app.problem.quality import magnitude
+from app.problem.tomography import RaySums, ray_sums
 from regularizers.conversion import converted
 
 MARGIN = 1.05  # over a norm that a power iteration has estimated from below
 POWER_ITERATIONS = 30
-EXACT = (BlurFFT, Denoising, Inpainting, MRI)  # in every precision, their adjoint is that of A
+SAME = 1e-4  # relative difference of A x, of which 3e-5 is deepinv's rounding where an image is turned in float32
+EXACT = (BlurFFT, Denoising, Inpainting, MRI, MultiCoilMRI)  # in every precision, their adjoint is that of A
 
 T = TypeVar("T")
 
@@ -101,7 +104,9 @@ class LinearOperator:
     def promoted(self) -> LinearOperator:
         """Return A in float64: its numbers stay what they are. Raises OperatorError where its physics cannot."""
         own = {f.name: getattr(self, f.name) for f in fields(self)}
-        tensors = {name: value.double() for name, value in own.items() if isinstance(value, Tensor)}
+        tensors = {
+            n: v.to(torch.promote_types(v.dtype, torch.float64)) for n, v in own.items() if isinstance(v, Tensor)
+        }
         parts = {name: value.promoted() for name, value in own.items() if isinstance(value, LinearOperator)}
         operator = replace(self, physics=_converted(self.physics, torch.float64), **tensors, **parts)
         if type(self.physics) in EXACT:
@@ -124,6 +129,35 @@ class BlurOperator(LinearOperator):
     def misfit_gradient(self, y: Tensor) -> Callable[[Tensor], Tensor]:  # (B, C, H, W)
         blur: Any = self.physics
         return misfit_gradient(blur.mask[..., 0] * blur.angle, y)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TomographyOperator(LinearOperator):
+    """Sums along parallel rays, which `physics` does not compute: it says what noise there is."""
+
+    rays: RaySums
+
+    def forward(self, x: Tensor) -> Tensor:  # (B, C, H, W) -> (B, C, D, N)
+        return self.rays.forward(x)
+
+    def adjoint(self, y: Tensor) -> Tensor:  # (B, C, D, N) -> (B, C, H, W)
+        return self.rays.adjoint(y)
+
+    def as_image(self, y: Tensor) -> Tensor:  # (B, C, D, N) -> (B, C, H, W)
+        """Return the filtered back-projection."""
+        return self.rays.filtered_back_projection(y)
+
+    def promoted(self) -> TomographyOperator:
+        tensors = {f.name: t.double() for f in fields(self) if isinstance(t := getattr(self, f.name), Tensor)}
+        return replace(self, rays=self.rays.double(), **tensors)
+
+
+def tomography_operator(rays: RaySums, physics: LinearPhysics, shape: torch.Size) -> TomographyOperator:
+    """Return the operator of ray sums of images (C, H, W)."""
+    return TomographyOperator(
+        physics=physics, image_shape=shape, norm_squared=rays.norm_squared, rays=rays,
+        support=rays.reached,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -208,16 +242,24 @@ class Operators:
 
     image_shape: the shape of the image that has measurements of a shape.  multiple: sides of images are cut to it.
     seen: rows and columns of images that have been measured; the others are unknown even without noise.
+    lift: (clean images (B, 1, H, W), their positions) -> complex ones (B, 2, H, W), which A measures; None: A measures
+    images as they are.
     """
 
     build: Callable[[torch.Size, tuple[int, ...]], Operator]
     image_shape: Callable[[torch.Size], torch.Size] = torch.Size
     multiple: int = 1
     seen: tuple[slice, ...] | None = None  # None: all of them
+    lift: Callable[[Tensor, tuple[int, ...]], Tensor] | None = None
 
     def seen_in(self, x: Tensor) -> Tensor:  # (..., H, W) -> (..., h, w)
-        """Return the part of images that has been measured."""
+        """Return the part of images that has been measured, of complex images its magnitude."""
+        x = x if self.lift is None else magnitude(x)
         return x if self.seen is None else x[(..., *self.seen)]
+
+    def lifted(self, clean: Tensor, images: tuple[int, ...]) -> Tensor:  # (B, C, H, W) -> (B, C or 2, H, W)
+        """Return what A measures of clean images."""
+        return clean if self.lift is None else self.lift(clean, images)
 
     def __call__(self, shape: torch.Size, images: tuple[int, ...]) -> Operator:
         return self.build(torch.Size(shape), images)
@@ -254,8 +296,8 @@ def wrap(
     A must be linear and finite, and <A x, y> = <x, A^T y> (inner products in float64). Where the physics brings an
     approximate adjoint, A^T is taken from autograd instead, with a warning.
 
-    norm_squared, lambda_min: bounds that you can prove. Without them, they are those of the identity and of masks,
-    else an estimate of ||A||^2 and lambda_min = 0.  Raises OperatorError.
+    norm_squared, lambda_min: bounds that you can prove. Without them, they are those of the identity, of masks and of
+    sums along parallel rays, else an estimate of ||A||^2 and lambda_min = 0.  Raises OperatorError.
     """
     shape = torch.Size(image_shape)
     if not isinstance(physics, LinearPhysics):
@@ -265,6 +307,11 @@ def wrap(
     if type(physics) is Denoising:
         return IdentityOperator(physics=physics, image_shape=shape)
     physics, x, y = _probed(_differentiable(physics), shape, dtype, device)
+    if (rays := _ray_sums(physics, x, y)) is not None:
+        operator = tomography_operator(rays, physics, shape)
+        return replace(
+            operator, norm_squared=norm_squared or operator.norm_squared, lambda_min=lambda_min or operator.lambda_min
+        )
     reached = None if bool((y != 0).all()) else (y != 0).to(dtype)
     kind = BlurOperator if type(physics) is BlurFFT else LinearOperator
     operator = kind(physics=physics, image_shape=shape, norm_squared=1.0, support=reached)
@@ -340,11 +387,24 @@ def _probed(
 def _differentiable(physics: LinearPhysics) -> LinearPhysics:
     """Tomography with an approximate adjoint also tells autograd the approximate one: here it is the exact one."""
     if isinstance(physics, Tomography) and not (physics.fan_beam or physics.adjoint_via_backprop):
-        instead = "A^T is taken from autograd, which is exact"
-        warnings.warn(f"Tomography brings an approximate adjoint: {instead}", stacklevel=4)
+        warnings.warn("Tomography brings an approximate adjoint: here A^T is the exact one", stacklevel=4)
         physics = deepcopy(physics)
         physics.adjoint_via_backprop = True
     return physics
+
+
+def _ray_sums(physics: LinearPhysics, x: Tensor, y: Tensor) -> RaySums | None:  # (1, C, H, W), (1, ...)
+    """A as a sparse matrix, where the physics is tomography with parallel rays and y its A x; None elsewhere."""
+    if type(physics) is not Tomography or physics.fan_beam:
+        return None
+    turns: Any = physics.radon.theta
+    turns = turns * 4 * torch.ones_like(turns[:1]).atan() / 180  # in its own precision, as deepinv computes it
+    directions = tuple(zip(turns.cos().tolist(), turns.sin().tolist(), strict=True))
+    scale = 1 / float(physics.operator_norm) if physics.normalize else 1.0  # type: ignore[arg-type]
+    rays = ray_sums(tuple(x.shape[2:]), directions, scale, physics.radon.circle, x.dtype).to(x.device)
+    found = rays.forward(x)
+    same = found.shape == y.shape and float((found - y).norm()) <= SAME * float(y.norm())
+    return rays if same else None
 
 
 def _converted(physics: LinearPhysics, dtype: torch.dtype) -> LinearPhysics:

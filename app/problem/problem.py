@@ -108,7 +108,7 @@ class Problem:
     def sample(self, step: int, size: int | None = None) -> Sample:
         """Return the mini-batch of a step: `size` images, all where None. Raises ProblemError or OperatorError."""
         patches, level = self.patches.batch(step, size or len(self)), self.noise_levels.at(step)
-        clean = patches.clean.to(self.device, self.dtype)
+        clean = self.operators.lifted(patches.clean.to(self.device, self.dtype), patches.images)
         operator = self.operators(clean.shape[1:], patches.images)
         keys = list(zip(patches.images, patches.visits, strict=True))
         if self.noisy:

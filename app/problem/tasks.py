@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 
 import torch
 import torch.nn.functional as F
-from deepinv.physics import BlurFFT, Denoising, Inpainting
+from deepinv.physics import BlurFFT, Denoising, Inpainting, LinearPhysics
 from torch import Tensor
 
-from app.problem.operators import BlurOperator, IdentityOperator, LinearOperator, Operators
+from app.problem.operators import (
+    BlurOperator,
+    IdentityOperator,
+    LinearOperator,
+    OperatorError,
+    Operators,
+    TomographyOperator,
+    tomography_operator,
+)
+from app.problem.tomography import detectors_for, directions_at, ray_sums
 from datasets.blur_kernels import KernelError
 from datasets.random import KERNELS, MASKS, generator
 
@@ -170,6 +180,30 @@ def inpainting_operator(mask: Tensor, shape: torch.Size) -> MaskOperator:  # mas
         support=(mask != 0).to(mask), mask=mask, diagonal=squared,
         symbol=squared.mean((2, 3), keepdim=True).unsqueeze(1),
     )  # fmt: skip
+
+
+def tomography(angles: Sequence[float], device: torch.device, dtype: torch.dtype) -> Operators:  # degrees
+    """Return A that sums along parallel rays from these angles, divided by the root of their number.
+
+    The image that has measurements (C, D, N) is square: a rectangular one is known from elsewhere. Raises
+    OperatorError for measurements that no square image has from these angles.
+    """
+    directions, physics = directions_at(angles), LinearPhysics(device=device)
+
+    def build(shape: torch.Size, images: tuple[int, ...]) -> TomographyOperator:
+        rays = ray_sums((shape[1], shape[2]), directions, len(directions) ** -0.5, False, dtype).to(device)
+        return tomography_operator(rays, physics, shape)
+
+    def square(shape: torch.Size) -> torch.Size:
+        side = int(shape[1] / math.sqrt(2))
+        if shape[2] != len(directions) or side == 0 or detectors_for(side) != shape[1]:
+            raise OperatorError(
+                f"a sinogram of {shape[1]} cells and {shape[2]} angles is none of a square image from "
+                f"{len(directions)} angles, which has ceil(sqrt(2) side) cells"
+            )
+        return torch.Size((shape[0], side, side))
+
+    return Operators(build, square)
 
 
 def _power(kernels: Tensor, shape: torch.Size) -> Tensor:  # (..., h, w) -> (..., H, W)

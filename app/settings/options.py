@@ -20,7 +20,9 @@ class Data:
 
     images: str = option("bsds500:train+test", "training images: SET, SET:SPLIT+SPLIT or a folder")
     validation: str = option("bsds500:val32", "held-out images")
-    color: bool = option(False, "RGB instead of grey")
+    color: bool = option(
+        False, "RGB instead of grey", when=When("any problem.task but mri, tomography", lambda c: c.problem.colours)
+    )
     patch_size: int = option(64, "side of the training patches in pixels", at_least=8, at_most=8192)
     noise: Literal["fresh", "fixed"] = option(
         "fresh", "fresh: new crop, turn and noise at every visit; fixed: one per image (finite sum, warm starts)"

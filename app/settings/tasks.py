@@ -38,6 +38,8 @@ class Problem:
     """The keys of all tasks."""
 
     task: ClassVar[str]
+    colours: ClassVar[bool] = True  # whether images may be RGB
+    measures_images: ClassVar[bool] = True  # whether measurements are images, as they are
     noise_level: float | tuple[float, float] = option(
         USUAL,
         "standard deviation on the scale [0, 1]; may be written '25/255'. A pair [low, high]: train on all levels "
@@ -171,4 +173,66 @@ class SuperResolution(Problem):
         return self.factor
 
 
-TASKS: tuple[type[Problem], ...] = (Denoise, Deblur, Inpaint, SuperResolution)
+DRAWN = ("random", "equispaced")  # masks that are drawn for each image
+
+
+_DRAWN = When(f"problem.mask = {', '.join(DRAWN)}", lambda c: c.problem.mask in DRAWN)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mri(Problem):
+    """A keeps some of the frequencies of the image, as each of the coils sees it."""
+
+    task: ClassVar[str] = "mri"
+    colours: ClassVar[bool] = False
+    measures_images: ClassVar[bool] = False
+    mask: str = option(
+        "random", "columns of k-space that are measured: random | equispaced (both drawn for each image) | a .npy file "
+        "| FILE.npz:KEY, an array (H, W) or (W,), DC in the middle",
+    )  # fmt: skip
+    acceleration: float = option(4.0, "one of so many columns is measured", when=_DRAWN, at_least=1, at_most=1024)
+    centre_fraction: float = option(
+        0.08, "part of the columns, in the middle, all of which are measured", when=_DRAWN, at_least=0, at_most=1
+    )
+    image: Literal["real", "complex"] = option(
+        "real", "real: known to be real, as a magnitude is; complex: real and imaginary part are unknown, clean images "
+        "get a smooth phase that is drawn for each, and quality is that of magnitudes",
+    )  # fmt: skip
+    coil_maps: str = option(
+        "", "sensitivities of the coils, a .npy file | FILE.npz:KEY, a complex array (coils, H, W); empty: one coil"
+    )
+
+    def __post_init__(self) -> None:
+        if self.mask in DRAWN and self.acceleration * self.centre_fraction > 1:
+            raise ConfigError(
+                f"problem.centre_fraction = {self.centre_fraction:g} alone measures more than one of "
+                f"problem.acceleration = {self.acceleration:g} columns: lower one of them"
+            )
+
+
+SPACED = When('problem.angle_file = ""', lambda c: not c.problem.angle_file)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tomography(Problem):
+    """A takes sums along parallel rays, divided by the root of the number of directions."""
+
+    task: ClassVar[str] = "tomography"
+    colours: ClassVar[bool] = False
+    measures_images: ClassVar[bool] = False
+    angles: int = option(
+        60, "directions of the rays, equally spaced from 0 degrees", when=SPACED, at_least=1, at_most=4096
+    )
+    angular_range: float = option(
+        180.0,
+        "degrees that the directions cover; below 180 some edges are never seen",
+        when=SPACED,
+        above=0,
+        at_most=360,
+    )
+    angle_file: str = option(
+        "", "FILE.npy | FILE.npz:KEY with the directions in degrees, instead of angles and angular_range"
+    )
+
+
+TASKS: tuple[type[Problem], ...] = (Denoise, Deblur, Inpaint, SuperResolution, Mri, Tomography)

@@ -23,7 +23,7 @@ from app.problem.problem import Problem, ProblemError, Sample
 from app.upper import hypergradient as core
 from app.upper.hypergradient import Hypergradient, Learned
 from app.upper.method import Batch, Method, Step
-from regularizers import Regularizer
+from regularizers import Regularizer, for_channels
 
 
 def fit(
@@ -95,7 +95,7 @@ def batch_of(model: Model, sample: Sample, ridge: float, solver: Solver = lbfgs.
     kernel, solver = model.kernel, certified_or_stationary(solver)
     grid = sample.target.shape[2:]
     operator = sample.operator if kernel is None else kernel.operator(grid)
-    regularizer = model.regularizer.at(sample.noise_level)
+    regularizer = for_channels(model.regularizer.at(sample.noise_level), sample.target.shape[1])
     lower = lower_problem(regularizer, operator, sample.y, ridge, solver)
 
     def energy() -> Energy:

@@ -9,7 +9,8 @@ from pathlib import Path
 from app.files import fingerprint
 from app.models.files import KERNEL, ModelError, find_model
 from app.settings.options import Config
-from app.settings.tasks import Deblur
+from app.settings.tasks import Deblur, Tomography
+from datasets.arrays import array_file
 from datasets.blur_kernels import kernel_file
 from datasets.image_sets import names_of
 
@@ -27,7 +28,8 @@ def inputs(config: Config, images: Iterable[Path], held_out: Iterable[Path], dat
     except ModelError:
         start = []  # it is needed no more
     files = {"data.images": list(images), "data.validation": list(held_out)}
-    files |= {KERNEL: [kernel] if kernel else [], "regularizer.start": start}
+    angles = [array_file(problem.angle_file)] if isinstance(problem, Tomography) and problem.angle_file else []
+    files |= {KERNEL: [kernel] if kernel else [], "problem.angle_file": angles, "regularizer.start": start}
     return {key: _fingerprints(paths) for key, paths in files.items() if paths}
 
 

@@ -41,6 +41,6 @@ def validate_at(level: float, config: Config, model: Model, held_out: ImageSet, 
         for part in (group[n : n + TOGETHER] for n in range(0, len(group), TOGETHER)):
             images = tuple(i for i, _ in part)
             clean = simulated.to_device(torch.stack([crop for _, crop in part]))
-            x = simulated(simulated.measure(clean, images), images).x
+            x = simulated(simulated.measure(clean, images), images, clean.shape[1:]).x
             values.append(psnr(simulated.seen_in(x), simulated.seen_in(clean)))
     return float(torch.cat(values).mean())

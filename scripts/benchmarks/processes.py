@@ -10,13 +10,15 @@ from statistics import median
 from typing import Any
 
 from app.__main__ import WAITING
+from datasets.image_sets import find_images
 
 ROOT = Path(__file__).parents[2]
-COMMAND = ("-m", "app", "evaluate", "foe-denoise-grey-25", "--images", "builtin:test", "--quiet")
+IMAGE = str(find_images("builtin:test", Path(), False).paths[1])
+COMMAND = ("-m", "app", "evaluate", "foe-denoise-grey-25", "--images", IMAGE, "--quiet")
 WAYS = {"sleep, as the program sets it": {}, "spin, as libgomp does": {"GOMP_SPINCOUNT": "300000"}}
 
 
-def side_by_side(command: tuple[str, ...] = COMMAND, repetitions: int = 5) -> Iterator[dict[str, Any]]:
+def side_by_side(command: tuple[str, ...] = COMMAND, repetitions: int = 3) -> Iterator[dict[str, Any]]:
     """Yield a row for each way in which threads wait: medians of whole programs, in turns, and of their ratios."""
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in WAYS}
     for repetition in range(repetitions + 1):  # the first compiles and warms up
