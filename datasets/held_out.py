@@ -16,7 +16,7 @@ writes the bits to bsd68.hashes, and prints how alike copies and the other image
 import io
 import sys
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -40,12 +40,17 @@ COSINES = np.cos(np.pi * np.arange(FREQUENCIES)[:, None] * (np.arange(SIDE) + 0.
 def images_to_learn_from(purpose: str, spec: str, data_root: Path, color: bool) -> ImageSet:
     """Find the images to train, validate or tune on. Raises ImageError where one of them is of BSD68."""
     found = find_images(spec, data_root, color)
-    if reported := of_bsd68(found.paths):
+    refuse_reported(purpose, spec, found.paths)
+    return found
+
+
+def refuse_reported(purpose: str, spec: str, paths: Sequence[Path]) -> None:
+    """Raise ImageError where one of the images is of BSD68."""
+    if reported := of_bsd68(paths):
         raise ImageError(
             f"{purpose} = {spec} holds {len(reported)} images of BSD68 ({reported[0].name}, ...), on which results are "
             f"reported: train on bsds500:train+test, validate on bsds500:val32"
         )
-    return found
 
 
 def of_bsd68(paths: Iterable[Path]) -> list[Path]:

@@ -45,11 +45,12 @@ def read_mask(spec: str) -> Tensor:  # -> (H, W)
 def masks_of(spec: str, images: Mapping[int, Path]) -> Callable[[int, torch.Size], Tensor]:
     """Return (position of an image, its (H, W)) -> the mask (H, W) of a file or, of a folder, that with the image's
     name. It raises MaskError where a mask is missing or does not fit."""
-    folder = home_expanded(spec)
     read = cache(read_mask)
 
     def of(image: int, grid: torch.Size) -> Tensor:
-        own = _named(folder, images, image) if folder.is_dir() else spec
+        if image not in images and home_expanded(spec).is_dir():
+            raise MaskError(f"which masks of {printable(spec)} belong to which images is not known: name a file")
+        own = mask_of(spec, images[image]) if image in images else spec
         mask = read(own)
         if mask.shape != tuple(grid):
             sizes = [f"{w} x {h}" for h, w in (mask.shape, grid)]
@@ -57,6 +58,16 @@ def masks_of(spec: str, images: Mapping[int, Path]) -> Callable[[int, torch.Size
         return mask
 
     return of
+
+
+def mask_of(spec: str, image: Path) -> str:
+    """Return the mask of an image: the one file, or that of the same name in a folder. Raises MaskError."""
+    if not home_expanded(spec).is_dir():
+        return spec
+    try:
+        return str(partners([image], spec, "mask")[0])
+    except ImageError as error:
+        raise MaskError(str(error)) from None
 
 
 def mask_files(spec: str) -> list[Path]:
@@ -68,13 +79,3 @@ def mask_files(spec: str) -> list[Path]:
         return [find_array(spec)[0]]
     except ArrayError as error:
         raise MaskError(f"cannot read a mask: {error}") from None
-
-
-def _named(folder: Path, images: Mapping[int, Path], image: int) -> str:
-    """Return the one mask in a folder that is called like an image."""
-    if image not in images:
-        raise MaskError(f"which masks of {printable(folder)} belong to which images is not known: name a file")
-    try:
-        return str(partners([images[image]], str(folder), "mask")[0])
-    except ImageError as error:
-        raise MaskError(str(error)) from None

@@ -8,9 +8,10 @@ from datasets.files import home_expanded, printable
 from datasets.images import SUFFIXES, ImageError
 
 
-def partners(images: Sequence[Path], folder: str, kind: str = "measurement") -> list[Path]:
+def partners(images: Sequence[Path], folder: str, kind: str = "measurement", all_of_it: bool = False) -> list[Path]:
     """Return the file of the same name of every image, from a folder of images or arrays, or from the one file that is
-    named instead. kind: what the files are. Raises ImageError where one lacks a partner or has several."""
+    named instead. kind: what the files are.  all_of_it: no file of the folder may be left. Raises ImageError where an
+    image lacks a partner or has several."""
     found = home_expanded(folder)
     if len(images) == 1 and found.is_file():
         return [found]
@@ -28,4 +29,6 @@ def partners(images: Sequence[Path], folder: str, kind: str = "measurement") -> 
     if len(set(stems)) < len(stems):
         twice = next(stem for stem in stems if stems.count(stem) > 1)
         raise ImageError(f"several images are called {printable(twice)}: which of them {printable(folder)} means?")
+    if all_of_it and (left := sorted(named.keys() - set(stems))):
+        raise ImageError(f"{printable(named[left[0]][0])} belongs to no image")
     return [named[stem][0] for stem in stems]

@@ -1,6 +1,6 @@
 """Training patches: which images at which step, and which crop of each."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +12,8 @@ from datasets.files import printable
 from datasets.images import ImageError, read_all, read_image
 from datasets.random import CROPS, NOISE, ORDER, generator
 
+Window = tuple[int, int, int]  # row and column of its first pixel, side
+
 
 @dataclass(frozen=True, kw_only=True)
 class PatchBatch:
@@ -20,6 +22,52 @@ class PatchBatch:
     images: tuple[int, ...]  # positions in the image set
     visits: tuple[int, ...]  # how often each was seen before; always 0 in the finite-sum setting
     clean: Tensor  # (B, C, p, p)
+    measured: Tensor | None = None  # (B, C, h, w), of the clean patches
+    masks: Tensor | None = None  # (B, 1, p, p)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Beside:
+    """What belongs to images place by place, as measurements and masks do: it is cut and turned with them.
+
+    source: one tensor (C', H, W) or file for each image.  read: of a file.  factor: rows of the image for each of its
+    rows.  inset: rows above and below, columns left and right, that it lacks of a patch, in its own rows and columns;
+    of a whole image it may lack them or not.
+    """
+
+    source: Sequence[Path] | Sequence[Tensor]
+    read: Callable[[Path], Tensor]
+    factor: int = 1
+    inset: tuple[int, int, int, int] = (0, 0, 0, 0)
+
+    @cached_property
+    def images(self) -> list[Tensor]:
+        """All of them. Raises ImageError."""
+        return read_all(self.source, lambda s: s if isinstance(s, Tensor) else self.read(s))
+
+    def check(self, n: int, shape: torch.Size) -> None:  # (C, H, W)
+        """Raise ImageError where the one of image n is not of its size."""
+        own, (whole, least) = self.images[n].shape[1:], self._sizes(shape)
+        if tuple(own) not in (whole, least):
+            name = f"number {n}" if isinstance(self.source[n], Tensor) else printable(self.source[n])
+            sizes = [f"{w} x {h}" for h, w in (own, whole)]
+            raise ImageError(f"{name} is {sizes[0]}, and what belongs to its image is {sizes[1]}")
+
+    def cut(self, n: int, shape: torch.Size, window: Window | None) -> Tensor:  # -> (C', h, w)
+        """Return the part that belongs to a patch of image n, whose shape is (C, H, W); None: to all of it."""
+        own, (top, bottom, left, right), f = self.images[n], self.inset, self.factor
+        row, column, size = window or (0, 0, 0)
+        height, width = (size, size) if window else shape[1:]
+        whole, _ = self._sizes(shape)
+        above, before = (0, 0) if tuple(own.shape[1:]) == whole else (top, left)
+        rows = slice(row // f + top - above, (row + height) // f - bottom - above)
+        columns = slice(column // f + left - before, (column + width) // f - right - before)
+        return own[:, rows, columns]
+
+    def _sizes(self, shape: torch.Size) -> tuple[tuple[int, int], tuple[int, int]]:
+        """Its size with, and without, what it may lack of an image."""
+        (h, w), (top, bottom, left, right) = (n // self.factor for n in shape[1:]), self.inset
+        return (h, w), (h - top - bottom, w - left - right)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +79,7 @@ class Patches:
 
     source: image files, read at first use, or tensors (C, H, W).  size: side of the patches; None: whole images.
     noise_level: above 0, every image is made noisy once, as it is read, and only that is learned from.
+    measured, masks: what belongs to the images.  multiple: crops begin at such rows and columns.
     """
 
     source: Sequence[Path] | Sequence[Tensor]
@@ -40,6 +89,9 @@ class Patches:
     fixed: bool = True
     augment: bool = False
     noise_level: float = 0.0
+    measured: Beside | None = None
+    masks: Beside | None = None
+    multiple: int = 1
 
     @cached_property
     def images(self) -> list[Tensor]:
@@ -50,6 +102,8 @@ class Patches:
                 h, w = image.shape[1:]
                 name = f"image {n}" if isinstance(source, Tensor) else printable(source)
                 raise ImageError(f"{name} is {w} x {h}, smaller than data.patch_size = {self.size}")
+        for beside in filter(None, (self.measured, self.masks)):
+            read_all(range(len(images)), lambda n, beside=beside: beside.check(n, images[n].shape))
         return images
 
     def _image(self, numbered: tuple[int, Path | Tensor]) -> Tensor:  # -> (C, H, W)
@@ -70,10 +124,14 @@ class Patches:
     def batch(self, step: int, size: int) -> PatchBatch:
         """Return the mini-batch of a step: `size` patches. Raises ImageError where whole images differ in size."""
         images, visits = self.places(step, size)
-        clean = [self._patch(i, v) for i, v in zip(images, visits, strict=True)]
+        patches = [self._patch(i, v) for i, v in zip(images, visits, strict=True)]
+        clean, measured, masks = (list(own) for own in zip(*patches, strict=True))
         if len({patch.shape for patch in clean}) > 1:
             raise ImageError("the images of a batch differ in size: choose a patch size, or batches of one image")
-        return PatchBatch(images=images, visits=visits, clean=torch.stack(clean))
+        return PatchBatch(
+            images=images, visits=visits, clean=torch.stack(clean),
+            measured=torch.stack(measured) if self.measured else None, masks=torch.stack(masks) if self.masks else None,
+        )  # fmt: skip
 
     def places(self, step: int, size: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Return which images the mini-batch of a step takes, and at which of their visits."""
@@ -90,17 +148,25 @@ class Patches:
     def _order(self, epoch: int) -> Tensor:
         return torch.randperm(len(self), generator=generator(self.seed, ORDER, epoch))
 
-    def _patch(self, image: int, visit: int) -> Tensor:
+    def _patch(self, image: int, visit: int) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """A clean patch, and what was measured and the mask that belong to it."""
         clean, draw = self.images[image], generator(self.seed, CROPS, image, visit)
-        size = self.size
-        if size:
-            row, column = (int(torch.randint(n - size + 1, (), generator=draw)) for n in clean.shape[1:])
-            clean = clean[:, row : row + size, column : column + size]
-        patch = _as_float(clean)
+        patch, window, turns, flip = clean, None, 0, False
+        if size := self.size:
+            m, room = self.multiple, [n - size for n in clean.shape[1:]]
+            row, column = (m * int(torch.randint(n // m + 1, (), generator=draw)) for n in room)
+            patch, window = clean[:, row : row + size, column : column + size], (row, column, size)
         if self.augment:
             turns, flip = int(torch.randint(4, (), generator=draw)), bool(torch.randint(2, (), generator=draw))
-            patch = torch.rot90(patch.flip(2) if flip else patch, turns, (1, 2))
-        return patch
+
+        def turned(patch: Tensor) -> Tensor:
+            patch = _as_float(patch)
+            return torch.rot90(patch.flip(2) if flip else patch, turns, (1, 2)) if self.augment else patch
+
+        def beside(own: Beside | None) -> Tensor | None:
+            return None if own is None else turned(own.cut(image, clean.shape, window))
+
+        return turned(patch), beside(self.measured), beside(self.masks)
 
 
 def centre_crop(image: Tensor, size: int) -> Tensor:  # (C, H, W) -> (C, min(H, size), min(W, size))

@@ -28,9 +28,10 @@ from torch import Tensor
 from app.problem.losses import LossOf, SquaredError
 from app.problem.noise_levels import NoiseLevels
 from app.problem.operators import IdentityOperator, Operator, Operators, noise_level_of, operators_of
+from app.problem.tasks import inpainting_operator
 from app.scale import level_fault
 from datasets.image_sets import find_images
-from datasets.patches import Patches
+from datasets.patches import PatchBatch, Patches
 from datasets.random import NOISE, RECORRUPTION, generator
 
 ALPHA = 0.5  # of the recorruption
@@ -59,7 +60,8 @@ class Problem:
 
     physics: a linear deepinv physics, one for each image, or `Operators`.
     clean: images (N, C, H, W), or a sequence of images (C, H, W), a folder or an image set such as
-        "bsds500:train" (read in grey, from $APP_DATA_ROOT or ./data), or `Patches`, in [0, 1].
+        "bsds500:train" (read in grey, from $APP_DATA_ROOT or ./data), or `Patches`, in [0, 1], with what was measured
+        of them where it is known.
     noise_level: standard deviation, or a pair (low, high) to learn all levels between; None: that of the physics.
     ridge: weight of ridge/2 ||x||^2, part of the strong convexity.
     loss: (target, weight) -> loss; see losses.py.
@@ -109,12 +111,12 @@ class Problem:
         """Return the mini-batch of a step: `size` images, all where None. Raises ProblemError or OperatorError."""
         patches, level = self.patches.batch(step, size or len(self)), self.noise_levels.at(step)
         clean = self.operators.lifted(patches.clean.to(self.device, self.dtype), patches.images)
-        operator = self.operators(clean.shape[1:], patches.images)
+        operator = self._operator(clean.shape[1:], patches)
         keys = list(zip(patches.images, patches.visits, strict=True))
         if self.noisy:
             y, target, operator = self._recorrupted(clean, level, keys)
         else:
-            y, target = self._measured(clean, level, operator, keys), clean
+            y, target = self._measured(clean, level, operator, keys, patches.measured), clean
         loss = self.loss(target, self.noise_levels.weight(level))
         if self.operators.seen is not None:
             seen = torch.zeros_like(target[0, 0])
@@ -129,18 +131,28 @@ class Problem:
         """Return the operator of a mini-batch, without measuring anything."""
         images, _ = self.patches.places(step, size or len(self))
         shape = self.patches.shape(images[0])
+        if (masks := self.patches.masks) is not None:
+            operator = self._operator(shape, self.patches.batch(step, size or len(self)))
+            return replace(operator, lambda_min=min(float(mask.min()) for mask in masks.images) ** 2)
         return self._softened(shape) if self.noisy else self.operators(shape, images)
+
+    def _operator(self, shape: torch.Size, patches: PatchBatch) -> Operator:
+        """The operator of patches, with their parts of the masks where there are masks."""
+        if patches.masks is None:
+            return self.operators(shape, patches.images)
+        return inpainting_operator(patches.masks.to(self.device, self.dtype), shape)
 
     def _softened(self, shape: torch.Size) -> IdentityOperator:
         """I / s, the data term of recorrupted images."""
         return IdentityOperator(physics=Denoising(device=self.device), image_shape=shape, scale=SCALE)
 
     def _measured(
-        self, clean: Tensor, level: float, operator: Operator, keys: list[tuple[int, int]]
+        self, clean: Tensor, level: float, operator: Operator, keys: list[tuple[int, int]], y: Tensor | None
     ) -> Tensor:  # clean (B, C, H, W) -> y
-        if self.measurements is None:
+        if self.measurements is not None:
+            y = torch.stack([torch.as_tensor(self.measurements[i]) for i, _ in keys])
+        if y is None:
             return operator.measure(clean, level, [generator(self.seed, NOISE, i, visit) for i, visit in keys])
-        y = torch.stack([torch.as_tensor(self.measurements[i]) for i, _ in keys])
         y = y.to(self.device, self.dtype.to_complex() if y.is_complex() else self.dtype)
         if y.shape != (expected := operator.forward(clean)).shape:
             raise ProblemError(f"measurements of shape {tuple(y.shape[1:])}, but A x has {tuple(expected.shape[1:])}")

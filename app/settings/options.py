@@ -19,6 +19,15 @@ class Data:
     """The section [data]: what is learned from."""
 
     images: str = option("bsds500:train+test", "training images: SET, SET:SPLIT+SPLIT or a folder")
+    measured: str = option(
+        "",
+        "folder of what was measured of the training images, in files of the same names, floats on the scale [0, 1]; "
+        "empty: images are measured by the program",
+        when=When(
+            "problem.task = denoise, superres, deblur with one known kernel, inpaint with a mask",
+            lambda c: c.problem.pairs,
+        ),
+    )
     validation: str = option("bsds500:val32", "held-out images")
     color: bool = option(
         False, "RGB instead of grey", when=When("any problem.task but mri, tomography", lambda c: c.problem.colours)
@@ -30,7 +39,10 @@ class Data:
     targets: Literal["clean", "noisy"] = option(
         "clean",
         "what reconstructions are compared with; noisy: each image is made noisy once, and that is all there is",
-        when=When("problem.task = denoise at one noise level", lambda c: _denoises(c.problem)),
+        when=When(
+            "problem.task = denoise at one noise level, without data.measured",
+            lambda c: _denoises(c.problem) and not c.data.measured,
+        ),
     )
     loss: Literal["squared", "huber", "charbonnier"] = option("squared", "of reconstructions against their targets")
     loss_width: float = option(
@@ -168,6 +180,8 @@ def _check_noise_levels(c: Config) -> None:
     low, high = c.problem.noise_level
     if not 0 < low < high:
         raise ConfigError(f"problem.noise_level = [{low:g}, {high:g}] must be a level above 0 and a higher one")
+    if c.data.measured:
+        raise ConfigError("data.measured has one noise level: problem.noise_level must be a number")
     if c.data.noise == "fixed":
         raise ConfigError("a pair problem.noise_level draws new levels for every visit: set data.noise = fresh")
 

@@ -73,6 +73,11 @@ class Problem:
         """Whether the blur kernel that reconstructs is learned with the regularizer."""
         return False
 
+    @property
+    def pairs(self) -> bool:
+        """Whether training may take measurements from files: what measured them is known, and measures images."""
+        return self.measures_images
+
 
 @dataclass(frozen=True, kw_only=True)
 class Denoise(Problem):
@@ -137,6 +142,10 @@ class Deblur(Problem):
     def learns_kernel(self) -> bool:
         return self.learn_kernel
 
+    @property
+    def pairs(self) -> bool:
+        return self.kernel != "levin:all" and not self.learn_kernel
+
 
 @dataclass(frozen=True, kw_only=True)
 class Inpaint(Problem):
@@ -155,6 +164,10 @@ class Inpaint(Problem):
         above=0,
         at_most=1,
     )
+
+    @property
+    def pairs(self) -> bool:
+        return bool(self.mask)
 
 
 @dataclass(frozen=True, kw_only=True)

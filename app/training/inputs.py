@@ -14,6 +14,7 @@ from datasets.arrays import array_file
 from datasets.blur_kernels import kernel_file
 from datasets.image_sets import names_of
 from datasets.masks import mask_files
+from datasets.pairs import partners
 
 Inputs = dict[str, dict[str, str]]
 SHOWN = 5  # changes that an error names
@@ -28,7 +29,10 @@ def inputs(config: Config, images: Iterable[Path], held_out: Iterable[Path], dat
         start = [find_model(config.regularizer.start)] if config.regularizer.start else []
     except ModelError:
         start = []  # it is needed no more
-    files = {"data.images": list(images), "data.validation": list(held_out)}
+    images = list(images)
+    files = {"data.images": images, "data.validation": list(held_out)}
+    if config.data.measured:
+        files["data.measured"] = partners(images, config.data.measured)
     files |= {KERNEL: [kernel] if kernel else [], **_of_operator(problem), "regularizer.start": start}
     return {key: _fingerprints(paths) for key, paths in files.items() if paths}
 

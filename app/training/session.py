@@ -21,6 +21,7 @@ from app.training import run as stored
 from app.training import start
 from app.training.checkpoint import RunError
 from app.training.owner import owned
+from app.training.pairs import noise_of_pairs
 from app.training.run import Interrupted, Progress, Run
 from app.training.setup import ancestor, past, prepare, provenance
 from app.upper.methods.isgd import unmet_condition
@@ -96,6 +97,10 @@ def train(run: Run, progress: Progress, data_root: Path, quiet: bool) -> None:
     count = sum(p.numel() for p in run.model.parameters())
     log.info("%s: %d training images, %d parameters, %s at step %d",
              run.folder, len(run.problem), count, _bounds(run), progress.step)  # fmt: skip
+    if (noise := noise_of_pairs(run.problem)) is not None:
+        log.info(
+            "noise level of the pairs: %.3g (y - A x); problem.noise_level = %.3g", noise, run.config.problem.level
+        )
     for note in assemble.kernel_notes(run.config, data_root):
         log.info("%s", note)
     _log_kernel_error(run, data_root)

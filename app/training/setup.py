@@ -22,13 +22,12 @@ from app.problem.quality import psnr
 from app.settings.options import Config, ConfigError
 from app.training.fit import batch_of, proven_modulus
 from app.training.inputs import inputs
+from app.training.pairs import patches_of
 from app.training.run import Run, restore
 from app.training.selection import Selection
 from app.training.validation import TOGETHER, validate
 from datasets.held_out import images_to_learn_from
-from datasets.image_sets import subset
 from datasets.images import read_all, read_image
-from datasets.patches import Patches
 
 COPIES = 20  # images that a solver keeps of each patch; evaluation was measured to need twice as much
 
@@ -76,18 +75,11 @@ def _check_memory(config: Config, count: int) -> None:
 
 def training_problem(config: Config, data_root: Path) -> Problem:
     """Return the problem that a run learns from; all images are read. Raises ConfigError and ImageError."""
-    data = config.data
-    levels = assemble.noise_levels(config)
-    patches = Patches(
-        source=subset(images_to_learn_from("data.images", data.images, data_root, data.color), data.count).paths,
-        color=data.color, size=data.patch_size, seed=config.run.seed, fixed=data.noise == "fixed", augment=data.augment,
-        noise_level=levels.low if data.targets == "noisy" else 0.0,
-    )  # fmt: skip
-    patches.load()
+    operators = assemble.operators(config, data_root, training=True)
     return Problem(
-        assemble.operators(config, data_root, training=True), clean=patches, noise_level=levels,
-        ridge=config.problem.ridge, loss=assemble.loss(config), noisy=data.targets == "noisy", seed=config.run.seed,
-        device=assemble.device_of(config), dtype=assemble.dtype_of(config),
+        operators, clean=patches_of(config, operators, data_root), noise_level=assemble.noise_levels(config),
+        ridge=config.problem.ridge, loss=assemble.loss(config), noisy=config.data.targets == "noisy",
+        seed=config.run.seed, device=assemble.device_of(config), dtype=assemble.dtype_of(config),
     )  # fmt: skip
 
 

@@ -33,7 +33,9 @@ def anchored(config: Config) -> Config:
         return absolute(path) if os.path.exists(os.path.expanduser(path)) else path
 
     data, problem, regularizer = config.data, config.problem, config.regularizer
-    sets = {key: found(spec) for key in ("images", "validation") if not is_named(spec := getattr(data, key))}
+    sets = {
+        key: found(spec) for key in ("images", "validation", "measured") if not is_named(spec := getattr(data, key))
+    }
     if isinstance(problem, Deblur) and is_file(problem.kernel):
         problem = replace(problem, kernel=absolute(problem.kernel))
     if isinstance(problem, Inpaint) and problem.mask:

@@ -14,6 +14,7 @@ from app.evaluation.simulation import simulation
 from app.models.build import Model
 from app.problem.quality import psnr
 from app.settings.options import Config
+from app.settings.tasks import Inpaint
 from datasets.image_sets import ImageSet
 from datasets.images import read_image
 from datasets.patches import centre_crop, whole_blocks
@@ -33,7 +34,9 @@ def validate_at(level: float, config: Config, model: Model, held_out: ImageSet, 
     simulated = simulation(config, model.at(level), data_root, dict(enumerate(held_out.paths)))
     groups: dict[torch.Size, list[tuple[int, Tensor]]] = {}
     for i, path in enumerate(held_out.paths):
-        crop = centre_crop(read_image(path, config.data.color), config.data.validation_crop)
+        crop = read_image(path, config.data.color)
+        if not (isinstance(config.problem, Inpaint) and config.problem.mask):  # masks are of whole images
+            crop = centre_crop(crop, config.data.validation_crop)
         crop = whole_blocks(crop, simulated.measuring.multiple)
         groups.setdefault(crop.shape, []).append((i, crop))
     values = []
