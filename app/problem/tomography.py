@@ -123,12 +123,12 @@ def ray_sums(
     seen = _in_circle(max(grid)) if circle else np.ones(len(rows), dtype=bool)
     number = np.dtype(str(dtype).removeprefix("torch."))
     parts = [(scale * _weights(rows, columns, seen, d, detectors)).astype(number) for d in directions]
-    matrix: Any = sparse.vstack(parts, "csr")
-    both = [
+    built: Any = sparse.vstack(parts, "csr")
+    matrix, transpose = (
         _csr(*(torch.from_numpy(a) for a in (m.indptr, m.indices, m.data)), shape=shape)
-        for m, shape in ((matrix, matrix.shape), (matrix.tocsc(), matrix.shape[::-1]))
-    ]
-    return RaySums(*both, grid, detectors, scale)
+        for m, shape in ((built, built.shape), (built.tocsc(), built.shape[::-1]))
+    )
+    return RaySums(matrix, transpose, grid, detectors, scale)
 
 
 def _weights(
