@@ -74,8 +74,8 @@ def keys(images: str) -> list[tuple[str, str, Any]]:
         for choice in section.choices:
             hints = get_type_hints(choice)
             for key in (f for f in fields(choice) if (name, f.name) not in seen):
-                value = f"{images}/0.png" if hints[key.name] is str else None
-                value = f"{images}/maps.npy" if key.name == "coil_maps" else value
+                file = {"coil_maps": "maps.npy", "angle_file": "angles.npy"}.get(key.name, "0.png")
+                value = f"{images}/{file}" if hints[key.name] is str else None
                 path = f"{name}.{key.name}"
                 seen[name, key.name] = VALUES.get(path) or value or other(path, hints[key.name], key.default)
     return [(name, key, tuple(v) if isinstance(v, list) else v) for (name, key), v in seen.items()]
@@ -188,6 +188,7 @@ def images(tmp_path_factory) -> str:
         pixels = np.random.default_rng(i).integers(0, 256, (24, 32, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(folder / f"{i}.png")
     np.save(folder / "maps.npy", np.ones((2, 16, 16), complex))
+    np.save(folder / "angles.npy", np.array([0.0, 40.0, 100.0]))
     return str(folder)
 
 

@@ -33,6 +33,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -121,19 +122,18 @@ def ray_sums(
     rows, columns = (t.ravel() for t in np.meshgrid(rows, columns, indexing="ij"))
     seen = _in_circle(max(grid)) if circle else np.ones(len(rows), dtype=bool)
     number = np.dtype(str(dtype).removeprefix("torch."))
-    parts = [scale * _weights(rows, columns, seen, d, detectors) for d in directions]
-    matrix = sparse.vstack([part.astype(number) for part in parts], "csr")
-    transpose = matrix.tocsc()
-    return RaySums(
-        _csr(*map(torch.from_numpy, (matrix.indptr, matrix.indices, matrix.data)), matrix.shape),
-        _csr(*map(torch.from_numpy, (transpose.indptr, transpose.indices, transpose.data)), matrix.shape[::-1]),
-        grid, detectors, scale,
-    )  # fmt: skip
+    parts = [(scale * _weights(rows, columns, seen, d, detectors)).astype(number) for d in directions]
+    built: Any = sparse.vstack(parts, "csr")
+    matrix, transpose = (
+        _csr(*(torch.from_numpy(a) for a in (m.indptr, m.indices, m.data)), shape=shape)
+        for m, shape in ((built, built.shape), (built.tocsc(), built.shape[::-1]))
+    )
+    return RaySums(matrix, transpose, grid, detectors, scale)
 
 
 def _weights(
     rows: np.ndarray, columns: np.ndarray, seen: np.ndarray, direction: Direction, detectors: int
-) -> sparse.csr_matrix:
+) -> sparse.csr_array:
     """The weights (D, H W) of one direction, in float64; of pixels (H W,) from the middle, those that are seen."""
     cosine, sine = direction
     s, t = cosine * columns - sine * rows, sine * columns + cosine * rows
@@ -150,7 +150,7 @@ def _weights(
     kept = ((weights > NEGLIGIBLE) & (cells >= 0) & (cells < detectors) & seen).T
     ends = np.concatenate([[0], np.cumsum(kept.sum(1))]).astype(np.int32)
     entries = weights.T[kept], cells.T[kept].astype(np.int32), ends
-    return sparse.csc_matrix(entries, shape=(detectors, len(s))).tocsr()
+    return sparse.csc_array(entries, shape=(detectors, len(s))).tocsr()
 
 
 def _hat(u: np.ndarray) -> np.ndarray:
