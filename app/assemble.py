@@ -1,6 +1,6 @@
 """From a configuration to the objects it names: operators, solver, method, reconstructor."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
@@ -22,7 +22,16 @@ from app.problem.losses import LOSSES, LossOf
 from app.problem.mri import drawn_masks, given_maps, given_mask, mri
 from app.problem.noise_levels import NoiseLevels
 from app.problem.operators import Operators
-from app.problem.tasks import deblurring, deblurring_by_any, denoising, drawn, inpainting, super_resolution, tomography
+from app.problem.tasks import (
+    deblurring,
+    deblurring_by_any,
+    denoising,
+    drawn,
+    inpainting,
+    inpainting_with,
+    super_resolution,
+    tomography,
+)
 from app.settings import methods as options
 from app.settings.options import Config, ConfigError
 from app.settings.tasks import DRAWN, Deblur, Denoise, Inpaint, Mri, Problem, SuperResolution, Tomography
@@ -40,6 +49,7 @@ from app.upper.methods.maid import Maid
 from app.upper.methods.meha import Meha
 from app.upper.methods.stocbio import Stocbio
 from app.upper.methods.unroll import Unroll
+from datasets import blur_kernels
 from datasets.angles import read_angles
 from datasets.arrays import ArrayError, read_array
 from datasets.blur_kernels import (
@@ -51,6 +61,7 @@ from datasets.blur_kernels import (
     levin_kernels,
     read_kernel,
 )
+from datasets.masks import masks_of
 
 HOLD = 10  # steps before a step size that was found at the first of them decreases
 
@@ -78,13 +89,17 @@ def dtype_of(config: Config) -> torch.dtype:
     return getattr(torch, config.run.precision)
 
 
-def operators(config: Config, data_root: Path, training: bool = False) -> Operators:
-    """Return the operators of a task. Raises KernelError. Where problem.kernel is levin:all, training draws one of the
-    kernels for every image; elsewhere they take turns."""
+def operators(
+    config: Config, data_root: Path, training: bool = False, images: Mapping[int, Path] | None = None
+) -> Operators:
+    """Return the operators of a task. Raises KernelError and MaskError. Where problem.kernel is levin:all, training
+    draws one of the kernels for every image; elsewhere they take turns. images: position -> file, whose name its mask has, too."""
     problem, device, dtype = config.problem, device_of(config), dtype_of(config)
     match problem:
         case Denoise():
             return denoising(device)
+        case Inpaint() if problem.mask:
+            return inpainting_with(masks_of(problem.mask, images or {}), device, dtype)
         case Inpaint():
             return inpainting(problem.keep, config.run.seed, device, dtype)
         case Mri():
@@ -145,7 +160,17 @@ def angles_of(problem: Tomography) -> list[float]:
 
 def true_kernel(problem: Deblur, data_root: Path) -> Tensor:  # -> (h, w)
     """Read the kernel that measures. Raises KernelError."""
-    return gaussian_kernel(*problem.gaussian) if problem.gaussian else read_kernel(problem.kernel, data_root)
+    return (
+        gaussian_kernel(*problem.gaussian)
+        if problem.gaussian
+        else read_kernel(problem.kernel, data_root, problem.signed_kernel)
+    )
+
+
+def kernel_notes(config: Config, data_root: Path) -> list[str]:
+    """Return what the user of a kernel file must know of it, one line each. Raises KernelError."""
+    problem = config.problem
+    return blur_kernels.kernel_notes(problem.kernel, data_root) if isinstance(problem, Deblur) else []
 
 
 def true_kernels(problem: Deblur, data_root: Path) -> Callable[[int], Tensor]:

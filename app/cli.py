@@ -182,8 +182,9 @@ def _models(options: argparse.Namespace) -> int:
 
 
 def _settings(options: argparse.Namespace) -> list[str]:
-    """The settings of a command; --task, --noise-level, --kernel are short for --set problem.*, a later --set wins."""
-    short = {"task": options.task, "noise_level": options.noise_level, "kernel": options.kernel}
+    """The settings of a command; --task, --noise-level, --kernel, --mask are short for --set problem.*, a later --set
+    wins."""
+    short = {name: getattr(options, name) for name in ("task", "noise_level", "kernel", "mask")}
     return [f"problem.{k}={v}" for k, v in short.items() if v is not None] + options.set
 
 
@@ -230,8 +231,12 @@ def _parser() -> argparse.ArgumentParser:
         )
         sub.add_argument("--noise-level", help="standard deviation on the scale [0, 1], such as 25/255")
         sub.add_argument(
-            "--kernel", help="gaussian:SIZE:WIDTH | levin:1 ... levin:8 | levin:all | FILE[:KEY] (.npz, .mat) | "
+            "--kernel", help="gaussian:SIZE:WIDTH | levin:1 ... levin:8 | levin:all | FILE[:KEY] (.npz, .h5, .mat) | "
             "a .npy or image file",
+        )  # fmt: skip
+        sub.add_argument(
+            "--mask", metavar="FILE", help="what was measured: an image (white), an array (1), or a folder with one per "
+            "image",
         )  # fmt: skip
 
     train = command("train", _train, "learn a regularizer")
@@ -274,7 +279,8 @@ def _parser() -> argparse.ArgumentParser:
     reconstruct.add_argument("model", help=MODEL)
     reconstruct.add_argument(
         "images", nargs="+", metavar="IMAGE",
-        help="measured images, or a SET; of blurred ones the pixels behind the border are unknown (problem.border)",
+        help="measured images, arrays FILE[:KEY] (.npy, .npz, .h5, .mat), or a SET; of blurred ones the pixels behind "
+        "the border are unknown (problem.border)",
     )  # fmt: skip
     about = "folder for the results: PNG as deep as the image; of floats .tif or .npy"
     reconstruct.add_argument("--out", type=path, required=True, metavar="DIR", help=about)
@@ -283,8 +289,11 @@ def _parser() -> argparse.ArgumentParser:
         "--continue", action="store_true", dest="keep", help="keep the results that are in --out, and make the others"
     )
     reconstruct.add_argument(
+        "--format", choices=("png", "tif"), default="png", help="of results that are not floats (default: png)"
+    )
+    reconstruct.add_argument(
         "--range", type=float, nargs=2, metavar=("BLACK", "WHITE"),
-        help="values of black and white in .npy files and float TIFF, such as 0 1; results have the same scale",
+        help="values of black and white in arrays and float TIFF, such as 0 1; results have the same scale",
     )  # fmt: skip
     problem(reconstruct)
 

@@ -1,10 +1,10 @@
-"""Blur kernels (h, w) are nonnegative and have the sum 1."""
+"""Blur kernels (h, w) have the sum 1 and, unless the user allows others, no negative entries.
 
-import io
+The centre of a kernel is its pixel (h // 2, w // 2), counted from 0: a kernel that is 1 there and 0 elsewhere changes
+nothing.
+"""
+
 import math
-import os
-import zipfile
-from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +12,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from datasets.decode import read_npy
-from datasets.files import home_expanded, in_short, printable, read_file
+from datasets.arrays import ArrayError, find_array, is_array, read_array
+from datasets.files import printable
 from datasets.images import GREY, ImageError, read_pixels
-from datasets.matlab import read_mat
 
 LEVIN = 8  # kernels of Levin et al. (CVPR 2009), camera shake
 LARGEST = 2**27  # bytes of a kernel: 4096 x 4096 in float64
+ROUNDED = 1e-3  # a sum that is so close to 1 is 1, rounded
 
 
 class KernelError(ValueError):
@@ -54,18 +54,32 @@ def levin_kernels(data_root: Path) -> Tensor:  # -> (8, h, w)
     return torch.stack([F.pad(k, (w, w, h, h)) for k, (h, w) in zip(kernels, around, strict=True)])
 
 
-def read_kernel(spec: str, data_root: Path) -> Tensor:  # -> (h, w)
-    """Read `levin:N` (data_root/kernels/Levin09.npz, key kN), FILE.npz:KEY, FILE.mat:KEY (KEY may be left out where the
-    file holds one array), a .npy file or an image, as float64 with sum 1. Raises KernelError."""
-    file, key = _place(spec, data_root)
-    try:
-        return _normalized(_values(file, key))
-    except ImageError as error:
-        raise KernelError(str(error)) from None
-    except KernelError as error:
-        raise KernelError(f"{printable(spec)} is not a blur kernel: {error}") from None
-    except Exception as error:  # numpy and zipfile raise many kinds on damaged files
-        raise KernelError(f"cannot read a kernel from {printable(file)}: {in_short(error)}") from None
+def read_kernel(spec: str, data_root: Path, signed: bool = False) -> Tensor:  # -> (h, w)
+    """Read `levin:N` (data_root/kernels/Levin09.npz, key kN), an array (FILE:KEY, see arrays.py) or an image, as float64
+    with sum 1. signed: negative entries are allowed. Raises KernelError."""
+    values = _values(spec, data_root)
+    total = values.sum()
+    if not total.isfinite() or total <= 0:
+        raise KernelError(f"{printable(spec)} is not a blur kernel: its sum must be above 0, and is {float(total):g}")
+    if values.min() < 0 and not signed:
+        raise KernelError(
+            f"{printable(spec)} has negative entries down to {float(values.min() / total):.3g} of its sum: set "
+            f"problem.signed_kernel = true if they belong to it"
+        )
+    return values / total
+
+
+def kernel_notes(spec: str, data_root: Path) -> list[str]:
+    """Return what the user of a kernel file must know of it, one line each. Raises KernelError."""
+    if not is_file(spec):
+        return []
+    values, notes = _values(spec, data_root), []
+    (h, w), total = values.shape, float(values.sum())
+    if h % 2 == 0 or w % 2 == 0:
+        notes.append(f"kernel {printable(spec)}: {h} x {w} numbers; its centre is row {h // 2}, column {w // 2}, from 0")
+    if abs(total - 1) > ROUNDED:
+        notes.append(f"kernel {printable(spec)}: its sum is {total:g}; it is divided by it")
+    return notes
 
 
 def is_file(spec: str) -> bool:
@@ -81,63 +95,31 @@ def kernel_file(spec: str, data_root: Path) -> Path | None:
 def _place(spec: str, data_root: Path) -> tuple[Path, str]:
     """Return the file that holds a kernel, and its key there."""
     if spec.startswith("levin:"):
-        return data_root / "kernels" / "Levin09.npz", "k" + spec.removeprefix("levin:")
-    return _split(spec)
+        spec = f"{data_root / 'kernels' / 'Levin09.npz'}:k{spec.removeprefix('levin:')}"
+    try:
+        return find_array(spec)
+    except ArrayError:
+        raise KernelError(f"there is no kernel file {printable(spec)}") from None
 
 
-def _split(spec: str) -> tuple[Path, str]:
-    """Split FILE[:KEY], of which both may hold colons: the longest FILE that exists, or that numpy.savez made of this
-    name."""
-    parts = spec.split(":")
-    for n in range(len(parts), 0, -1):
-        for end in ("", ".npz"):
-            file = home_expanded(":".join(parts[:n]) + end)
-            if os.path.exists(file):  # unlike Path.exists, also of names that no file can have
-                return file, ":".join(parts[n:])
-    raise KernelError(f"there is no kernel file {printable(spec)}")
+def _values(spec: str, data_root: Path) -> Tensor:  # -> (h, w)
+    """Read the numbers of a kernel as they are, in float64. Raises KernelError."""
+    file, key = _place(spec, data_root)
+    try:
+        values = read_array(f"{file}:{key}" if key else str(file), LARGEST) if is_array(file) else _grey(file, key)
+    except (ArrayError, ImageError) as error:
+        raise KernelError(f"cannot read a kernel: {error}") from None
+    if values.ndim != 2 or values.dtype.kind not in "buif":
+        what = f"{values.shape} {values.dtype}"
+        raise KernelError(f"{printable(spec)} is not a blur kernel: not a 2-D array of real numbers, but {what}")
+    return torch.from_numpy(values.astype(np.float64))
 
 
-def _values(file: Path, key: str) -> np.ndarray:
-    """Read the numbers of a file as they are. Raises KernelError, ImageError and what libraries raise."""
-    suffix = file.suffix.lower()
-    if suffix == ".npz":
-        return read_npy(_member(read_file(file), key))
-    if suffix == ".mat":
-        arrays = read_mat(read_file(file), LARGEST)
-        return np.asarray(arrays[_chosen(key, arrays)])  # of None an object, which is no kernel
+def _grey(file: Path, key: str) -> np.ndarray:  # -> (h, w)
+    """Return the numbers of an image. Raises ImageError and KernelError."""
     pixels = read_pixels(file)
     if key:
-        raise KernelError(f"{suffix} files hold one array, without a name ({printable(key)})")
+        raise KernelError(f"{printable(file)} holds one image, without a name ({printable(key)})")
     if pixels.shape[2] in (2, 4):
-        raise KernelError("transparency has no meaning in a kernel")
+        raise KernelError(f"{printable(file)}: transparency has no meaning in a kernel")
     return pixels[..., 0] if pixels.shape[2] == 1 else pixels @ GREY
-
-
-def _member(data: bytes, key: str) -> bytes:
-    with zipfile.ZipFile(io.BytesIO(data)) as archive:
-        sizes = {info.filename.removesuffix(".npy"): info.file_size for info in archive.infolist()}
-        name = _chosen(key, sizes)
-        if sizes[name] > LARGEST:  # before anything is inflated
-            raise KernelError(f"an array of {sizes[name]} bytes is larger than the {LARGEST} that are read")
-        with archive.open(f"{name}.npy") as file:
-            return file.read(LARGEST)
-
-
-def _chosen(key: str, names: Collection[str]) -> str:
-    """Return the key, or the only name where there is none. Raises KernelError."""
-    if not key and len(names) == 1:
-        return next(iter(names))
-    if key not in names:
-        wanted = f"there is no array {printable(key)}" if key else "which array"
-        raise KernelError(f"{wanted}: it holds {printable(', '.join(names)) or 'none'}, write FILE:KEY")
-    return key
-
-
-def _normalized(values: np.ndarray) -> Tensor:  # -> (h, w)
-    if values.ndim != 2 or values.size == 0 or values.dtype.kind not in "buif":
-        raise KernelError(f"it must be a 2-D array of real numbers, not {values.shape} {values.dtype}")
-    kernel = torch.from_numpy(values.astype(np.float64))
-    total = kernel.sum()
-    if not total.isfinite() or kernel.min() < 0 or total <= 0:
-        raise KernelError(f"it must be nonnegative and finite with a sum above 0, and its sum is {float(total):g}")
-    return kernel / total

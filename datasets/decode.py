@@ -7,7 +7,6 @@ keeps exactly is refused by name.
 
 import io
 import logging
-import math
 import os
 import warnings
 from collections.abc import Iterator
@@ -37,20 +36,6 @@ def decode_image(data: bytes) -> np.ndarray:  # -> (H, W, 1 to 4)
     with _quiet():
         pixels = _decode_tiff(data) if data.startswith(TIFF) else _decode_with_pillow(data)
     return pixels[..., None] if pixels.ndim == 2 else pixels
-
-
-def read_npy(data: bytes) -> np.ndarray:
-    """Return the array of a .npy file. Raises ValueError where it is cut short; nothing is ever unpickled."""
-    stream = io.BytesIO(data)
-    readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-    version = np.lib.format.read_magic(stream)
-    if version not in readers:
-        raise ValueError(f"version {version} of the .npy format is not read")
-    shape, _, dtype = readers[version](stream)
-    if math.prod(shape) * dtype.itemsize > len(data):  # before so much memory is asked for
-        raise ValueError(f"it is cut short: its header tells of {shape} numbers")
-    stream.seek(0)
-    return np.load(stream, allow_pickle=False)
 
 
 @contextmanager

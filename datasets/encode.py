@@ -12,7 +12,8 @@ from datasets.images import Picture
 
 
 def encode_image(image: Tensor, suffix: str, depth: int) -> bytes:  # (1 or 3, H, W)
-    """Return a .png of depth 8 or 16, its values clipped to [0, 1]; or a .tif or .npy of float32, as the values are."""
+    """Return a .png or .tif of depth 8 or 16, its values clipped to [0, 1]; or a .tif or .npy of float32, as the values
+    are."""
     pixels = image.detach().cpu().permute(1, 2, 0).numpy()
     pixels = pixels[..., 0] if pixels.shape[2] == 1 else pixels
     file = io.BytesIO()
@@ -22,7 +23,9 @@ def encode_image(image: Tensor, suffix: str, depth: int) -> bytes:  # (1 or 3, H
         import tifffile
 
         kind = "rgb" if pixels.ndim == 3 else "minisblack"
-        tifffile.imwrite(file, pixels.astype(np.float32), photometric=kind, metadata=None)
+        numbers = {8: np.uint8, 16: np.uint16, 32: np.float32}[depth]
+        stored = pixels if depth == 32 else _levels(pixels, 2**depth - 1)
+        tifffile.imwrite(file, stored.astype(numbers), photometric=kind, metadata=None)
     elif suffix == ".png" and depth == 8:
         Image.fromarray(_levels(pixels, 255).astype(np.uint8)).save(file, "PNG")
     elif suffix == ".png" and depth == 16:

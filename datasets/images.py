@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from datasets.decode import NotReadError, decode_image, read_npy
+from datasets.arrays import is_array, read_npy
+from datasets.decode import NotReadError, decode_image
 from datasets.files import in_short, printable, read_file
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
@@ -43,16 +44,21 @@ def read_image(path: Path, color: bool | None) -> Tensor:  # -> (3 or 1, H, W)
 
 
 def read_picture(path: Path, color: bool | None, limits: Range | None = None) -> Picture:
-    """Read PNG, JPEG, TIFF or BMP, upright; transparent parts are blended over white.
+    """Read PNG, JPEG, TIFF or BMP, upright, or a .npy file. Raises ImageError for a file that cannot be read, and as
+    `as_picture` does."""
+    return as_picture(read_pixels(path), path, color, limits)
 
-    A colour image that is read as grey is rounded to its own bit depth. limits: the values of black and white in .npy
-    files and TIFF of other types than 8 or 16 bits unsigned, which do not tell themselves. Raises ImageError for a file
-    that cannot be read, without limits where they are needed, and for a grey image where colour is asked for.
+
+def as_picture(pixels: np.ndarray, path: Path, color: bool | None, limits: Range | None) -> Picture:
+    """Return the picture of the pixels (H, W, 1 to 4) of a file; transparent parts are blended over white.
+
+    A colour image that is read as grey is rounded to its own bit depth. limits: the values of black and white in arrays
+    and TIFF of other types than 8 or 16 bits unsigned, which do not tell themselves. Raises ImageError without limits
+    where they are needed, and for a grey image where colour is asked for.
     """
-    pixels = read_pixels(path)
     if color and pixels.shape[2] < 3:
         raise ImageError(f"{printable(path)} is grey, and colour images are needed here (data.color = true)")
-    array, to_grey = path.suffix.lower() == ".npy", color is False
+    array, to_grey = is_array(path), color is False
     if array or pixels.dtype not in (np.uint8, np.uint16):
         values = _scaled(path, pixels, limits)
         values = (values @ GREY)[..., None] if to_grey and values.shape[2] == 3 else values
@@ -75,6 +81,11 @@ def read_pixels(path: Path) -> np.ndarray:  # -> (H, W, 1 to 4)
         raise ImageError(f"{printable(path)}: {error}") from None
     except Exception as error:  # the libraries raise many kinds on damaged files
         raise ImageError(f"{printable(path)} is not a readable image, or is truncated: {in_short(error)}") from None
+    return as_pixels(pixels, path)
+
+
+def as_pixels(pixels: np.ndarray, path: Path) -> np.ndarray:  # -> (H, W, 1 to 4)
+    """Return the numbers of a file as pixels. Raises ImageError where they are none of a grey, RGB or RGBA image."""
     pixels = pixels[..., None] if pixels.ndim == 2 else pixels
     if pixels.ndim != 3 or pixels.shape[2] not in (1, 2, 3, 4) or 0 in pixels.shape or pixels.dtype.kind not in "buif":
         what = f"{pixels.shape} {pixels.dtype}"

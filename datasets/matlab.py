@@ -18,7 +18,7 @@ COMPLEX = 0x0800
 
 
 def read_mat(data: bytes, largest: int) -> dict[str, np.ndarray | None]:
-    """Return the arrays of a file by name; None where one holds no real numbers. largest: bytes of an array. Raises
+    """Return the arrays of a file by name; None where one holds no numbers. largest: bytes of an array. Raises
     ValueError and zlib.error on other and damaged files."""
     order = {b"IM": "<", b"MI": ">"}.get(data[126:128])
     if order is None or data.startswith(b"MATLAB 7.3"):
@@ -35,13 +35,17 @@ def read_mat(data: bytes, largest: int) -> dict[str, np.ndarray | None]:
             (_, flags), *rest = _elements(body, order)
             flag = struct.unpack_from(f"{order}I", flags)[0]
             if flag & 255 in ARRAYS and (name := rest[1][1].decode()):  # others are objects and what belongs to them
-                found[name] = _numbers(rest, order) if flag & 255 in NUMERIC and not flag & COMPLEX else None
+                found[name] = _numbers(rest, order, bool(flag & COMPLEX)) if flag & 255 in NUMERIC else None
     return found
 
 
-def _numbers(parts: list[tuple[int, bytes]], order: str) -> np.ndarray:
-    (_, sides), _, (kind, values) = parts
-    return np.frombuffer(values, order + NUMBERS[kind]).reshape(np.frombuffer(sides, f"{order}i4"), order="F")
+def _numbers(parts: list[tuple[int, bytes]], order: str, is_complex: bool) -> np.ndarray:
+    (_, sides), _, *stored = parts
+    shape = np.frombuffer(sides, f"{order}i4")
+    real, *imaginary = [
+        np.frombuffer(values, order + NUMBERS[kind]).reshape(shape, order="F") for kind, values in stored
+    ]
+    return real + 1j * imaginary[0] if is_complex else real
 
 
 def _elements(data: bytes, order: str) -> Iterator[tuple[int, bytes]]:

@@ -249,7 +249,7 @@ def test_what_cannot_be_certified_is_reconstructed_and_said_to_be_so(capsys, tmp
 
 def test_inpainting_without_a_mask_is_refused(capsys, tmp_path, run_folder, photograph):
     arguments = ["reconstruct", run_folder, photograph, "--task", "inpaint", "--set", "problem.ridge=0.1"]
-    assert "--degrade" in refused(capsys, *arguments, "--out", tmp_path / "out")
+    assert "--mask FILE" in refused(capsys, *arguments, "--out", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 

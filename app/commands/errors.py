@@ -10,11 +10,12 @@ from datasets.arrays import ArrayError
 from datasets.blur_kernels import KernelError
 from datasets.fetch import FetchError
 from datasets.images import ImageError
+from datasets.masks import MaskError
 from figures.style import FigureError
 from regularizers import ImageTooSmallError, RegularizerError
 
 USER_ERRORS = (
     ArrayError, ConfigError, CurvatureError, FetchError, FigureError, ImageError, ImageTooSmallError, KernelError,
-    ModelError, NonFiniteError, NotProvableError, NotStronglyConvexError, OperatorError, ProblemError, RegularizerError,
-    RunError,
+    MaskError, ModelError, NonFiniteError, NotProvableError, NotStronglyConvexError, OperatorError, ProblemError,
+    RegularizerError, RunError,
 )  # fmt: skip

@@ -1,49 +1,82 @@
 """`reconstruct`."""
 
 from argparse import Namespace
+from pathlib import Path
 
 from app import assemble
 from app.evaluation import noise_check
-from app.evaluation.measured import Files, config_of_files, summary
-from app.evaluation.simulation import simulation
+from app.evaluation.measured import Files, config_of_files, sources_of, summary
+from app.evaluation.simulation import Simulation, simulation
 from app.files import write_atomically
+from app.models.build import Model
 from app.problem.quality import psnr
+from app.settings.options import Config
 from datasets.encode import encode_like
 from datasets.files import printable
-from datasets.image_sets import find_images
-from datasets.images import read_picture
 from datasets.patches import whole_blocks
 
 
 def reconstruct(o: Namespace, settings: list[str]) -> int:
-    """Reconstruct image files, measured first where o.degrade. Raises ConfigError and ImageError before
-    anything is written."""
+    """Reconstruct files, measured first where o.degrade. Raises ConfigError, ImageError and MaskError before anything
+    is written."""
     model, config = assemble.load(o.model, settings)
     config = config_of_files(config, settings, o.degrade)
-    simulated, color = simulation(config, model, o.data_root), config.data.color
-    paths = [p for spec in o.images for p in find_images(spec, o.data_root, color).paths]
-    files = Files(paths=paths, color=color, out=o.out, degrade=o.degrade, limits=o.range, keep=o.keep)
+    sources = sources_of(o.images, o.data_root, config.data.color)
+    simulated = simulation(config, model, o.data_root, {i: s.path.with_stem(s.name) for i, s in enumerate(sources)})
+    files = Files(
+        sources=sources, color=config.data.color, out=o.out, degrade=o.degrade, limits=o.range, keep=o.keep,
+        form=f".{o.format}",
+    )  # fmt: skip
     targets = files.targets(simulated)
     o.out.mkdir(parents=True, exist_ok=True)
+    for note in assemble.kernel_notes(config, o.data_root):
+        print(note)
     noise_check.warn_of_level(o.model, config.problem)
-    for i, (path, own) in enumerate(zip(paths, targets, strict=True)):
+    given = any(setting.startswith("problem.noise_level=") for setting in settings)
+    for i, own in enumerate(targets):
         if all(target.exists() for target in own):
             print(f"{printable(own[0])}: kept")
-            continue
-        picture, clean = read_picture(path, color, o.range), None
-        y = simulated.to_device(picture.image[None])
-        if o.degrade:
-            clean = simulated.to_device(whole_blocks(picture.image, simulated.measuring.multiple)[None])
-            y = simulated.measure(clean, (i,))
-        shape = None if clean is None else clean.shape[1:]
-        solution = simulated(y, (i,), shape)
-        x = simulated.seen_in(solution.x)
-        shown = y if config.problem.measures_images else simulated.seen_in(simulated.as_image(y, (i,), shape))
-        for target, image in zip(own, (x, shown), strict=False):
-            if not target.exists():
-                write_atomically(target, encode_like(picture, image[0]))
-        quality = "" if clean is None else f"PSNR {float(psnr(x, simulated.seen_in(clean))):.2f} dB, "
-        print(f"{printable(own[0])}: {quality}{summary(solution, model.regularizer.guide_at_level() is not None)}")
-        if not o.degrade:
-            noise_check.warn_of_noise(path, y, config.problem)
+        elif o.degrade:
+            _from_clean(files, i, own, simulated, model, config)
+        else:
+            _from_measured(files, i, own, simulated, model, config, given)
     return 0
+
+
+def _from_clean(
+    files: Files, i: int, own: tuple[Path, ...], simulated: Simulation, model: Model, config: Config
+) -> None:
+    """Measure a clean image and reconstruct it."""
+    picture = files.picture(i)
+    clean = simulated.to_device(whole_blocks(picture.image, simulated.measuring.multiple)[None])
+    y = simulated.measure(clean, (i,))
+    shape = clean.shape[1:]
+    solution = simulated(y, (i,), shape)
+    x = simulated.seen_in(solution.x)
+    shown = y if config.problem.measures_images else simulated.seen_in(simulated.as_image(y, (i,), shape))
+    _write(own, [encode_like(picture, image[0]) for image in (x, shown)])
+    quality = float(psnr(x, simulated.seen_in(clean)))
+    print(f"{printable(own[0])}: PSNR {quality:.2f} dB, {summary(solution, model)}")
+
+
+def _from_measured(
+    files: Files, i: int, own: tuple[Path, ...], simulated: Simulation, model: Model, config: Config, given: bool
+) -> None:
+    """Reconstruct what was measured, at the noise level that is given or estimated. The parameters are all that a
+    command knows of one file."""
+    picture, source = files.picture(i), files.sources[i]
+    y = simulated.to_device(picture.image[None])
+    if not given:
+        simulated, found = noise_check.at_estimated_level(simulated, model, config.problem, y, i)
+        print(f"{source}: {found}")
+    solution = simulated(y, (i,))
+    _write(own, [encode_like(picture, simulated.seen_in(solution.x)[0])])
+    print(f"{printable(own[0])}: {summary(solution, model)}")
+    if given or not model.regularizer.noise_nodes:
+        noise_check.warn_of_noise(source.path, y, config.problem)
+
+
+def _write(targets: tuple[Path, ...], contents: list[bytes]) -> None:
+    for target, data in zip(targets, contents, strict=True):
+        if not target.exists():
+            write_atomically(target, data)

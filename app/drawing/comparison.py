@@ -61,7 +61,8 @@ def panels(
     color = next((config.data.color for _, config in loaded.values()), False)
     chosen = chosen_images(images, only, color, data_root)
     rows: dict[str, Row] = {}
-    simulations = {source: simulation(config, model, data_root) for source, (model, config) in loaded.items()}
+    files = {i: path for i, _, path in chosen}
+    simulations = {source: simulation(config, model, data_root, files) for source, (model, config) in loaded.items()}
     measuring = next((s.measuring for s in simulations.values()), None)
     whole: dict[str, torch.Tensor] = {}
     cleans = read_all(chosen, lambda image: read_image(image[2], color if loaded else None))

@@ -41,9 +41,9 @@ def report_page(run: Path, images: str, data_root: Path) -> str:
 
 def _results(model: Model, config: Config, images: str, data_root: Path) -> list[Section]:
     """Return sliders, and the certificates of what they show. No times: the same run gives the same file."""
-    reconstruct = simulation(config, model, data_root)
     sliders, rows = [], []
     chosen = chosen_images(images, None, config.data.color, data_root)
+    reconstruct = simulation(config, model, data_root, {i: path for i, _, path in chosen})
     reconstruct.check_images([path for _, _, path in chosen], config.data.color)
     for i, name, path in chosen:
         clean = reconstruct.read(path, config.data.color)

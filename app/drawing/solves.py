@@ -78,7 +78,8 @@ def _minimiser(model: str, measured: Measured, settings: list[str], data_root: P
     regularizer, config = assemble.load(model, [*settings, "run.precision=float64"])
     if regularizer.regularizer.guide_at_level():
         raise ConfigError(f"{model} has a guide, which finds another energy in float64: no reference for this figure")
-    exact = replace(simulation(config, regularizer, data_root), accuracy=accuracy)
+    files = {measured.index[0]: measured.path}
+    exact = replace(simulation(config, regularizer, data_root, files), accuracy=accuracy)
     solution = exact(measured.y.double(), measured.index, measured.clean.shape[1:])
     if not solution.converged:
         raise FigureError(f"the reference could not be certified to {accuracy:.1g}: ask for a larger --accuracy")

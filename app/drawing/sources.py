@@ -58,6 +58,7 @@ class Measured:
     config: Config
     reconstruct: Simulation
     index: tuple[int]  # in its set
+    path: Path
     clean: Tensor  # (1, C, H, W)
     y: Tensor
 
@@ -79,6 +80,7 @@ def one_image(model: str, images: str | None, only: list[str] | None, settings: 
     if len(chosen) > 1:
         names = ", ".join(name for _, name, _ in chosen[:8])
         raise ConfigError(f"this is of one image, and {images} has {len(chosen)}: choose with --only from {names}")
-    (i, _, path), reconstruct = chosen[0], simulation(config, regularizer, data_root)
+    (i, _, path) = chosen[0]
+    reconstruct = simulation(config, regularizer, data_root, {i: path})
     clean = reconstruct.read(path, config.data.color)
-    return Measured(config, reconstruct, (i,), clean, reconstruct.measure(clean, (i,)))
+    return Measured(config, reconstruct, (i,), path, clean, reconstruct.measure(clean, (i,)))

@@ -58,8 +58,8 @@ def ship(
 def assess(spec: str, images: str, settings: list[str], data_root: Path, quiet: bool) -> dict[str, Any]:
     """Evaluate a model on an image set and return the Assessment."""
     model, config = assemble.load(spec, settings)
-    simulated = simulation(config, model, data_root)
     paths = find_images(images, data_root, config.data.color).paths
+    simulated = simulation(config, model, data_root, dict(enumerate(paths)))
     simulated.check_images(paths, config.data.color)
     rows = evaluate(simulated, paths, config.data.color)
     done = list(tqdm(rows, images, len(paths), disable=quiet, unit="image", dynamic_ncols=True))

@@ -1,24 +1,30 @@
-"""Noise levels that do not fit: a model at a level it was not learned at, an image with other noise than is assumed.
+"""Noise levels: what is estimated of a measurement, and what does not fit: a model at a level it was not learned at, an
+image with other noise than is assumed.
 
 Both are certified all the same: the certificate is about argmin h, whatever h assumes.
 """
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from app.evaluation.simulation import Simulation
+from app.models.build import Model
 from app.models.files import ModelError, load_model, shipped
+from app.problem.tasks import MaskOperator
 from app.settings.tasks import Denoise, Problem
 from datasets.files import printable
+from regularizers.noise_levels import HIGHEST, LOWEST
 
 SAME = 0.05  # relative; 25/255 and 0.1 are the same
 MASK = ((1.0, -2.0, 1.0), (-2.0, 4.0, -2.0), (1.0, -2.0, 1.0))  # of norm 6; removes what is linear in x or y
 NORMAL = 0.67449  # median |n| of standard normal n
 FACTOR, TEXTURE = 1.3, 10.5 / 255  # see warn_of_noise
+ENOUGH = 100  # differences that a median is taken of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,13 +80,43 @@ def warn_of_noise(path: Path, y: Tensor, problem: Problem) -> None:  # y (B, C, 
         print(f"warning: {printable(path)}: noise of about {levels}", file=sys.stderr)
 
 
-def estimated_noise(y: Tensor) -> float:  # (B, C, H, W)
+def at_estimated_level(
+    simulated: Simulation, model: Model, problem: Problem, y: Tensor, image: int
+) -> tuple[Simulation, str]:  # y (1, ...)
+    """Return what reconstructs a measurement whose noise level nobody told, and a line that tells the level.
+
+    A model for many levels is set to the estimate, or to the nearest level that it knows; another keeps its own.
+    """
+    found = estimated_level(simulated, y, image)
+    if not found >= 0:
+        return simulated, f"noise level cannot be estimated: {problem.level:.3g} is assumed (--noise-level)"
+    told = f"noise level estimated: {found:.3g}"
+    if not model.regularizer.noise_nodes:
+        return simulated, f"{told}; the model keeps its own, {problem.level:.3g}"
+    level = min(max(found, LOWEST), HIGHEST)
+    told += "" if level == found else f"; the model is set to {level:.3g}, the nearest that it knows"
+    return replace(simulated, regularizer=model.at(level).regularizer, noise_level=level), told
+
+
+def estimated_level(simulated: Simulation, y: Tensor, image: int) -> float:  # (1, ...)
+    """Return the noise level of what was measured of an image, NaN where too little of it tells one."""
+    operator = simulated.measuring(simulated.measuring.image_shape(y.shape[1:]), (image,))
+    return estimated_noise(y, operator.mask if isinstance(operator, MaskOperator) else None)
+
+
+def estimated_noise(y: Tensor, mask: Tensor | None = None) -> float:  # (B, C, H, W), (B, 1, H, W)
     """Return sigma of white noise: the median of |second differences in x and y| (Immerkaer, CVIU 1996, with the median
-    of Donoho), over pixels without black or white neighbours where there are enough. NaN for images below 3 x 3."""
+    of Donoho), over pixels without black or white neighbours where there are enough. NaN for images below 3 x 3.
+    mask: pixels that were measured; NaN where few of them lie together."""
     if min(y.shape[2:]) < 3:
         return float("nan")
     flat = y.flatten(0, 1)[:, None].float()
     differences = F.conv2d(flat, torch.tensor(MASK, device=y.device)[None, None] / 6)
     inside = (F.max_pool2d(flat, 3, 1) < 1) & (F.max_pool2d(-flat, 3, 1) < 0)
-    chosen = differences[inside] if inside.float().mean() > 0.05 else differences.flatten()
-    return float(chosen.abs().median()) / NORMAL
+    known = torch.ones_like(inside)
+    if mask is not None:  # -max(-m) = min(m)
+        known = (-F.max_pool2d(-mask.expand_as(y).flatten(0, 1)[:, None].float(), 3, 1) == 1)
+        if int(known.sum()) < ENOUGH:
+            return float("nan")
+    chosen = inside & known if (inside & known).sum() > 0.05 * known.sum() else known
+    return float(differences[chosen].abs().median()) / NORMAL

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from app.settings.options import Config
 from datasets.blur_kernels import KernelError
 from datasets.files import printable
 from datasets.images import ImageError, read_all, read_image
+from datasets.masks import MaskError
 from datasets.patches import whole_blocks
 from datasets.random import TEST_NOISE, generator
 from regularizers import ImageTooSmallError, Regularizer, for_channels
@@ -89,12 +90,13 @@ class Simulation:
         def check(image: int, path: Path, shape: torch.Size) -> None:
             if 0 in shape:
                 raise ImageError(f"{printable(path)} is smaller than a block of {self.measuring.multiple} pixels")
-            if any(all(a >= b for a, b in zip(shape, other, strict=True)) for other in fitting):
-                return
             try:
                 black = self.measuring.lifted(self.to_device(torch.zeros(1, *shape)), (image,))
-                self(self.measuring(black.shape[1:], (image,)).forward(black), (image,), shape)
-            except (ImageTooSmallError, KernelError, OperatorError) as error:
+                operator = self.measuring(black.shape[1:], (image,))
+                if any(all(a >= b for a, b in zip(shape, other, strict=True)) for other in fitting):
+                    return
+                self(operator.forward(black), (image,), shape)
+            except (ImageTooSmallError, KernelError, MaskError, OperatorError) as error:
                 raise ImageError(f"{printable(path)}: {error}") from None
             fitting.append(shape)
 
@@ -111,10 +113,12 @@ class Simulation:
         return x.to(self.device) if x.is_complex() else x.to(self.device, self.dtype)
 
 
-def simulation(config: Config, model: Model, data_root: Path) -> Simulation:
+def simulation(
+    config: Config, model: Model, data_root: Path, images: Mapping[int, Path] | None = None
+) -> Simulation:
     """Return what measures with the true kernel, and reconstructs with the learned one where problem.learn_kernel is
-    on. Raises ConfigError and KernelError."""
-    measuring, kernel = assemble.operators(config, data_root), model.kernel
+    on. images: position -> file of what is measured. Raises ConfigError, KernelError and MaskError."""
+    measuring, kernel = assemble.operators(config, data_root, images=images), model.kernel
     reconstructing: Callable[[torch.Size, tuple[int, ...]], Operator] = measuring
     if kernel is not None and config.problem.learns_kernel:
         reconstructing = lambda shape, images: kernel.operator(shape[1:])  # noqa: E731

@@ -29,13 +29,13 @@ def evaluate_together(
     def run(label: str, rows: Iterator[Evaluation]) -> list[Evaluation]:
         return list(tqdm(rows, label, len(paths), disable=quiet, unit="image", dynamic_ncols=True))
 
-    simulated = {name: simulation(c, model, data_root) for name, (model, c) in loaded.items()}
+    simulated = {name: simulation(c, model, data_root, dict(enumerate(paths))) for name, (model, c) in loaded.items()}
     for s in simulated.values():
         s.check_images(paths, config.data.color)
     for name, (_, own) in loaded.items():
         noise_check.warn_of_level(name, own.problem)
     found = {name: run(name, evaluate(s, paths, config.data.color)) for name, s in simulated.items()}
-    measured, notes = simulated[models[0]], []
+    measured, notes = simulated[models[0]], assemble.kernel_notes(config, data_root)
     if isinstance(config.problem, Tomography):
         notes.append("degraded: filtered back-projection")
     kernels = assemble.true_kernels(config.problem, data_root) if isinstance(config.problem, Deblur) else None

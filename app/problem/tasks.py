@@ -156,10 +156,17 @@ def super_resolution(
 
 def inpainting(keep: float, seed: int, device: torch.device, dtype: torch.dtype) -> Operators:
     """Return A that measures each pixel with probability `keep`, in all channels; the mask belongs to (seed, image)."""
+    return inpainting_with(lambda i, grid: torch.rand(grid, generator=generator(seed, MASKS, i)) < keep, device, dtype)
+
+
+def inpainting_with(
+    mask_of: Callable[[int, torch.Size], Tensor], device: torch.device, dtype: torch.dtype
+) -> Operators:  # mask_of: (position of an image, its (H, W)) -> (H, W)
+    """Return A = diag(mask) with the mask of each image, in all channels."""
 
     def build(shape: torch.Size, images: tuple[int, ...]) -> MaskOperator:
-        masks = [torch.rand((1, *shape[1:]), generator=generator(seed, MASKS, i)) < keep for i in images]
-        return inpainting_operator(torch.stack(masks).to(device, dtype), shape)
+        masks = torch.stack([mask_of(i, shape[1:]) for i in images])[:, None]
+        return inpainting_operator(masks.to(device, dtype), shape)
 
     return Operators(build)
 

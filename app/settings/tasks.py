@@ -101,8 +101,13 @@ class Deblur(Problem):
     kernel: str = option(
         GAUSSIAN,
         "gaussian:SIZE:WIDTH (side and standard deviation in pixels) | levin:1 ... levin:8 | levin:all (one of them "
-        "per image) | FILE.npz:KEY | FILE.mat:KEY | a .npy file | an image file (normalized to sum 1)",
+        "per image) | FILE.npz:KEY | FILE.h5:KEY | FILE.mat:KEY | a .npy file | an image file (normalized to sum 1)",
         form=blur_name,
+    )
+    signed_kernel: bool = option(
+        False,
+        "the kernel of a file may have negative entries",
+        when=When("problem.kernel = FILE", lambda c: not c.problem.kernel.startswith(("gaussian:", "levin:"))),
     )
     border: Literal["circular", "valid", "reflect"] = border()
     learn_kernel: bool = option(
@@ -135,10 +140,21 @@ class Deblur(Problem):
 
 @dataclass(frozen=True, kw_only=True)
 class Inpaint(Problem):
-    """A keeps random pixels."""
+    """A keeps random pixels, or those of a mask."""
 
     task: ClassVar[str] = "inpaint"
-    keep: float = option(0.5, "probability that a pixel is measured", above=0, at_most=1)
+    mask: str = option(
+        "",
+        "which pixels are measured: a black and white image (white: measured), an array FILE[:KEY] (1: measured; numbers "
+        "between 0 and 1 weigh what was measured), or a folder with one of them per image, of the same name; empty: random",
+    )
+    keep: float = option(
+        0.5,
+        "probability that a pixel is measured",
+        when=When("problem.mask = ''", lambda c: not c.problem.mask),
+        above=0,
+        at_most=1,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -96,6 +96,8 @@ def train(run: Run, progress: Progress, data_root: Path, quiet: bool) -> None:
     count = sum(p.numel() for p in run.model.parameters())
     log.info("%s: %d training images, %d parameters, %s at step %d",
              run.folder, len(run.problem), count, _bounds(run), progress.step)  # fmt: skip
+    for note in assemble.kernel_notes(run.config, data_root):
+        log.info("%s", note)
     _log_kernel_error(run, data_root)
     upper = run.config.upper
     if isinstance(upper, IsgdOptions) and upper.schedule == "polynomial":

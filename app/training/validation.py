@@ -30,7 +30,7 @@ def validate(config: Config, model: Model, held_out: ImageSet, data_root: Path) 
 def validate_at(level: float, config: Config, model: Model, held_out: ImageSet, data_root: Path) -> float:
     """Return the mean PSNR in dB on centre crops of the held-out images, solved to the final accuracy."""
     config = replace(config, problem=replace(config.problem, noise_level=level))
-    simulated = simulation(config, model.at(level), data_root)
+    simulated = simulation(config, model.at(level), data_root, dict(enumerate(held_out.paths)))
     groups: dict[torch.Size, list[tuple[int, Tensor]]] = {}
     for i, path in enumerate(held_out.paths):
         crop = centre_crop(read_image(path, config.data.color), config.data.validation_crop)
