@@ -76,7 +76,9 @@ def kernel_notes(spec: str, data_root: Path) -> list[str]:
     values, notes = _values(spec, data_root), []
     (h, w), total = values.shape, float(values.sum())
     if h % 2 == 0 or w % 2 == 0:
-        notes.append(f"kernel {printable(spec)}: {h} x {w} numbers; its centre is row {h // 2}, column {w // 2}, from 0")
+        notes.append(
+            f"kernel {printable(spec)}: {h} x {w} numbers; its centre is row {h // 2}, column {w // 2}, from 0"
+        )
     if abs(total - 1) > ROUNDED:
         notes.append(f"kernel {printable(spec)}: its sum is {total:g}; it is divided by it")
     return notes

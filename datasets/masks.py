@@ -72,7 +72,9 @@ def mask_files(spec: str) -> list[Path]:
 def _named(folder: Path, images: Mapping[int, Path], image: int) -> str:
     """Return the one mask in a folder that is called like an image."""
     if image not in images:
-        raise MaskError(f"which masks of the folder {printable(folder)} belong to which images is not known: name a file")
+        raise MaskError(
+            f"which masks of the folder {printable(folder)} belong to which images is not known: name a file"
+        )
     found = [path for path in mask_files(str(folder)) if path.stem == images[image].stem]
     if len(found) != 1:
         count = "no mask" if not found else f"{len(found)} masks"

@@ -115,7 +115,7 @@ def estimated_noise(y: Tensor, mask: Tensor | None = None) -> float:  # (B, C, H
     inside = (F.max_pool2d(flat, 3, 1) < 1) & (F.max_pool2d(-flat, 3, 1) < 0)
     known = torch.ones_like(inside)
     if mask is not None:  # -max(-m) = min(m)
-        known = (-F.max_pool2d(-mask.expand_as(y).flatten(0, 1)[:, None].float(), 3, 1) == 1)
+        known = -F.max_pool2d(-mask.expand_as(y).flatten(0, 1)[:, None].float(), 3, 1) == 1
         if int(known.sum()) < ENOUGH:
             return float("nan")
     chosen = inside & known if (inside & known).sum() > 0.05 * known.sum() else known

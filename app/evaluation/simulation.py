@@ -113,9 +113,7 @@ class Simulation:
         return x.to(self.device) if x.is_complex() else x.to(self.device, self.dtype)
 
 
-def simulation(
-    config: Config, model: Model, data_root: Path, images: Mapping[int, Path] | None = None
-) -> Simulation:
+def simulation(config: Config, model: Model, data_root: Path, images: Mapping[int, Path] | None = None) -> Simulation:
     """Return what measures with the true kernel, and reconstructs with the learned one where problem.learn_kernel is
     on. images: position -> file of what is measured. Raises ConfigError, KernelError and MaskError."""
     measuring, kernel = assemble.operators(config, data_root, images=images), model.kernel
