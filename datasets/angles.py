@@ -14,6 +14,4 @@ def read_angles(spec: str) -> list[float]:
     if values.ndim != 1 or values.dtype.kind not in "uif" or not 0 < len(values) <= MOST:
         what = f"{values.shape} {values.dtype}"
         raise ArrayError(f"{printable(spec)} must be a list of 1 to {MOST} angles in degrees, not {what}")
-    if not np.isfinite(values).all():
-        raise ArrayError(f"{printable(spec)} holds angles that are NaN or infinite")
     return values.astype(np.float64).tolist()

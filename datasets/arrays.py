@@ -54,15 +54,15 @@ def read_array(spec: str, largest: int = LARGEST) -> np.ndarray:
     try:
         values = _values(file, key, largest)
     except ArrayError as error:
-        raise ArrayError(f"{printable(file)}: {error}") from None
+        raise ArrayError(f"{printable(spec)}: {error}") from None
     except Exception as error:  # numpy, zipfile and h5py raise many kinds on damaged files
-        raise ArrayError(f"cannot read an array from {printable(file)}: {in_short(error)}") from None
+        raise ArrayError(f"cannot read an array from {printable(spec)}: {in_short(error)}") from None
     if values.dtype.kind not in "buifc":
-        raise ArrayError(f"{printable(file)} holds no array of numbers, but {values.shape} {values.dtype}")
+        raise ArrayError(f"{printable(spec)} holds no array of numbers, but {values.shape} {values.dtype}")
     if values.size == 0:
-        raise ArrayError(f"{printable(file)}: its array {values.shape} is empty")
+        raise ArrayError(f"{printable(spec)}: its array {values.shape} is empty")
     if not np.isfinite(values).all():
-        raise ArrayError(f"{printable(file)} holds NaN or infinite values")
+        raise ArrayError(f"{printable(spec)} holds NaN or infinite values")
     return values.astype(values.dtype.newbyteorder("="), copy=False)
 
 

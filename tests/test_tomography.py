@@ -187,9 +187,9 @@ def test_the_directions_of_a_file_take_the_place_of_those_that_are_spaced(tmp_pa
 
 
 BAD = {
-    "empty": (np.array([]), "a list of 1 to 4096 angles"),
+    "empty": (np.array([]), "is empty"),
     "nan": (np.array([0, np.nan]), "NaN or infinite"),
-    "text": (np.array(["a"]), "a list of 1 to 4096 angles"),
+    "text": (np.array(["a"]), "no array of numbers"),
     "table": (np.zeros((2, 2)), "a list of 1 to 4096 angles"),
 }
 

@@ -21,11 +21,10 @@ def reconstruct(o: Namespace, settings: list[str]) -> int:
     is written."""
     model, config = assemble.load(o.model, settings)
     config = config_of_files(config, settings, o.degrade)
-    sources = sources_of(o.images, o.data_root, config.data.color)
+    sources = sources_of(o.images, o.data_root, config, o.degrade)
     simulated = simulation(config, model, o.data_root, {i: s.path.with_stem(s.name) for i, s in enumerate(sources)})
     files = Files(
-        sources=sources, color=config.data.color, out=o.out, degrade=o.degrade, limits=o.range, keep=o.keep,
-        form=f".{o.format}",
+        sources=sources, config=config, limits=o.range, out=o.out, degrade=o.degrade, keep=o.keep, form=f".{o.format}"
     )  # fmt: skip
     targets = files.targets(simulated)
     o.out.mkdir(parents=True, exist_ok=True)
@@ -64,13 +63,15 @@ def _from_measured(
 ) -> None:
     """Reconstruct what was measured, at the noise level that is given or estimated. The parameters are all that a
     command knows of one file."""
-    picture, source = files.picture(i), files.sources[i]
-    y = simulated.to_device(picture.image[None])
+    found, source = files.measurement(i, simulated), files.sources[i]
+    y, told = found.y, list(found.told)
     if not given:
-        simulated, found = noise_check.at_estimated_level(simulated, model, config.problem, y, i)
-        print(f"{source}: {found}")
+        simulated, level = noise_check.at_estimated_level(simulated, model, config.problem, y, i)
+        told.append(level)
+    for line in told:
+        print(f"{source}: {line}")
     solution = simulated(y, (i,))
-    _write(own, [encode_like(picture, simulated.seen_in(solution.x)[0])])
+    _write(own, found.encode(solution.x))
     print(f"{printable(own[0])}: {summary(solution, model)}")
     if given or not model.regularizer.noise_nodes:
         noise_check.warn_of_noise(source.path, y, config.problem)

@@ -2,24 +2,30 @@
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from math import inf
 from pathlib import Path
 
 import numpy as np
+import torch
 from torch import Tensor
 
+from app.evaluation import raw as raw_data
 from app.evaluation.simulation import Simulation
 from app.lower.solution import GIVEN_GUIDE, NOT_CERTIFIED, LowerSolution, norm, rounded_up
 from app.models.build import Model
+from app.problem.operators import OperatorError
 from app.settings.options import Config, ConfigError
-from app.settings.tasks import Deblur, Inpaint, Mri, SuperResolution
+from app.settings.tasks import DRAWN, Deblur, Inpaint, Mri, SuperResolution
 from app.settings.toml import override
-from datasets.arrays import ArrayError, find_array, is_array, read_array
+from datasets.arrays import ARRAYS, ArrayError, array_file, is_array, read_array
+from datasets.encode import encode_like
 from datasets.files import printable
 from datasets.image_sets import find_images, is_named
 from datasets.images import ImageError, Picture, as_picture, as_pixels, read_all, read_picture, read_pixels
+from datasets.masks import MaskError
 from datasets.patches import whole_blocks
 
 
@@ -40,26 +46,36 @@ class Source:
         return printable(self.path) + ("" if self.slice is None else f", slice {self.slice}")
 
 
-def sources_of(specs: list[str], data_root: Path, color: bool) -> list[Source]:
+@dataclass(frozen=True, kw_only=True)
+class Measurement:
+    """What was measured of one image, and the files that a reconstruction becomes."""
+
+    y: Tensor  # (1, ...), on the scale of the regularizer
+    suffixes: tuple[str, ...]
+    encode: Callable[[Tensor], list[bytes]]  # x (1, C, H, W) -> one file for each suffix
+    depth: int = 32  # bits of each number
+    told: tuple[str, ...] = ()  # what was assumed of it
+
+
+def sources_of(specs: list[str], data_root: Path, config: Config, degrade: bool = False) -> list[Source]:
     """Find what is measured: image sets, files, and arrays, of which those with one axis more are several images.
     Raises ImageError. An array that cannot be read is found, too: reading it says why."""
-    return [source for spec in specs for source in _sources(spec, data_root, color)]
+    raw = None if degrade or config.problem.measures_images else raw_data.axes(config.problem)
+    return [source for spec in specs for source in _sources(spec, data_root, config.data.color, raw)]
 
 
-def _sources(spec: str, data_root: Path, color: bool) -> list[Source]:
+def _sources(spec: str, data_root: Path, color: bool, raw: int | None) -> list[Source]:
     array = None
     if not is_named(spec):
-        try:
-            array, _ = find_array(spec)
-        except ArrayError:
-            pass  # an image set, or nothing: finding images says which
+        with suppress(ArrayError):  # of an image set, or of nothing: finding images says which
+            array = array_file(spec)
     if array is None or not is_array(array):
         return [Source(spec=str(p), path=p) for p in find_images(spec, data_root, color).paths]
     try:
         shape = read_array(spec).shape
     except ArrayError:
         return [Source(spec=spec, path=array)]
-    several = len(shape) > 2 + (shape[-1] in (1, 2, 3, 4))
+    several = len(shape) > (raw or 2 + (shape[-1] in (1, 2, 3, 4)))
     return [Source(spec=spec, path=array, slice=n) for n in (range(shape[0]) if several else [None])]
 
 
@@ -67,56 +83,108 @@ def _sources(spec: str, data_root: Path, color: bool) -> list[Source]:
 class Files:
     """Measured images, and the folder of what is made of them.
 
-    degrade: they are clean, and measured first.  limits: values of black and white in files of floats.  keep: results
-    that are there stay.  form: suffix of results that are not floats. Raises ConfigError where the limits are not in
-    order.
+    limits: values of black and white in files of floats.  degrade: images are clean, and measured first.  keep: results
+    that are there stay.  form: suffix of results that are not floats.  unit: raw measurements have their own scale
+    where there are no limits, else that of images. Raises ConfigError where the limits are no scale.
     """
 
     sources: list[Source]
-    color: bool
-    out: Path
-    degrade: bool = False
+    config: Config
     limits: tuple[float, float] | None = None
+    out: Path = Path()
+    degrade: bool = False
     keep: bool = False
     form: str = ".png"
+    unit: bool = False
     array: Callable[[str], np.ndarray] = field(default_factory=lambda: lru_cache(1)(read_array))  # one at a time
+    whites: dict[str, float] = field(default_factory=dict)  # of raw measurements, by their spec
 
     def __post_init__(self) -> None:
         if self.limits and not -inf < self.limits[0] < self.limits[1] < inf:
             raise ConfigError("--range BLACK WHITE must be two numbers in order")
+        if self.limits and self.limits[0] and self.raw:
+            raise ConfigError("--range BLACK WHITE: BLACK must be 0 where no images were measured")
+
+    @property
+    def raw(self) -> bool:
+        """Whether files hold measurements that are no images."""
+        return not (self.degrade or self.config.problem.measures_images)
 
     def picture(self, i: int) -> Picture:
         """Read image i. Raises ImageError."""
-        source = self.sources[i]
+        source, color = self.sources[i], self.config.data.color
         if not is_array(source.path):
-            picture = read_picture(source.path, self.color, self.limits)
+            picture = read_picture(source.path, color, self.limits)
             return replace(picture, suffix=self.form) if picture.suffix == ".png" else picture
+        values = self._values(source)
+        pixels = as_pixels(values if source.slice is None else values[source.slice], source.path)
+        return as_picture(pixels, source.path, color, self.limits)
+
+    def measurement(self, i: int, simulated: Simulation) -> Measurement:
+        """Read what was measured of image i. Raises ImageError."""
+        if not self.raw:
+            picture = self.picture(i)
+            return Measurement(
+                y=simulated.to_device(picture.image[None]), suffixes=(picture.suffix,), depth=picture.depth,
+                encode=lambda x: [encode_like(picture, simulated.seen_in(x)[0])],
+            )  # fmt: skip
+        source = self.sources[i]
         try:
-            values = self.array(source.spec)
+            return self._raw(source, i, simulated)
+        except (ImageError, MaskError, OperatorError) as error:
+            raise ImageError(f"{source}: {error}") from None
+
+    def _raw(self, source: Source, i: int, simulated: Simulation) -> Measurement:
+        if not is_array(source.path):
+            raise ImageError(
+                f"it is an image, and {self.config.problem.task} measures none: arrays are {', '.join(ARRAYS)}"
+            )
+        slices = raw_data.measurements(self._values(source), self.config.problem, self.limits)
+        slices = slices.to(simulated.device, simulated.dtype)[:, None]
+        for y in slices[:1]:
+            _check_shape(y, i, simulated)
+        told = []
+        if isinstance(self.config.problem, Mri) and raw_data.is_shifted(slices[source.slice or 0]):
+            told.append("DC seems to be in a corner of k-space; it is taken to be in the middle (numpy.fft.fftshift)")
+        white = 1.0 if self.limits is None else self.limits[1]
+        if self.limits is None and not self.unit:
+            if source.spec not in self.whites:
+                self.whites[source.spec] = raw_data.white_of(slices, lambda y, _: simulated.as_image(y, (i,)))
+            white = self.whites[source.spec]
+            told.append(f"white is {white:.4g}, the brightest 0.1 % of a first image (--range 0 WHITE)")
+        return Measurement(
+            y=slices[source.slice or 0] / white, suffixes=(self.form, ".npy"), told=tuple(told),
+            encode=lambda x: raw_data.encoded(x, white, self.form),
+        )  # fmt: skip
+
+    def _values(self, source: Source) -> np.ndarray:
+        try:
+            return self.array(source.spec)
         except ArrayError as error:
             raise ImageError(str(error)) from None
-        pixels = as_pixels(values if source.slice is None else values[source.slice], source.path)
-        return as_picture(pixels, source.path, self.color, self.limits)
 
     def targets(self, simulated: Simulation) -> list[tuple[Path, ...]]:
         """Check every image, and return where its result goes and, where it is degraded, its measurement. Raises
         ImageError, and ConfigError where a file would be lost."""
-        check, floats = simulated.check_sizes(), [False]
+        check, depths = simulated.check_sizes(), set()
 
         def of(i: int) -> tuple[Path, ...]:
-            picture, source = self.picture(i), self.sources[i]
-            clean = whole_blocks(picture.image, simulated.measuring.multiple)
-            shape = clean.shape if self.degrade else simulated.measuring.image_shape(picture.image.shape)
-            check(i, source.path, shape)
-            floats[0] |= picture.depth == 32
-            ends = ("", "_degraded") if self.degrade else ("",)
-            return tuple(self.out / f"{source.name}{end}{picture.suffix}" for end in ends)
+            source = self.sources[i]
+            if self.degrade:
+                picture = self.picture(i)
+                check(i, source.path, whole_blocks(picture.image, simulated.measuring.multiple).shape)
+                depths.add(picture.depth)
+                return tuple(self.out / f"{source.name}{end}{picture.suffix}" for end in ("", "_degraded"))
+            found = self.measurement(i, simulated)
+            check(i, source.path, simulated.measuring.image_shape(found.y.shape[1:]))
+            depths.add(found.depth)
+            return tuple(self.out / f"{source.name}{suffix}" for suffix in found.suffixes)
 
-        found = read_all(range(len(self.sources)), of)
-        if self.limits and not floats[0]:
+        targets = read_all(range(len(self.sources)), of)
+        if self.limits and 32 not in depths:
             raise ConfigError("--range is for arrays and float TIFF: 8 and 16 bits have their own black and white")
-        self._check_lost(found)
-        return found
+        self._check_lost(targets)
+        return targets
 
     def _check_lost(self, found: list[tuple[Path, ...]]) -> None:
         made, inputs = dict[Path, Source](), {source.path.resolve() for source in self.sources}
@@ -128,7 +196,26 @@ class Files:
             if os.path.lexists(target) and (not self.keep or target.resolve() in inputs):
                 raise ConfigError(f"{lost}: choose another --out, rename the images, or --continue")
             made[target] = source
-        read_all(filter(os.path.lexists, made), read_pixels)  # what is kept must be whole
+        read_all(filter(os.path.lexists, made), self._check_whole)
+
+    def _check_whole(self, target: Path) -> None:
+        """Check that a result that is kept was written to its end. Raises ImageError."""
+        if not self.raw or target.suffix != ".npy":
+            read_pixels(target)
+            return
+        try:
+            read_array(str(target))
+        except ArrayError as error:
+            raise ImageError(str(error)) from None
+
+
+def _check_shape(y: Tensor, i: int, simulated: Simulation) -> None:
+    """Raise ImageError where the operator measures something of another shape."""
+    shape = simulated.measuring.image_shape(y.shape[1:])
+    expected = simulated.measuring(shape, (i,)).forward(torch.zeros(1, *shape).to(y)).shape[1:]
+    if y.shape[1:] != expected:
+        sizes = [" x ".join(map(str, s)) for s in (y.shape[2:], expected[1:])]
+        raise ImageError(f"{sizes[0]} numbers do not fit the operator, which measures {sizes[1]}")
 
 
 def config_of_files(config: Config, settings: list[str], degrade: bool) -> Config:
@@ -139,6 +226,8 @@ def config_of_files(config: Config, settings: list[str], degrade: bool) -> Confi
         return config
     if isinstance(problem, Inpaint) and not problem.mask:
         raise ConfigError("which pixels of a measured image are missing is not known: name them with --mask FILE")
+    if isinstance(problem, Mri) and problem.mask in DRAWN:
+        raise ConfigError("which frequencies were measured is not known: name them with --mask FILE")
     if isinstance(problem, Deblur) and problem.kernel == "levin:all":
         raise ConfigError("which kernel blurred a measured image is not known: name it with --kernel, as levin:1")
     if isinstance(problem, Deblur | SuperResolution) and not problem.learns_kernel:
@@ -152,6 +241,6 @@ def summary(solution: LowerSolution, model: Model) -> str:
     if solution.error_bound.isinf():
         cost = f"{int(solution.iterations)} iterations ({NOT_CERTIFIED})"
     bound, size = float(solution.error_bound), float(norm(solution.x))
-    relative = f" ({rounded_up(100 * bound / size, 2)} % of ||x||)" if 0 < size and bound < inf else ""
+    relative = f" ({rounded_up(100 * bound / size, 2)} % of ||x||)" if size > 0 and bound < inf else ""
     given = f" {GIVEN_GUIDE}" if model.regularizer.guide_at_level() is not None else ""
     return f"||x - argmin h|| <= {rounded_up(bound)}{relative}{given}, {cost}"

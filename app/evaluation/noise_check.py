@@ -15,6 +15,8 @@ from torch import Tensor
 from app.evaluation.simulation import Simulation
 from app.models.build import Model
 from app.models.files import ModelError, load_model, shipped
+from app.problem.mri import MriOperator
+from app.problem.operators import TomographyOperator
 from app.problem.tasks import MaskOperator
 from app.settings.tasks import Denoise, Problem
 from datasets.files import printable
@@ -24,7 +26,8 @@ SAME = 0.05  # relative; 25/255 and 0.1 are the same
 MASK = ((1.0, -2.0, 1.0), (-2.0, 4.0, -2.0), (1.0, -2.0, 1.0))  # of norm 6; removes what is linear in x or y
 NORMAL = 0.67449  # median |n| of standard normal n
 FACTOR, TEXTURE = 1.3, 10.5 / 255  # see warn_of_noise
-ENOUGH = 100  # differences that a median is taken of
+ENOUGH = 100  # numbers that a median is taken of
+OUTER = 0.1  # part of the frequencies
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,18 +104,45 @@ def at_estimated_level(
 def estimated_level(simulated: Simulation, y: Tensor, image: int) -> float:  # (1, ...)
     """Return the noise level of what was measured of an image, NaN where too little of it tells one."""
     operator = simulated.measuring(simulated.measuring.image_shape(y.shape[1:]), (image,))
-    return estimated_noise(y, operator.mask if isinstance(operator, MaskOperator) else None)
+    match operator:
+        case MriOperator():
+            return noise_of_frequencies(y, operator.mask)
+        case TomographyOperator():
+            return noise_of_rays(y)
+        case MaskOperator():
+            return estimated_noise(y, operator.mask)
+    return estimated_noise(y)
+
+
+def noise_of_frequencies(y: Tensor, mask: Tensor) -> float:  # (1, 2, [coils,] H, W), (1, 1, H, W)
+    """Return sigma of the tenth of the measured frequencies that is farthest from DC, where an image has the least: the
+    median of |numbers|. What is exactly 0 was not measured. NaN where there are few."""
+    measured = (mask[0, 0] != 0) & (y != 0).flatten(1, -3).any(1)[0]
+    rows, columns = (torch.arange(n, device=y.device) / n - n // 2 / n for n in y.shape[-2:])
+    distance = torch.hypot(rows[:, None], columns)[measured]
+    if len(distance) < 10:
+        return float("nan")
+    numbers = y.flatten(1, -3)[0][:, measured][:, distance >= distance.quantile(1 - OUTER)]
+    return float(numbers.abs().median()) / NORMAL if numbers.numel() >= ENOUGH else float("nan")
+
+
+def noise_of_rays(y: Tensor) -> float:  # (1, 1, D, N)
+    """Return sigma of the median of |second differences along the detector|, of rays that measured something."""
+    differences = y[:, :, 2:] - 2 * y[:, :, 1:-1] + y[:, :, :-2]
+    differences = differences[differences != 0] / 6**0.5
+    return float(differences.abs().median()) / NORMAL if differences.numel() >= ENOUGH else float("nan")
 
 
 def estimated_noise(y: Tensor, mask: Tensor | None = None) -> float:  # (B, C, H, W), (B, 1, H, W)
     """Return sigma of white noise: the median of |second differences in x and y| (Immerkaer, CVIU 1996, with the median
-    of Donoho), over pixels without black or white neighbours where there are enough. NaN for images below 3 x 3.
+    of Donoho), where y may be clipped over pixels without black or white neighbours if there are enough. NaN for images below 3 x 3.
     mask: pixels that were measured; NaN where few of them lie together."""
     if min(y.shape[2:]) < 3:
         return float("nan")
     flat = y.flatten(0, 1)[:, None].float()
     differences = F.conv2d(flat, torch.tensor(MASK, device=y.device)[None, None] / 6)
-    inside = (F.max_pool2d(flat, 3, 1) < 1) & (F.max_pool2d(-flat, 3, 1) < 0)
+    clipped = bool((flat >= 0).all() & (flat <= 1).all())
+    inside = (F.max_pool2d(flat, 3, 1) < 1) & (F.max_pool2d(-flat, 3, 1) < 0) | (not clipped)
     known = torch.ones_like(inside)
     if mask is not None:  # -max(-m) = min(m)
         known = -F.max_pool2d(-mask.expand_as(y).flatten(0, 1)[:, None].float(), 3, 1) == 1

@@ -9,10 +9,11 @@ from pathlib import Path
 from app.files import fingerprint
 from app.models.files import KERNEL, ModelError, find_model
 from app.settings.options import Config
-from app.settings.tasks import Deblur, Tomography
+from app.settings.tasks import DRAWN, Deblur, Inpaint, Mri, Problem, Tomography
 from datasets.arrays import array_file
 from datasets.blur_kernels import kernel_file
 from datasets.image_sets import names_of
+from datasets.masks import mask_files
 
 Inputs = dict[str, dict[str, str]]
 SHOWN = 5  # changes that an error names
@@ -28,9 +29,22 @@ def inputs(config: Config, images: Iterable[Path], held_out: Iterable[Path], dat
     except ModelError:
         start = []  # it is needed no more
     files = {"data.images": list(images), "data.validation": list(held_out)}
-    angles = [array_file(problem.angle_file)] if isinstance(problem, Tomography) and problem.angle_file else []
-    files |= {KERNEL: [kernel] if kernel else [], "problem.angle_file": angles, "regularizer.start": start}
+    files |= {KERNEL: [kernel] if kernel else [], **_of_operator(problem), "regularizer.start": start}
     return {key: _fingerprints(paths) for key, paths in files.items() if paths}
+
+
+def _of_operator(problem: Problem) -> dict[str, list[Path]]:
+    """The files of masks, coil maps and angles, by their keys."""
+    match problem:
+        case Inpaint() if problem.mask:
+            return {"problem.mask": mask_files(problem.mask)}
+        case Mri():
+            specs = {"mask": "" if problem.mask in DRAWN else problem.mask, "coil_maps": problem.coil_maps}
+        case Tomography():
+            specs = {"angle_file": problem.angle_file}
+        case _:
+            return {}
+    return {f"problem.{key}": [array_file(spec)] for key, spec in specs.items() if spec}
 
 
 def changes(before: Inputs, now: Inputs) -> str:

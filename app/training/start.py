@@ -13,7 +13,7 @@ from app.models.build import Model, build_model
 from app.models.files import load_model
 from app.settings.families import FieldOptions, FoeOptions, RegularizerOptions
 from app.settings.options import Config, ConfigError
-from app.settings.tasks import DRAWN, Deblur, Mri, Tomography
+from app.settings.tasks import DRAWN, Deblur, Inpaint, Mri, Tomography
 from datasets.blur_kernels import is_file
 from datasets.image_sets import is_named
 from regularizers import Adaptive, FieldOfExperts, Regularizer, Rescaled, TotalVariation
@@ -37,6 +37,8 @@ def anchored(config: Config) -> Config:
     sets = {key: found(spec) for key in ("images", "validation") if not is_named(spec := getattr(data, key))}
     if isinstance(problem, Deblur) and is_file(problem.kernel):
         problem = replace(problem, kernel=absolute(problem.kernel))
+    if isinstance(problem, Inpaint) and problem.mask:
+        problem = replace(problem, mask=absolute(problem.mask))
     if isinstance(problem, Mri):
         mask = problem.mask if problem.mask in DRAWN else absolute(problem.mask)
         problem = replace(problem, mask=mask, coil_maps=problem.coil_maps and absolute(problem.coil_maps))
