@@ -12,8 +12,9 @@ direction measures the frequencies f (in cycles per pixel) on one line, so that 
 
     (1 / pi) integral_0^pi delta(|f| cos a) da  =  1 / (pi |f|)
 
-for every size of the image and every N: a regularizer that was learned on patches is right for whole slices at the same
-noise level. (Over r degrees it is 180 / r times as much, at the frequencies that are measured.) Noise of one level in
+for every size of the image and every N. (Interpolation leaves nine tenths of it at |f| = 0.15, four tenths at 0.45.)
+What was learned on patches thus meets the same A^T A on whole slices, at the same noise level. (Over r degrees it is
+180 / r times as much, at the frequencies that are measured.) Noise of one level in
 A x is noise of N^(1/2) times this level in each sum along a ray: the dose is that of all directions together.
 
 **Bounds.** All entries of A are >= 0, and so are those of M = A^T A: ||A||^2 <= max_p (M v)_p / v_p for every v > 0
@@ -22,8 +23,8 @@ sharpen it. Nothing cancels between the weights: rounding changes a product by g
 `app/lower/certificate.py` assumes. lambda_min = 0.
 
 **No preconditioner of its own.** 1 / (pi |f|), or the circulant nearest to A^T A, is no model of it where there are few
-directions: a plane wave between their lines is measured by its neighbours alone. With them a solve of 128 x 128 pixels
-from 21 directions takes more than 1500 gradients, and 224 with ||A||^2 in their place.
+directions: a plane wave between their lines is measured by its neighbours alone. In solves of 128 x 128 pixels from 21
+directions both took more gradients than ||A||^2 in their place, the circulant more than six times as many.
 """
 
 from __future__ import annotations
