@@ -93,7 +93,8 @@ def operators(
     config: Config, data_root: Path, training: bool = False, images: Mapping[int, Path] | None = None
 ) -> Operators:
     """Return the operators of a task. Raises KernelError and MaskError. Where problem.kernel is levin:all, training
-    draws one of the kernels for every image; elsewhere they take turns. images: position -> file, whose name its mask has, too."""
+    draws one of the kernels for every image; elsewhere they take turns. images: position -> file, which has the name of
+    its mask."""
     problem, device, dtype = config.problem, device_of(config), dtype_of(config)
     match problem:
         case Denoise():

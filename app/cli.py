@@ -224,6 +224,12 @@ def _parser() -> argparse.ArgumentParser:
             "--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="override one setting (repeatable)"
         )
 
+    def scale(sub: Container, of: str) -> None:
+        sub.add_argument(
+            "--range", type=float, nargs=2, metavar=("BLACK", "WHITE"),
+            help=f"values of black and white in arrays and float TIFF, on the scale of {of}",
+        )  # fmt: skip
+
     def problem(sub: Container) -> None:
         settings(sub)
         sub.add_argument(
@@ -235,8 +241,8 @@ def _parser() -> argparse.ArgumentParser:
             "a .npy or image file",
         )  # fmt: skip
         sub.add_argument(
-            "--mask", metavar="FILE", help="what was measured: an image (white), an array (1), or a folder with one per "
-            "image",
+            "--mask", metavar="FILE", help="what was measured: an image (white), an array (1), or a folder with one of "
+            "them per image",
         )  # fmt: skip
 
     train = command("train", _train, "learn a regularizer")
@@ -273,6 +279,11 @@ def _parser() -> argparse.ArgumentParser:
         "--baselines", type=names(BASELINES), default=(), metavar="NAME,...",
         help="classical methods on the same measurements: tv, wavelet, nlm, bm3d to denoise, wiener to deblur",
     )  # fmt: skip
+    evaluate.add_argument(
+        "--measured", metavar="FOLDER", help="what was measured of the images, in files of the same names: nothing is "
+        "simulated",
+    )  # fmt: skip
+    scale(evaluate, "images; without it, raw measurements are on the scale of the images")
     problem(evaluate)
 
     reconstruct = command("reconstruct", _reconstruct, "reconstruct image files")
@@ -291,10 +302,7 @@ def _parser() -> argparse.ArgumentParser:
     reconstruct.add_argument(
         "--format", choices=("png", "tif"), default="png", help="of results that are not floats (default: png)"
     )
-    reconstruct.add_argument(
-        "--range", type=float, nargs=2, metavar=("BLACK", "WHITE"),
-        help="values of black and white in arrays and float TIFF, such as 0 1; results have the same scale",
-    )  # fmt: skip
+    scale(reconstruct, "images, such as 0 1; results have the same scale")
     problem(reconstruct)
 
     check = command("check", _check, "verify derivatives, bounds and certificates: one table, exit code 1 on failure")

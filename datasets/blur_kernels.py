@@ -55,8 +55,8 @@ def levin_kernels(data_root: Path) -> Tensor:  # -> (8, h, w)
 
 
 def read_kernel(spec: str, data_root: Path, signed: bool = False) -> Tensor:  # -> (h, w)
-    """Read `levin:N` (data_root/kernels/Levin09.npz, key kN), an array (FILE:KEY, see arrays.py) or an image, as float64
-    with sum 1. signed: negative entries are allowed. Raises KernelError."""
+    """Read `levin:N` (data_root/kernels/Levin09.npz, key kN), an array FILE[:KEY] (see arrays.py) or an image, as
+    float64 with sum 1. signed: negative entries are allowed. Raises KernelError."""
     values = _values(spec, data_root)
     total = values.sum()
     if not total.isfinite() or total <= 0:
@@ -76,9 +76,8 @@ def kernel_notes(spec: str, data_root: Path) -> list[str]:
     values, notes = _values(spec, data_root), []
     (h, w), total = values.shape, float(values.sum())
     if h % 2 == 0 or w % 2 == 0:
-        notes.append(
-            f"kernel {printable(spec)}: {h} x {w} numbers; its centre is row {h // 2}, column {w // 2}, from 0"
-        )
+        centre = f"row {h // 2}, column {w // 2}, from 0"
+        notes.append(f"kernel {printable(spec)}: {h} x {w} numbers; its centre is {centre}")
     if abs(total - 1) > ROUNDED:
         notes.append(f"kernel {printable(spec)}: its sum is {total:g}; it is divided by it")
     return notes

@@ -101,10 +101,10 @@ def read_all(sources: Iterable[Source], read: Callable[[Source], Found]) -> list
             found.append(read(source))
         except ImageError as error:
             errors.append(str(error))
-    if len(errors) > 1:
+    if len(set(errors)) > 1:
         errors = [f"{len(errors)} of {len(errors) + len(found)} images cannot be used:", *errors]
     if errors:
-        raise ImageError("\n".join(errors))
+        raise ImageError("\n".join(dict.fromkeys(errors)))
     return found
 
 

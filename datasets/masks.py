@@ -15,6 +15,7 @@ from torch import Tensor
 from datasets.arrays import ARRAYS, ArrayError, find_array, is_array, read_array
 from datasets.files import home_expanded, printable
 from datasets.images import SUFFIXES, ImageError, read_image
+from datasets.pairs import partners
 
 
 class MaskError(ValueError):
@@ -72,11 +73,8 @@ def mask_files(spec: str) -> list[Path]:
 def _named(folder: Path, images: Mapping[int, Path], image: int) -> str:
     """Return the one mask in a folder that is called like an image."""
     if image not in images:
-        raise MaskError(
-            f"which masks of the folder {printable(folder)} belong to which images is not known: name a file"
-        )
-    found = [path for path in mask_files(str(folder)) if path.stem == images[image].stem]
-    if len(found) != 1:
-        count = "no mask" if not found else f"{len(found)} masks"
-        raise MaskError(f"{printable(folder)} has {count} for the image {printable(images[image].name)}")
-    return str(found[0])
+        raise MaskError(f"which masks of {printable(folder)} belong to which images is not known: name a file")
+    try:
+        return str(partners([images[image]], str(folder), "mask")[0])
+    except ImageError as error:
+        raise MaskError(str(error)) from None

@@ -131,7 +131,7 @@ def _peak(rows: list[Row]) -> float:
     ends = []
     for row in rows:
         clean, *others = row.values()
-        reconstructions = [p for name, p in row.items() if name != "degraded"][1:] or others
+        reconstructions = [p for name, p in row.items() if name not in ("degraded", "measured")][1:] or others
         ends += [float(error_map(p.image, clean.image).double().quantile(SHARE)) for p in reconstructions]
     return max(ends, default=0.0) or 1.0
 

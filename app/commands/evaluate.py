@@ -18,7 +18,11 @@ def evaluate(o: Namespace, settings: list[str]) -> int:
     csv_files |= {o.models[0]: o.csv} if o.csv else {}
     for file in filter(None, (o.latex, o.markdown, *csv_files.values())):
         check_writable(file)
-    methods, notes = evaluate_together(o.models, o.baselines, o.images, settings, o.data_root, o.quiet)
+    if o.range and o.measured is None:
+        raise ConfigError("--range BLACK WHITE is for files of --measured")
+    methods, notes = evaluate_together(
+        o.models, o.baselines, o.images, settings, o.data_root, o.quiet, measured=o.measured, limits=o.range
+    )
     print(summary_table(methods), *notes, sep="\n")
     for name, file in csv_files.items():
         write_atomically(file, csv_table(methods[name]).encode())

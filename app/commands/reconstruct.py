@@ -31,7 +31,7 @@ def reconstruct(o: Namespace, settings: list[str]) -> int:
     for note in assemble.kernel_notes(config, o.data_root):
         print(note)
     noise_check.warn_of_level(o.model, config.problem)
-    given = any(setting.startswith("problem.noise_level=") for setting in settings)
+    given = noise_check.is_given(settings)
     for i, own in enumerate(targets):
         if all(target.exists() for target in own):
             print(f"{printable(own[0])}: kept")

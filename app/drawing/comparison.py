@@ -7,12 +7,13 @@ import torch
 from matplotlib.figure import Figure
 
 from app import assemble
+from app.drawing.measured import Asked, shown
 from app.drawing.sources import chosen_images, is_called, labelled
 from app.evaluation.simulation import simulation
 from app.problem.quality import psnr, ssim
 from app.settings.options import ConfigError
 from datasets.files import home_expanded
-from datasets.images import list_images, read_all, read_image
+from datasets.images import Range, list_images, read_all, read_image
 from datasets.patches import whole_blocks
 from figures import comparison
 from figures.comparison import Panel, Row
@@ -32,15 +33,26 @@ def draw_comparison(
     at: Places | None = None,
     only: list[str] | None = None,
     errors: bool = False,
+    measured: str | None = None,
+    limits: Range | None = None,
     look: Look = PAPER,
 ) -> Figure:
     """Draw [LABEL=]SOURCE side by side: models, and folders of results that others computed.
 
     crop: side of the magnified regions in pixels.  zooms: how many are found, where the errors differ most.  at: their
-    places instead.  only: names of images.  errors: maps of |image - clean|.  Raises ConfigError and FigureError. The
-    many parameters are all that a comparison can be asked for.
+    places instead.  only: names of images.  errors: maps of |image - clean|.  measured: a file or folder of what was
+    measured; without images, of what nobody has seen.  limits: black and white of its files of floats.  Raises
+    ConfigError and FigureError. The many parameters are all that a comparison can be asked for.
     """
-    rows = panels(sources, images, only, settings, data_root)
+    if measured is None and limits:
+        raise ConfigError("--range BLACK WHITE is for files of --measured")
+    if errors and images is None:
+        raise ConfigError("--errors are |image - clean|: name the clean images with --images")
+    if measured is None:
+        rows = panels(sources, images, only, settings, data_root)
+    else:
+        asked = Asked(measured=measured, images=images, only=only, limits=limits)
+        rows = panels_of_measured(sources, asked, settings, data_root)
     if at:
         regions = [_given(name, row, at, crop) for name, row in rows.items()]
         for image in (image for image, _ in at if image and not any(is_called(name, image) for name in rows)):
@@ -88,6 +100,21 @@ def panels(
     return {n: {k: row[k] for k in sorted(row, key=lambda k: k not in first)} for n, row in rows.items()}
 
 
+def panels_of_measured(sources: list[str], asked: Asked, settings: list[str], data_root: Path) -> dict[str, Row]:
+    """Return the rows of the figure by the name of what was measured; they begin with the clean image where there is
+    one. Raises ConfigError, ImageError and FigureError."""
+    named, rows = labelled(sources), dict[str, Row]()
+    models = [source for _, source in named if _is_model(source)]
+    for found in shown(asked, models, settings, data_root):
+        row = rows[found.name] = {} if found.clean is None else {"clean": Panel(found.clean[0].cpu())}
+        of = {"measured": found.picture} | {label: found.results[s] for label, s in named if s in found.results}
+        row |= {label: Panel(x[0].cpu()) if found.clean is None else panel(x, found.clean) for label, x in of.items()}
+    for label, source in named:
+        if source not in models:
+            _add_results(rows, label, Path(source))
+    return rows
+
+
 def panel(x: torch.Tensor, clean: torch.Tensor) -> Panel:  # (1, C, H, W), (1, C, H, W)
     """Return the panel of one image with its PSNR and SSIM."""
     similarity = float(ssim(x, clean))
@@ -102,14 +129,14 @@ def _is_model(source: str) -> bool:
 def _add_results(rows: dict[str, Row], label: str, folder: Path) -> None:
     files = list_images(home_expanded(folder))
     for name, row in rows.items():
-        clean, file = row["clean"].image, _result_of(name, list(rows), files)
+        first, file = next(iter(row.values())).image, _result_of(name, list(rows), files)
         if file is None:
             raise ConfigError(f"{folder} has no result for the image {name!r}, or several that could be it")
-        x = read_image(file, color=len(clean) == 3)
-        if x.shape != clean.shape:
-            sizes = [f"{t.shape[2]} x {t.shape[1]}" for t in (x, clean)]
-            raise FigureError(f"{file} has {sizes[0]} pixels, the clean image {sizes[1]}")
-        row[label] = panel(x[None], clean[None])
+        x = read_image(file, color=len(first) == 3)
+        if x.shape != first.shape:
+            sizes = [f"{t.shape[2]} x {t.shape[1]}" for t in (x, first)]
+            raise FigureError(f"{file} has {sizes[0]} pixels, the {next(iter(row))} image {sizes[1]}")
+        row[label] = panel(x[None], first[None]) if "clean" in row else Panel(x)
 
 
 def _result_of(name: str, names: list[str], files: list[Path]) -> Path | None:
@@ -124,7 +151,7 @@ def _result_of(name: str, names: list[str], files: list[Path]) -> Path | None:
 
 def _found(row: Row, crop: int, zooms: int) -> list[Region]:
     clean, *_ = row.values()
-    others = [p.image for name, p in row.items() if name not in ("clean", "degraded")]
+    others = [p.image for name, p in row.items() if name not in ("clean", "degraded", "measured")]
     return most_different(clean.image, others, crop, zooms)
 
 

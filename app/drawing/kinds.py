@@ -65,6 +65,10 @@ TABLE = (
             option("--crop", type=number(int, 1, 10_000), default=64, metavar="PIXELS",
                    help="side of the magnified regions (default: 64)"),
             option("--errors", action="store_true", help="maps of |image - clean| on one colour scale"),
+            option("--measured", metavar="FILE_OR_FOLDER",
+                   help="what was measured, instead of simulating it; with --images, files of the same names"),
+            option("--range", dest="limits", type=float, nargs=2, metavar=("BLACK", "WHITE"),
+                   help="values of black and white in its arrays and float TIFF"),
         ),
     ),
     Kind(

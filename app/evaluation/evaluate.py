@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from app.evaluation.simulation import Simulation
@@ -32,17 +33,32 @@ class Evaluation:
 Baseline = Callable[[Tensor, int], Tensor]  # y (1, C, H, W), position of the image in its set -> x (1, C, H, W)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Pair:
+    """A measurement and the clean image that belongs to it."""
+
+    reconstruct: Simulation
+    y: Tensor  # (1, ...)
+    shape: torch.Size  # (C, H, W) of the reconstruction
+    clean: Tensor  # (1, C, h, w), where it was measured
+
+
 def evaluate(
-    reconstruct: Simulation, paths: tuple[Path, ...], color: bool, baseline: Baseline | None = None
-) -> Iterator[Evaluation]:
-    """Yield one row per image, whole images, in order; of a baseline, where one is given, on the same measurements."""
+    reconstruct: Simulation, paths: tuple[Path, ...], color: bool, baseline: Baseline | None = None,
+    measured: Callable[[int, Tensor], Pair] | None = None,
+) -> Iterator[Evaluation]:  # fmt: skip
+    """Yield one row per image, whole images, in order; of a baseline, where one is given, on the same measurements.
+    measured: (position, clean image) -> the pair that files make; None: images are measured here."""
     for i, (path, name) in enumerate(zip(paths, names_of(paths), strict=True)):
         clean = reconstruct.read(path, color)
-        y = reconstruct.measure(clean, (i,))
         if i == 0:
             for r, x in ((reconstruct.regularizer, clean), (reconstruct.regularizer.promoted(), clean.double())):
                 r.frozen().gradient(x)  # compiles what is compiled at first use, for the solve and its certificate
-        shape, clean = clean.shape[1:], reconstruct.seen_in(clean)
+        if measured is None:
+            y, shape, clean = reconstruct.measure(clean, (i,)), clean.shape[1:], reconstruct.seen_in(clean)
+        else:
+            pair = measured(i, clean)
+            reconstruct, y, shape, clean = pair.reconstruct, pair.y, pair.shape, pair.clean
         start, bound, relative, converged, iterations = time.perf_counter(), None, None, None, None
         if baseline is None:
             solution = reconstruct(y, (i,), shape)

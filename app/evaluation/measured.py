@@ -1,7 +1,7 @@
 """Files of what was measured: what must be known of them, where their reconstructions go, and what is said of each."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from app.evaluation import raw as raw_data
+from app.evaluation.evaluate import Pair
 from app.evaluation.simulation import Simulation
 from app.lower.solution import GIVEN_GUIDE, NOT_CERTIFIED, LowerSolution, norm, rounded_up
 from app.models.build import Model
@@ -24,8 +25,9 @@ from datasets.arrays import ARRAYS, ArrayError, array_file, is_array, read_array
 from datasets.encode import encode_like
 from datasets.files import printable
 from datasets.image_sets import find_images, is_named
-from datasets.images import ImageError, Picture, as_picture, as_pixels, read_all, read_picture, read_pixels
+from datasets.images import ImageError, Picture, Range, as_picture, as_pixels, read_all, read_picture, read_pixels
 from datasets.masks import MaskError
+from datasets.pairs import partners
 from datasets.patches import whole_blocks
 
 
@@ -69,13 +71,15 @@ def _sources(spec: str, data_root: Path, color: bool, raw: int | None) -> list[S
     if not is_named(spec):
         with suppress(ArrayError):  # of an image set, or of nothing: finding images says which
             array = array_file(spec)
+    if raw and array is not None and array.is_dir():
+        return [s for p in sorted(array.iterdir()) if is_array(p) for s in _sources(str(p), data_root, color, raw)]
     if array is None or not is_array(array):
         return [Source(spec=str(p), path=p) for p in find_images(spec, data_root, color).paths]
     try:
         shape = read_array(spec).shape
     except ArrayError:
         return [Source(spec=spec, path=array)]
-    several = len(shape) > (raw or 2 + (shape[-1] in (1, 2, 3, 4)))
+    several = len(shape) == raw + 1 if raw else len(shape) > 2 + (shape[-1] in (1, 2, 3, 4))
     return [Source(spec=spec, path=array, slice=n) for n in (range(shape[0]) if several else [None])]
 
 
@@ -90,7 +94,7 @@ class Files:
 
     sources: list[Source]
     config: Config
-    limits: tuple[float, float] | None = None
+    limits: Range | None = None
     out: Path = Path()
     degrade: bool = False
     keep: bool = False
@@ -129,17 +133,18 @@ class Files:
                 encode=lambda x: [encode_like(picture, simulated.seen_in(x)[0])],
             )  # fmt: skip
         source = self.sources[i]
+        values = self._values(source) if is_array(source.path) else np.zeros(0)
         try:
-            return self._raw(source, i, simulated)
+            return self._raw(source, values, i, simulated)
         except (ImageError, MaskError, OperatorError) as error:
-            raise ImageError(f"{source}: {error}") from None
+            raise ImageError(f"{printable(source.spec)}: {error}") from None
 
-    def _raw(self, source: Source, i: int, simulated: Simulation) -> Measurement:
+    def _raw(self, source: Source, values: np.ndarray, i: int, simulated: Simulation) -> Measurement:
         if not is_array(source.path):
             raise ImageError(
                 f"it is an image, and {self.config.problem.task} measures none: arrays are {', '.join(ARRAYS)}"
             )
-        slices = raw_data.measurements(self._values(source), self.config.problem, self.limits)
+        slices = raw_data.measurements(values, self.config.problem, self.limits)
         slices = slices.to(simulated.device, simulated.dtype)[:, None]
         for y in slices[:1]:
             _check_shape(y, i, simulated)
@@ -151,7 +156,8 @@ class Files:
             if source.spec not in self.whites:
                 self.whites[source.spec] = raw_data.white_of(slices, lambda y, _: simulated.as_image(y, (i,)))
             white = self.whites[source.spec]
-            told.append(f"white is {white:.4g}, the brightest 0.1 % of a first image (--range 0 WHITE)")
+            if not source.slice:
+                told.append(f"white is {white:.4g}, the brightest 0.1 % of a first image (--range 0 WHITE)")
         return Measurement(
             y=slices[source.slice or 0] / white, suffixes=(self.form, ".npy"), told=tuple(told),
             encode=lambda x: raw_data.encoded(x, white, self.form),
@@ -216,6 +222,29 @@ def _check_shape(y: Tensor, i: int, simulated: Simulation) -> None:
     if y.shape[1:] != expected:
         sizes = [" x ".join(map(str, s)) for s in (y.shape[2:], expected[1:])]
         raise ImageError(f"{sizes[0]} numbers do not fit the operator, which measures {sizes[1]}")
+
+
+def files_of(paths: Sequence[Path], folder: str, config: Config, limits: Range | None) -> Files:
+    """Return what was measured of these images, on their scale where there are no limits. Raises ImageError and
+    ConfigError."""
+    sources = [Source(spec=str(path), path=path) for path in partners(paths, folder)]
+    return Files(sources=sources, config=config, limits=limits, unit=True)
+
+
+def pair(files: Files, simulated: Simulation, i: int, clean: Tensor) -> Pair:  # (1, C, H, W)
+    """Return the pair of a clean image and its file. Raises ImageError where they do not belong together: where the
+    border is unknown, a clean image may be as large as what was measured, or as its reconstruction."""
+    y, path = files.measurement(i, simulated).y, files.sources[i].path
+    shape, seen = clean.shape[1:], simulated.seen_in(clean)
+    if simulated.measuring.seen is not None and simulated.measuring.image_shape(y.shape[1:]) != shape:
+        shape, seen = simulated.measuring.image_shape(y.shape[1:]), clean
+    measured = simulated.seen_in(torch.zeros(1, *shape)).shape[2:]
+    black = simulated.measuring.lifted(torch.zeros(1, clean.shape[1], *shape[1:]).to(clean), (i,))
+    expected = simulated.measuring(black.shape[1:], (i,)).forward(black).shape[1:]
+    if y.shape[1:] != expected or seen.shape[2:] != measured:
+        sizes = [" x ".join(map(str, size)) for size in (y.shape[2:], clean.shape[2:])]
+        raise ImageError(f"{printable(path)} holds {sizes[0]} numbers, which are none of an image of {sizes[1]} pixels")
+    return Pair(reconstruct=simulated, y=y, shape=shape, clean=seen)
 
 
 def config_of_files(config: Config, settings: list[str], degrade: bool) -> Config:

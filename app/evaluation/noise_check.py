@@ -83,6 +83,11 @@ def warn_of_noise(path: Path, y: Tensor, problem: Problem) -> None:  # y (B, C, 
         print(f"warning: {printable(path)}: noise of about {levels}", file=sys.stderr)
 
 
+def is_given(settings: list[str]) -> bool:
+    """Tell whether the user's settings name the noise level."""
+    return any(setting.startswith("problem.noise_level=") for setting in settings)
+
+
 def at_estimated_level(
     simulated: Simulation, model: Model, problem: Problem, y: Tensor, image: int
 ) -> tuple[Simulation, str]:  # y (1, ...)
@@ -135,8 +140,10 @@ def noise_of_rays(y: Tensor) -> float:  # (1, 1, D, N)
 
 def estimated_noise(y: Tensor, mask: Tensor | None = None) -> float:  # (B, C, H, W), (B, 1, H, W)
     """Return sigma of white noise: the median of |second differences in x and y| (Immerkaer, CVIU 1996, with the median
-    of Donoho), where y may be clipped over pixels without black or white neighbours if there are enough. NaN for images below 3 x 3.
-    mask: pixels that were measured; NaN where few of them lie together."""
+    of Donoho). Where y may be clipped, it is taken over pixels without black or white neighbours if there are enough.
+
+    NaN for images below 3 x 3. mask: pixels that were measured; NaN where few of them lie together.
+    """
     if min(y.shape[2:]) < 3:
         return float("nan")
     flat = y.flatten(0, 1)[:, None].float()

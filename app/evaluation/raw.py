@@ -31,7 +31,7 @@ def measurements(values: np.ndarray, problem: Problem, limits: Range | None) -> 
     """Return the slices of an array as y for w = 1, in float64. Raises ImageError, without the name of a file."""
     shape, dtype = values.shape, values.dtype
     if values.ndim not in (axes(problem), axes(problem) + 1):
-        raise ImageError(f"{_form(problem)} is needed, not {shape}")
+        raise ImageError(f"{shape} is not the shape of {_form(problem)}")
     if isinstance(problem, Mri) and dtype.kind != "c":
         raise ImageError(f"k-space is complex, and these are numbers of {dtype}")
     if isinstance(problem, Tomography) and dtype.kind == "c":

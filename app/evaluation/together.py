@@ -2,51 +2,100 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
+from torch import Tensor
 from tqdm import tqdm
 
 from app import assemble
 from app.evaluation import baselines, noise_check
-from app.evaluation.evaluate import Evaluation, evaluate
-from app.evaluation.simulation import simulation
+from app.evaluation.evaluate import Evaluation, Pair, evaluate
+from app.evaluation.measured import Files, config_of_files, files_of, pair
+from app.evaluation.simulation import Simulation, simulation
 from app.lower.solution import GIVEN_GUIDE
+from app.models.build import Model
+from app.settings.options import Config
 from app.settings.tasks import Deblur, Tomography
 from datasets.image_sets import find_images
+from datasets.images import Range, read_all
+
+Loaded = dict[str, tuple[Model, Config]]
 
 
 def evaluate_together(
-    models: list[str], names: tuple[str, ...], images: str, settings: list[str], data_root: Path, quiet: bool
-) -> tuple[dict[str, list[Evaluation]], list[str]]:
+    models: list[str], names: tuple[str, ...], images: str, settings: list[str], data_root: Path, quiet: bool,
+    measured: str | None = None, limits: Range | None = None,
+) -> tuple[dict[str, list[Evaluation]], list[str]]:  # fmt: skip
     """Evaluate models, and the baselines of these names on the same measurements. Return all rows by the method's
-    label, and what else is to be said about them. Raises ConfigError, ModelError and ImageError."""
+    label, and what else is to be said about them. Raises ConfigError, ModelError and ImageError.
+
+    measured: folder of what was measured of the images; None: they are measured here.  limits: black and white of its
+    files of floats. The parameters are those of the command.
+    """
     loaded = assemble.load_comparable(models, settings)
+    if measured is not None:
+        loaded = {name: (model, config_of_files(own, settings, False)) for name, (model, own) in loaded.items()}
     _, config = next(iter(loaded.values()))
     baselines.check(names, config)
-    paths = find_images(images, data_root, config.data.color).paths
+    paths, color = find_images(images, data_root, config.data.color).paths, config.data.color
 
     def run(label: str, rows: Iterator[Evaluation]) -> list[Evaluation]:
         return list(tqdm(rows, label, len(paths), disable=quiet, unit="image", dynamic_ncols=True))
 
     simulated = {name: simulation(c, model, data_root, dict(enumerate(paths))) for name, (model, c) in loaded.items()}
+    first, notes = simulated[models[0]], assemble.kernel_notes(config, data_root)
     for s in simulated.values():
-        s.check_images(paths, config.data.color)
+        s.check_images(paths, color)
+    files = None if measured is None else _checked(files_of(paths, measured, config, limits), paths, first)
     for name, (_, own) in loaded.items():
         noise_check.warn_of_level(name, own.problem)
-    found = {name: run(name, evaluate(s, paths, config.data.color)) for name, s in simulated.items()}
-    measured, notes = simulated[models[0]], assemble.kernel_notes(config, data_root)
-    if isinstance(config.problem, Tomography):
-        notes.append("degraded: filtered back-projection")
+    found = {}
+    for name, s in simulated.items():
+        pairs = files and _pairs(files, s, name, *loaded[name], settings, notes)
+        found[name] = run(name, evaluate(s, paths, color, measured=pairs))
     kernels = assemble.true_kernels(config.problem, data_root) if isinstance(config.problem, Deblur) else None
     for name in names:
-        baseline = baselines.prepare(name, config, measured, kernels, data_root, quiet)
-        found[baseline.label] = run(baseline.label, evaluate(measured, paths, config.data.color, baseline.method))
+        baseline = baselines.prepare(name, config, first, kernels, data_root, quiet)
+        pairs = files and partial(pair, files, first)
+        found[baseline.label] = run(baseline.label, evaluate(first, paths, color, baseline.method, pairs))
         notes.append(f"{baseline.label}: {baseline.about}")
+    return found, [*notes, *_remarks(loaded, data_root)]
+
+
+def _checked(files: Files, paths: tuple[Path, ...], simulated: Simulation) -> Files:
+    """Read every measurement now. Raises one ImageError that names all that do not belong to their images."""
+    color = files.config.data.color
+    read_all(range(len(paths)), lambda i: pair(files, simulated, i, simulated.read(paths[i], color)))
+    return files
+
+
+def _pairs(
+    files: Files, simulated: Simulation, name: str, model: Model, config: Config, settings: list[str], notes: list[str]
+) -> Callable[[int, Tensor], Pair]:
+    """Return what reads the pairs for one model; where no noise level is given, it is estimated, and told in a note.
+    The parameters are all that is known of a model."""
+
+    def estimated(i: int, clean: Tensor) -> Pair:  # (1, C, H, W)
+        found = pair(files, simulated, i, clean)
+        reconstruct, told = noise_check.at_estimated_level(simulated, model, config.problem, found.y, i)
+        notes.append(f"{name}: {files.sources[i]}: {told}")
+        return replace(found, reconstruct=reconstruct)
+
+    return partial(pair, files, simulated) if noise_check.is_given(settings) else estimated
+
+
+def _remarks(loaded: Loaded, data_root: Path) -> list[str]:
+    """What must be known of models to read their rows."""
+    notes = []
+    if any(isinstance(config.problem, Tomography) for _, config in loaded.values()):
+        notes.append("degraded: filtered back-projection")
     for name, (model, own) in loaded.items():
         if model.regularizer.guide_at_level():
             notes.append(f"{name}: certified {GIVEN_GUIDE}")
         error = assemble.learned_kernel_error(own, model, data_root)
         if error is not None:
             notes.append(f"{name}: kernel error ||k - k_true|| / ||k_true|| = {error:.3f}")
-    return found, notes
+    return notes

@@ -145,8 +145,8 @@ class Inpaint(Problem):
     task: ClassVar[str] = "inpaint"
     mask: str = option(
         "",
-        "which pixels are measured: a black and white image (white: measured), an array FILE[:KEY] (1: measured; numbers "
-        "between 0 and 1 weigh what was measured), or a folder with one of them per image, of the same name; empty: random",
+        "which pixels are measured: a black and white image (white: measured), an array FILE[:KEY] (1: measured; "
+        "numbers between 0 and 1 are weights), or a folder with one per image, of the same name; empty: random pixels",
     )
     keep: float = option(
         0.5,
