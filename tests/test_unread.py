@@ -28,6 +28,7 @@ from app.training.owner import owned
 from app.training.run import Interrupted, Progress
 from app.training.setup import prepare
 from app.upper.method import Batch, Method, Step
+from tests.conftest import ROOT
 
 Choice = tuple[str, str, str, str]  # task, family, potential ("" where there is no choice), method
 Nested = dict[str, dict[str, Any]]
@@ -43,6 +44,7 @@ CHOICES: list[Choice] = [(t.task, *kind, m.algorithm) for t, kind, m in product(
 CIRCUMSTANCES: list[Nested] = [
     {},
     {"problem": {"learn_kernel": True}},
+    {"problem": {"kernel": str(ROOT / "tests" / "data" / "kernel.npy")}},
     {"upper": {"schedule": "polynomial"}},
     {"upper": {"relative_accuracy": 0.1}},
     {"upper": {"schedule": "constant"}, "run": {"budget": 1e6}},
