@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -50,7 +51,7 @@ from app.upper.methods.stocbio import Stocbio
 from app.upper.methods.unroll import Unroll
 from datasets import blur_kernels
 from datasets.angles import read_angles
-from datasets.arrays import read_array
+from datasets.arrays import ArrayError, read_array
 from datasets.blur_kernels import (
     LEVIN,
     antialias_kernel,
@@ -126,11 +127,18 @@ def mri_operators(problem: Mri, seed: int, device: torch.device, dtype: torch.dt
     if drawn := problem.mask in DRAWN:
         masks = drawn_masks(problem.mask, problem.acceleration, problem.centre_fraction, seed)
     else:
-        masks = given_mask(read_array(problem.mask), f"problem.mask = {problem.mask}")
+        masks = given_mask(_array("problem.mask", problem.mask), f"problem.mask = {problem.mask}")
     maps, phases = None, seed if problem.image == "complex" else None
     if problem.coil_maps:
-        maps = given_maps(read_array(problem.coil_maps), f"problem.coil_maps = {problem.coil_maps}")
+        maps = given_maps(_array("problem.coil_maps", problem.coil_maps), f"problem.coil_maps = {problem.coil_maps}")
     return mri(masks, maps, phases=phases, one_mask=not drawn, device=device, dtype=dtype)
+
+
+def _array(key: str, spec: str) -> np.ndarray:
+    try:
+        return read_array(spec)
+    except ArrayError as error:
+        raise ArrayError(f"{key}: {error}") from None
 
 
 def noise_levels(config: Config) -> NoiseLevels:

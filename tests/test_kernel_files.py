@@ -94,7 +94,12 @@ def test_arrays_that_are_no_kernel_are_refused_and_never_cast(tmp_path, kind, su
         ("k.npz", lambda f: np.savez(f, a=KERNEL), ":b", "no array b"),
         ("k.npz", lambda f: f.write_bytes(b"PK no archive"), ":k", "not a zip file"),
         ("k.npz", lambda f: f.write_bytes(_bomb()), ":k", "1073741824 bytes"),
-        ("k.mat", lambda f: scipy.io.savemat(f, {"k": np.array([KERNEL, "text"], dtype=object)}), ":k", "no array of numbers"),
+        (
+            "k.mat",
+            lambda f: scipy.io.savemat(f, {"k": np.array([KERNEL, "text"], dtype=object)}),
+            ":k",
+            "no array of numbers",
+        ),
         ("k.mat", lambda f: scipy.io.savemat(f, {"k": scipy.sparse.eye(3).tocsc()}), ":k", "no array of numbers"),
         ("k.mat", lambda f: f.write_bytes(b"MATLAB 7.3 MAT-file".ljust(124) + b"\0\2IM" + bytes(400)), "", "-v7"),
         ("k.mat", lambda f: scipy.io.savemat(f, {"k": KERNEL}, format="4"), "", "-v7"),

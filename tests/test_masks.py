@@ -116,7 +116,9 @@ def test_a_mask_and_a_probability_exclude_each_other(capsys, files):
     assert "problem.keep = 0.3 is not read here" in refused(
         capsys, "reconstruct", MODEL, files / "in", *INPAINT, *both, "--out", files / "o"
     )
-    assert "problem.mask" in refused(capsys, "reconstruct", MODEL, files / "in", "--mask", "m.png", "--out", files / "o")
+    assert "problem.mask" in refused(
+        capsys, "reconstruct", MODEL, files / "in", "--mask", "m.png", "--out", files / "o"
+    )
 
 
 @pytest.mark.parametrize("size", [(4, 4), (3, 4), (4, 3), (3, 3)])
@@ -127,7 +129,9 @@ def test_the_centre_of_a_kernel_is_the_pixel_that_is_stated(tmp_path, size):
     notes = kernel_notes(str(tmp_path / "k.npy"), tmp_path)
     even = [note for note in notes if f"row {size[0] // 2}, column {size[1] // 2}" in note]
     assert len(even) == (size != (3, 3))
-    assert [note for note in notes if note not in even] == [f"kernel {tmp_path}/k.npy: its sum is 0.5; it is divided by it"]
+    assert [note for note in notes if note not in even] == [
+        f"kernel {tmp_path}/k.npy: its sum is 0.5; it is divided by it"
+    ]
     for border in ("circular", "valid"):
         settings = ["problem.task=deblur", f"problem.kernel={tmp_path}/k.npy", f"problem.border={border}"]
         operators = assemble.operators(override(Config(), [*settings, "run.device=cpu"]), tmp_path)

@@ -28,6 +28,7 @@ from app.training.owner import owned
 from app.training.run import Interrupted, Progress
 from app.training.setup import prepare
 from app.upper.method import Batch, Method, Step
+from tests.conftest import ROOT
 
 Choice = tuple[str, str, str, str]  # task, family, potential ("" where there is no choice), method
 Nested = dict[str, dict[str, Any]]
@@ -43,6 +44,7 @@ CHOICES: list[Choice] = [(t.task, *kind, m.algorithm) for t, kind, m in product(
 CIRCUMSTANCES: list[Nested] = [
     {},
     {"problem": {"learn_kernel": True}},
+    {"problem": {"kernel": str(ROOT / "tests" / "data" / "kernel.npy")}},
     {"upper": {"schedule": "polynomial"}},
     {"upper": {"relative_accuracy": 0.1}},
     {"upper": {"schedule": "constant"}, "run": {"budget": 1e6}},
@@ -51,7 +53,7 @@ CIRCUMSTANCES: list[Nested] = [
 ]
 # Legal values that the type of a key does not tell.
 VALUES: dict[str, Any] = {
-    "problem.noise_level": 0.1, "problem.kernel": "gaussian:5:1", "problem.mask": "equispaced", "data.patch_size": 24,
+    "problem.noise_level": 0.1, "problem.kernel": "gaussian:5:1", "data.patch_size": 24,
     "run.device": "cpu", "run.budget": 5e5, "regularizer.smoothing": 0.02, "regularizer.hidden_channels": [3],
     "regularizer.least_smoothing": 0.001,
 }  # fmt: skip
@@ -74,8 +76,8 @@ def keys(images: str) -> list[tuple[str, str, Any]]:
         for choice in section.choices:
             hints = get_type_hints(choice)
             for key in (f for f in fields(choice) if (name, f.name) not in seen):
-                value = f"{images}/0.png" if hints[key.name] is str else None
-                value = f"{images}/maps.npy" if key.name == "coil_maps" else value
+                file = {"mask": "mask.npy", "coil_maps": "maps.npy", "angle_file": "angles.npy"}.get(key.name, "0.png")
+                value = f"{images}/{file}" if hints[key.name] is str else None
                 path = f"{name}.{key.name}"
                 seen[name, key.name] = VALUES.get(path) or value or other(path, hints[key.name], key.default)
     return [(name, key, tuple(v) if isinstance(v, list) else v) for (name, key), v in seen.items()]
@@ -188,6 +190,8 @@ def images(tmp_path_factory) -> str:
         pixels = np.random.default_rng(i).integers(0, 256, (24, 32, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(folder / f"{i}.png")
     np.save(folder / "maps.npy", np.ones((2, 16, 16), complex))
+    np.save(folder / "mask.npy", np.arange(16) % 3 > 0 | np.zeros((16, 1), bool))
+    np.save(folder / "angles.npy", np.array([0.0, 40.0, 100.0]))
     return str(folder)
 
 

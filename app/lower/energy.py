@@ -49,7 +49,8 @@ class Operator(Protocol):
     @property
     def normal_model(self) -> tuple[Tensor | float, Tensor | float] | None:
         """What preconditioners know of A^T A: the symbol >= 0 of a circulant that resembles it, on the frequencies of
-        rfft2 (broadcast to (B, 1, 1, H, W // 2 + 1)), and its diagonal (broadcast to (B, C, H, W)). None if nothing."""
+        rfft2 (broadcast to (B, 1, 1, H, W // 2 + 1), or complex and hermitian (B, C, C, H, W // 2 + 1) where A mixes
+        channels), and its diagonal (broadcast to (B, C, H, W)). None if nothing."""
         ...
 
     def misfit_gradient(self, y: Tensor) -> Callable[[Tensor], Tensor]:  # (B, ...)

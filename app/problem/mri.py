@@ -16,7 +16,8 @@ one back for each coil, with the difference taken between spectra. Of real image
 s = sum_c |S_c|^2.
 
 **Preconditioners** know the mean of A^T A over all shifts. With a(l) the mean of sum_c conj(S_c(n)) S_c(n - l) over n,
-that is the circulant of the kernel F^-1(M^2) a, of which the part that mixes no real with imaginary numbers is kept.
+that is the circulant of the kernel F^-1(M^2) a: A^T A itself where there is one coil. On real and imaginary part, the
+circulant of c(k) has the symbol [[e, i o], [-i o, e]] with e(k) = (c(k) + c(-k)) / 2 and o = c - e.
 """
 
 from __future__ import annotations
@@ -108,20 +109,18 @@ def mri_operator(mask: Tensor, image_shape: Sequence[int], maps: Tensor | None =
     _check(mask, shape, maps)
     maps = None if maps is None else maps.to(mask.device, mask.dtype.to_complex())
     power = torch.fft.ifftshift(mask.double().square(), GRID)
-    mean = _symmetric(power)
-    diagonal, halved = power.mean(GRID, keepdim=True), shape[0] == 1 and maps is None
-    extremes = mean if halved else power
-    low, high = float(extremes.min()), float(extremes.max())
+    symbol, diagonal, halved = power, power.mean(GRID, keepdim=True), shape[0] == 1 and maps is None
+    weights = _symmetric(power)[..., : shape[2] // 2 + 1] if halved else power
+    low, high = float(weights.min()), float(weights.max())
     if maps is not None:
         s = maps.to(torch.complex128).abs().square().sum(0)
         low, high, diagonal = low * float(s.min()), high * float(s.max()), diagonal * s
-        mean = _symmetric(_shift_mean(power, maps))
-    half = mean[..., : shape[2] // 2 + 1]
+        symbol = _shift_mean(power, maps)
+    measured, number = (mask != 0).to(mask), mask.dtype if shape[0] == 1 else mask.dtype.to_complex()
     return MriOperator(
-        physics=_physics(mask, maps), image_shape=shape, norm_squared=high, lambda_min=low,
-        mask=mask, maps=maps, weights=(half if halved else power).to(mask),
-        symbol=half[:, None].to(mask), diagonal=diagonal.to(mask),
-        support=(mask != 0).to(mask) if maps is None else (mask != 0).to(mask)[:, None],
+        physics=_physics(mask, maps), image_shape=shape, norm_squared=high, lambda_min=low, mask=mask, maps=maps,
+        weights=weights.to(mask), diagonal=diagonal.to(mask), support=measured if maps is None else measured[:, None],
+        symbol=_on_channels(symbol, shape[0])[..., : shape[2] // 2 + 1].to(mask.device, number),
     )  # fmt: skip
 
 
@@ -261,6 +260,15 @@ def _physics(mask: Tensor, maps: Tensor | None) -> LinearPhysics:
 def _symmetric(symbol: Tensor) -> Tensor:  # (..., H, W) -> (..., H, W)
     """Return (c(k) + c(-k)) / 2, DC first: the part of a circulant that maps real images to real images."""
     return (symbol + symbol.flip(GRID).roll((1, 1), GRID)) / 2
+
+
+def _on_channels(symbol: Tensor, channels: int) -> Tensor:  # (B, 1, H, W) -> (B, C, C, H, W), hermitian
+    """Return the symbol of a circulant of complex images on their real and imaginary part, of real ones on x."""
+    even = _symmetric(symbol)
+    if channels == 1:
+        return even[:, None]
+    odd = 1j * (symbol - even)
+    return torch.stack((torch.cat((even, odd), 1), torch.cat((-odd, even), 1)), 1)
 
 
 def _shift_mean(power: Tensor, maps: Tensor) -> Tensor:  # (B, 1, H, W), (coils, H, W) -> (B, 1, H, W)

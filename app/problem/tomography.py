@@ -12,8 +12,9 @@ direction measures the frequencies f (in cycles per pixel) on one line, so that 
 
     (1 / pi) integral_0^pi delta(|f| cos a) da  =  1 / (pi |f|)
 
-for every size of the image and every N: a regularizer that was learned on patches is right for whole slices at the same
-noise level. (Over r degrees it is 180 / r times as much, at the frequencies that are measured.) Noise of one level in
+for every size of the image and every N. (Interpolation leaves nine tenths of it at |f| = 0.15, four tenths at 0.45.)
+What was learned on patches thus meets the same A^T A on whole slices, at the same noise level. (Over r degrees it is
+180 / r times as much, at the frequencies that are measured.) Noise of one level in
 A x is noise of N^(1/2) times this level in each sum along a ray: the dose is that of all directions together.
 
 **Bounds.** All entries of A are >= 0, and so are those of M = A^T A: ||A||^2 <= max_p (M v)_p / v_p for every v > 0
@@ -22,8 +23,8 @@ sharpen it. Nothing cancels between the weights: rounding changes a product by g
 `app/lower/certificate.py` assumes. lambda_min = 0.
 
 **No preconditioner of its own.** 1 / (pi |f|), or the circulant nearest to A^T A, is no model of it where there are few
-directions: a plane wave between their lines is measured by its neighbours alone. With them a solve of 128 x 128 pixels
-from 21 directions takes more than 1500 gradients, and 224 with ||A||^2 in their place.
+directions: a plane wave between their lines is measured by its neighbours alone. In solves of 128 x 128 pixels from 21
+directions both took more gradients than ||A||^2 in their place, the circulant more than six times as many.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -121,19 +123,18 @@ def ray_sums(
     rows, columns = (t.ravel() for t in np.meshgrid(rows, columns, indexing="ij"))
     seen = _in_circle(max(grid)) if circle else np.ones(len(rows), dtype=bool)
     number = np.dtype(str(dtype).removeprefix("torch."))
-    parts = [scale * _weights(rows, columns, seen, d, detectors) for d in directions]
-    matrix = sparse.vstack([part.astype(number) for part in parts], "csr")
-    transpose = matrix.tocsc()
-    return RaySums(
-        _csr(*map(torch.from_numpy, (matrix.indptr, matrix.indices, matrix.data)), matrix.shape),
-        _csr(*map(torch.from_numpy, (transpose.indptr, transpose.indices, transpose.data)), matrix.shape[::-1]),
-        grid, detectors, scale,
-    )  # fmt: skip
+    parts = [(scale * _weights(rows, columns, seen, d, detectors)).astype(number) for d in directions]
+    built: Any = sparse.vstack(parts, "csr")
+    matrix, transpose = (
+        _csr(*(torch.from_numpy(a) for a in (m.indptr, m.indices, m.data)), shape=shape)
+        for m, shape in ((built, built.shape), (built.tocsc(), built.shape[::-1]))
+    )
+    return RaySums(matrix, transpose, grid, detectors, scale)
 
 
 def _weights(
     rows: np.ndarray, columns: np.ndarray, seen: np.ndarray, direction: Direction, detectors: int
-) -> sparse.csr_matrix:
+) -> sparse.csr_array:
     """The weights (D, H W) of one direction, in float64; of pixels (H W,) from the middle, those that are seen."""
     cosine, sine = direction
     s, t = cosine * columns - sine * rows, sine * columns + cosine * rows
@@ -150,7 +151,7 @@ def _weights(
     kept = ((weights > NEGLIGIBLE) & (cells >= 0) & (cells < detectors) & seen).T
     ends = np.concatenate([[0], np.cumsum(kept.sum(1))]).astype(np.int32)
     entries = weights.T[kept], cells.T[kept].astype(np.int32), ends
-    return sparse.csc_matrix(entries, shape=(detectors, len(s))).tocsr()
+    return sparse.csc_array(entries, shape=(detectors, len(s))).tocsr()
 
 
 def _hat(u: np.ndarray) -> np.ndarray:

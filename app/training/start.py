@@ -1,6 +1,7 @@
 """Training that begins with a trained regularizer: with all of it, refined or not, or with its amplitude and contrast
 alone."""
 
+import math
 import os
 from dataclasses import fields, replace
 from typing import Any
@@ -15,7 +16,7 @@ from app.settings.options import Config, ConfigError
 from app.settings.tasks import DRAWN, Deblur, Inpaint, Mri, Tomography
 from datasets.blur_kernels import is_file
 from datasets.image_sets import is_named
-from regularizers import Adaptive, Rescaled
+from regularizers import Adaptive, FieldOfExperts, Regularizer, Rescaled, TotalVariation
 
 OWN = ("start", "learn", "contrast_channels")  # keys that say how to go on; all others belong to the start
 # keys that may differ from the start
@@ -57,8 +58,8 @@ def inherited(config: Config) -> Config:
 
 def begin(config: Config) -> tuple[Config, Model]:
     """Return the complete configuration and the model that training starts from. Raises ConfigError. If h is a negative
-    log-posterior, its regularizer is sigma^2 times that of the prior: an amplitude starts with the ratio of both
-    squares."""
+    log-posterior, its regularizer is sigma^2 times that of the prior: an amplitude, or the weights of potentials that
+    are not budgeted, start with the ratio of both squares."""
     config, start = _with_start(anchored(config))
     model = build_model(config)
     if start is None:
@@ -73,12 +74,20 @@ def begin(config: Config) -> tuple[Config, Model]:
     else:
         _adopt(regularizer, known, _least(config.regularizer) - _least(old.regularizer))
     before, now = old.problem.level, config.problem.level
-    if isinstance(regularizer, Rescaled) and now > 0:
-        if regularizer.learns_level and not isinstance(trained.regularizer, Rescaled):
-            before = regularizer.put_level(now)
-        if before > 0:
-            regularizer.amplify((now / before) ** 2)
+    if isinstance(regularizer, Rescaled) and regularizer.learns_level and not isinstance(trained.regularizer, Rescaled):
+        before = regularizer.put_level(now) if now > 0 else before
+    if before > 0 and now > 0:
+        _amplify(regularizer, (now / before) ** 2)
     return config, model
+
+
+def _amplify(regularizer: Regularizer, factor: float) -> None:
+    """Multiply R by a factor, where one number or the weights do that and hold at one noise level."""
+    if isinstance(regularizer, Rescaled):
+        regularizer.amplify(factor)
+    elif isinstance(regularizer, TotalVariation | FieldOfExperts) and not regularizer.noise_nodes:
+        budgeted = isinstance(regularizer, FieldOfExperts) and regularizer.potential.budgeted
+        regularizer.log_weights.data += 0 if budgeted else math.log(factor)
 
 
 def _least(options: RegularizerOptions) -> float:
