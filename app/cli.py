@@ -227,7 +227,7 @@ def _parser() -> argparse.ArgumentParser:
     def scale(sub: Container, of: str) -> None:
         sub.add_argument(
             "--range", type=float, nargs=2, metavar=("BLACK", "WHITE"),
-            help=f"values of black and white in arrays and float TIFF, on the scale of {of}",
+            help=f"values of black and white in arrays and float TIFF{of}",
         )  # fmt: skip
 
     def problem(sub: Container) -> None:
@@ -283,7 +283,7 @@ def _parser() -> argparse.ArgumentParser:
         "--measured", metavar="FOLDER", help="what was measured of the images, in files of the same names: nothing is "
         "simulated",
     )  # fmt: skip
-    scale(evaluate, "images; without it, raw measurements are on the scale of the images")
+    scale(evaluate, " of --measured (default: 0 1)")
     problem(evaluate)
 
     reconstruct = command("reconstruct", _reconstruct, "reconstruct image files")
@@ -302,7 +302,7 @@ def _parser() -> argparse.ArgumentParser:
     reconstruct.add_argument(
         "--format", choices=("png", "tif"), default="png", help="of results that are not floats (default: png)"
     )
-    scale(reconstruct, "images, such as 0 1; results have the same scale")
+    scale(reconstruct, ", such as 0 1; results have the same scale")
     problem(reconstruct)
 
     check = command("check", _check, "verify derivatives, bounds and certificates: one table, exit code 1 on failure")

@@ -4,10 +4,13 @@ import re
 import shlex
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from app.cli import main, resolve_experiment
+from datasets.image_sets import find_images
+from datasets.images import read_image
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -44,6 +47,22 @@ def test_the_commands_of_the_readme_run(tmp_path, monkeypatch):
         small = {"train": SMALL, "resume": ["--set", "run.steps=3", "--quiet"]}.get(arguments[0], [])
         assert main([*arguments, *small]) == 0, line
     assert {"first.csv", "comparison.pdf", "results"} <= {p.name for p in tmp_path.iterdir()}
+
+
+def test_the_walk_from_frequencies_to_a_figure_runs(tmp_path, monkeypatch):
+    """As it stands, but with two steps on small patches, and k-space of a builtin photograph."""
+    monkeypatch.chdir(tmp_path)
+    x = read_image(find_images("builtin:test", tmp_path, False).paths[0], False)[0, 100:148, 200:240].numpy()
+    mask = np.arange(40) % 3 == 2
+    np.save("mask.npy", mask)
+    np.save("kspace.npy", 500 * mask * np.fft.fftshift(np.fft.fft2(np.fft.ifftshift(x), norm="ortho")))
+    small = [a for key in ("run.steps=2", "data.patch_size=16", "data.validation_crop=16") for a in ("--set", key)]
+    (walk,) = blocks((ROOT / "app" / "problem" / "README.md").read_text(), "sh")
+    for line in walk.splitlines():
+        arguments = shlex.split(line)[3:]
+        assert main([*arguments, *(small if arguments[0] == "train" else [])]) == 0, line
+    assert {p.name for p in (tmp_path / "results").iterdir()} == {"kspace.png", "kspace.npy"}
+    assert (tmp_path / "comparison.pdf").is_file()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))

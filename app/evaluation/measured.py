@@ -88,8 +88,8 @@ class Files:
     """Measured images, and the folder of what is made of them.
 
     limits: values of black and white in files of floats.  degrade: images are clean, and measured first.  keep: results
-    that are there stay.  form: suffix of results that are not floats.  unit: raw measurements have their own scale
-    where there are no limits, else that of images. Raises ConfigError where the limits are no scale.
+    that are there stay.  form: suffix of results that are not floats.  unit: where there are no limits, floats are
+    on the scale of images, [0, 1]; else raw measurements are brought to it. Raises ConfigError where the limits are no scale.
     """
 
     sources: list[Source]
@@ -117,12 +117,13 @@ class Files:
     def picture(self, i: int) -> Picture:
         """Read image i. Raises ImageError."""
         source, color = self.sources[i], self.config.data.color
+        limits = self.limits or ((0, 1) if self.unit else None)
         if not is_array(source.path):
-            picture = read_picture(source.path, color, self.limits)
+            picture = read_picture(source.path, color, limits)
             return replace(picture, suffix=self.form) if picture.suffix == ".png" else picture
         values = self._values(source)
         pixels = as_pixels(values if source.slice is None else values[source.slice], source.path)
-        return as_picture(pixels, source.path, color, self.limits)
+        return as_picture(pixels, source.path, color, self.limits if pixels.dtype.kind != "f" else limits)
 
     def measurement(self, i: int, simulated: Simulation) -> Measurement:
         """Read what was measured of image i. Raises ImageError."""
