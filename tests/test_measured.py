@@ -1,6 +1,7 @@
 """Measurements of the user's own: what comes back is on their scale, and what does not fit is refused in one line."""
 
 import csv
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -171,7 +172,7 @@ def test_measured_files_are_evaluated_against_clean_images(here, capsys):
     simulated = ["evaluate", MODEL, "--images", "clean", *MRI, "--noise-level", "0", "--quiet"]
     for out, more in (("simulated.csv", []), ("measured.csv", ["--measured", "measured"])):
         assert main([*simulated, *more, "--csv", out]) == 0
-    rows = [list(csv.DictReader(open(name))) for name in ("simulated.csv", "measured.csv")]
+    rows = [list(csv.DictReader(Path(name).read_text().splitlines())) for name in ("simulated.csv", "measured.csv")]
     for one, other in zip(*rows, strict=True):
         assert one["image"] == other["image"] and float(one["psnr"]) == pytest.approx(float(other["psnr"]), abs=0.01)
     capsys.readouterr()

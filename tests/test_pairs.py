@@ -147,8 +147,10 @@ def test_pairs_that_are_none_are_refused(folder, capsys, name):
 
 
 def test_keys_that_pairs_do_not_fit_are_refused(folder):
-    for settings in (["problem.task=inpaint"], ["problem.task=mri"], ["problem.task=deblur", "problem.kernel=levin:all"],
-                     ["data.targets=noisy"], ["problem.noise_level=[0.1, 0.2]"]):  # fmt: skip
+    for settings in (
+        ["problem.task=inpaint"], ["problem.task=mri"], ["problem.task=deblur", "problem.kernel=levin:all"],
+        ["data.targets=noisy"], ["problem.noise_level=[0.1, 0.2]"],
+    ):  # fmt: skip
         with pytest.raises(ConfigError):
             config_of(folder, *settings)
 

@@ -89,7 +89,8 @@ class Files:
 
     limits: values of black and white in files of floats.  degrade: images are clean, and measured first.  keep: results
     that are there stay.  form: suffix of results that are not floats.  unit: where there are no limits, floats are
-    on the scale of images, [0, 1]; else raw measurements are brought to it. Raises ConfigError where the limits are no scale.
+    on the scale of images, [0, 1]; else raw measurements are brought to it. Raises ConfigError where the limits are no
+    scale.
     """
 
     sources: list[Source]

@@ -70,7 +70,7 @@ def encoded(x: Tensor, white: float, form: str) -> list[bytes]:  # (1, C, H, W)
     return [picture, file.getvalue()]
 
 
-def is_shifted(y: Tensor) -> bool:  # (1, 2, [coils,] H, W)
+def is_shifted(y: Tensor) -> bool:  # (1, 2, ..., H, W)
     """Tell whether DC seems to be in a corner of k-space: its largest number is nearer to one than to the middle."""
     power = y.square().flatten(1, -3).sum(1)[0]
     places = divmod(int(power.argmax()), power.shape[1])
