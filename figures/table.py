@@ -91,5 +91,6 @@ def _column(values: list[dict[str, float]], metric: Metric) -> list[Cell]:
 
 
 def standard_error(values: list[float]) -> float:
-    """Return the standard error of the mean, NaN for a single value."""
-    return stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.nan
+    """Return the standard error of the mean, NaN for a single value and where one is infinite, as a PSNR may be."""
+    known = len(values) > 1 and all(math.isfinite(value) for value in values)
+    return stdev(values) / math.sqrt(len(values)) if known else math.nan

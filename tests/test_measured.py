@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from app.cli import main
-from app.evaluation.noise_check import noise_of_frequencies, noise_of_rays
+from app.evaluation.noise_check import estimated_noise, noise_of_frequencies, noise_of_rays
 from app.evaluation.raw import encoded, is_shifted
 from app.problem.tasks import tomography
 from tests.test_cli import refused
@@ -22,10 +22,9 @@ SMOOTH = 0.2 + 0.6 * np.outer(np.hanning(16), np.hanning(12))  # (H, W)
 MASK = np.arange(12) % 3 != 1
 MAPS = np.stack([np.exp(1j * np.linspace(0, n, 12)) * np.linspace(1, 0.2, 16)[:, None] for n in (1, 2)])
 ANGLES = np.linspace(0, 180, 12, endpoint=False)
-RIDGE = ["--set", "problem.ridge=0.05"]
+RIDGE = ["--set", "problem.ridge=0.3"]
 MRI = ["--task", "mri", *RIDGE, "--mask", "mask.npy"]
 TOMOGRAPHY = ["--task", "tomography", *RIDGE, "--set", "problem.angle_file=angles.npy"]
-INPAINT = ["--task", "inpaint", *RIDGE]
 
 
 def spectrum(image: np.ndarray) -> np.ndarray:
@@ -69,7 +68,7 @@ def test_results_have_the_scale_of_the_frequencies(here, capsys, image, coils):
                            (("a", "thousand.npy"), ("b", "thousand.npy"), ("c", source)))  # fmt: skip
     assert np.iscomplexobj(found) == np.iscomplexobj(small) == (image == "complex")
     np.testing.assert_allclose(given, 1000 * small, rtol=1e-4, atol=0.5)
-    assert abs(abs(found) - 1000 * SMOOTH).mean() < 100
+    assert abs(abs(found) - 1000 * SMOOTH).mean() < 150
     picture = np.asarray(Image.open("b/thousand.png"))
     assert picture.dtype == np.uint16
     np.testing.assert_allclose(picture / 65535, np.clip(abs(given) / 1000, 0, 1), atol=1e-4)
@@ -80,7 +79,7 @@ def test_results_have_the_scale_of_the_ray_sums(here):
     np.save("thousand.npy", (1000 * np.load("sino.npy")).astype(np.int32))
     assert reconstruct("thousand.npy", *TOMOGRAPHY, "--range", "0", "1000", "--out", "a", "--format", "tif") == 0
     x = np.load("a/thousand.npy")
-    assert x.shape == (12, 12) and abs(x - 1000 * SMOOTH[:12]).mean() < 100
+    assert x.shape == (12, 12) and abs(x - 1000 * SMOOTH[:12]).mean() < 150
     np.testing.assert_allclose(tifffile.imread("a/thousand.tif") / 65535, np.clip(x / 1000, 0, 1), atol=1e-4)
 
 
@@ -127,8 +126,16 @@ def test_noise_is_estimated_where_there_is_little_of_the_image():
     )
 
 
+def test_the_noise_of_pixels_that_were_measured_is_not_that_of_what_stands_between():
+    y = 0.5 + 0.03 * torch.randn(1, 1, 64, 64)
+    mask = (torch.rand(1, 1, 64, 64) < 0.9).float()
+    assert estimated_noise(y * mask, mask) == pytest.approx(0.03, rel=0.15)
+    assert estimated_noise(y * mask + 0.3 * (1 - mask)) > 0.04
+    assert np.isnan(estimated_noise(y * mask, (torch.rand(1, 1, 64, 64) < 0.3).float()))
+
+
 def test_a_model_for_many_levels_is_set_to_the_noise_that_is_found(here, capsys):
-    x = 0.5 + 0.2 * np.sin(np.arange(48) / 9)[:, None] * np.ones(48)
+    x = 0.5 + 0.2 * np.sin(np.arange(32) / 9)[:, None] * np.ones(32)
     for name, sigma in (("low", 0.001), ("middle", 0.1)):
         np.save(f"{name}.npy", x + sigma * RANDOM.normal(size=x.shape))
     assert main(["reconstruct", ALL, "low.npy", "middle.npy", "--range", "0", "1", "--out", "a"]) == 0
@@ -142,9 +149,6 @@ def test_a_model_for_many_levels_is_set_to_the_noise_that_is_found(here, capsys)
     np.testing.assert_allclose(np.load("a/middle.npy"), np.load("b/middle.npy"), atol=2e-3)
     assert reconstruct("middle.npy", "--range", "0", "1", "--out", "c") == 0
     assert "the model keeps its own, 0.098" in capsys.readouterr().out
-    np.save("m.npy", RANDOM.random(x.shape) < 0.1)
-    assert reconstruct("middle.npy", *INPAINT, "--mask", "m.npy", "--range", "0", "1", "--out", "d") == 0
-    assert "cannot be estimated: 0.098 is assumed" in capsys.readouterr().out
 
 
 def test_frequencies_with_dc_in_a_corner_are_told(here, capsys):
@@ -172,7 +176,7 @@ def test_measured_files_are_evaluated_against_clean_images(here, capsys):
     for one, other in zip(*rows, strict=True):
         assert one["image"] == other["image"] and float(one["psnr"]) == pytest.approx(float(other["psnr"]), abs=0.01)
     capsys.readouterr()
-    deblur = ["--task", "deblur", "--kernel", "gaussian:3:0.3", *RIDGE, "--quiet", "--baselines", "wiener"]
+    deblur = ["--task", "deblur", "--kernel", "gaussian:3:0.3", *RIDGE, "--quiet"]
     assert main(["evaluate", MODEL, "--images", "clean", "--measured", "valid", *deblur]) == 0
     assert "valid/b.npy: noise level estimated" in capsys.readouterr().out
     (here / "measured" / "b.npy").unlink()
@@ -186,7 +190,7 @@ def test_measured_files_are_drawn_with_and_without_clean_images(here, capsys):
     (here / "clean").mkdir()
     Image.fromarray((255 * SMOOTH).astype(np.uint8)).save("clean/k.png")
     assert reconstruct("k.npy", *MRI, "--out", "results") == 0
-    draw = ["figure", "comparison", MODEL, "results", "--measured", "k.npy", *MRI, "--crop", "8"]
+    draw = ["figure", "comparison", MODEL, "results", "--measured", "k.npy", *MRI, "--crop", "8", "--dpi", "40"]
     assert main([*draw, "--out", "a.png"]) == 0
     assert main([*draw, "--images", "clean", "--range", "0", "1", "--errors", "--out", "b.png"]) == 0
     assert "--images" in refused(capsys, *draw, "--errors", "--out", "c.png")
