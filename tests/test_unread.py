@@ -53,7 +53,7 @@ CIRCUMSTANCES: list[Nested] = [
 ]
 # Legal values that the type of a key does not tell.
 VALUES: dict[str, Any] = {
-    "problem.noise_level": 0.1, "problem.kernel": "gaussian:5:1", "data.patch_size": 24,
+    "problem.noise_level": 0.1, "problem.kernel": "gaussian:5:1", "data.patch_size": 16,
     "run.device": "cpu", "run.budget": 5e5, "regularizer.smoothing": 0.02, "regularizer.hidden_channels": [3],
     "regularizer.least_smoothing": 0.001,
 }  # fmt: skip
@@ -76,7 +76,12 @@ def keys(images: str) -> list[tuple[str, str, Any]]:
         for choice in section.choices:
             hints = get_type_hints(choice)
             for key in (f for f in fields(choice) if (name, f.name) not in seen):
-                file = {"mask": "mask.npy", "coil_maps": "maps.npy", "angle_file": "angles.npy"}.get(key.name, "0.png")
+                file = {
+                    "mask": "mask.npy",
+                    "coil_maps": "maps.npy",
+                    "angle_file": "angles.npy",
+                    "measured": "measured",
+                }.get(key.name, "0.png")
                 value = f"{images}/{file}" if hints[key.name] is str else None
                 path = f"{name}.{key.name}"
                 seen[name, key.name] = VALUES.get(path) or value or other(path, hints[key.name], key.default)
@@ -89,7 +94,7 @@ def config_of(choice: Choice, images: str, circumstance: int = 0, section: str =
     task, name, potential, algorithm = choice
     values: Nested = {
         "problem": {"task": task, "ridge": 0.01},
-        "data": {"noise": "fixed", "images": images, "validation": images, "patch_size": 16, "validation_crop": 16},
+        "data": {"noise": "fixed", "images": images, "validation": images, "patch_size": 24, "validation_crop": 24},
         "regularizer": {"name": name, "weight": 0.05} | ({"potential": potential} if potential else {}),
         "lower": {"final_accuracy": 10},
         "upper": {"algorithm": algorithm},
@@ -186,11 +191,13 @@ def read_by(config: Config, folder: Path, section: str) -> frozenset[str]:
 def images(tmp_path_factory) -> str:
     """Two small images in colour."""
     folder = tmp_path_factory.mktemp("images")
+    (folder / "measured").mkdir()
     for i in range(2):
-        pixels = np.random.default_rng(i).integers(0, 256, (24, 32, 3), dtype=np.uint8)
+        pixels = np.random.default_rng(i).integers(0, 256, (24, 24, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(folder / f"{i}.png")
-    np.save(folder / "maps.npy", np.ones((2, 16, 16), complex))
-    np.save(folder / "mask.npy", np.arange(16) % 3 > 0 | np.zeros((16, 1), bool))
+        Image.fromarray(pixels // 2 + 60).save(folder / "measured" / f"{i}.png")
+    np.save(folder / "maps.npy", np.ones((2, 24, 24), complex))
+    np.save(folder / "mask.npy", np.arange(24) % 3 > 0 | np.zeros((24, 1), bool))
     np.save(folder / "angles.npy", np.array([0.0, 40.0, 100.0]))
     return str(folder)
 
@@ -229,7 +236,7 @@ def test_the_keys_of_denoising_by_total_variation_with_maid():
     values = to_dict(parse({"regularizer": {"name": "tv"}, "upper": {"algorithm": "maid"}}))
     assert {section: " ".join(keys) for section, keys in values.items()} == {
         "problem": "task noise_level ridge",
-        "data": "images validation color patch_size noise targets loss count augment validation_crop",
+        "data": "images measured validation color patch_size noise targets loss count augment validation_crop",
         "regularizer": "name weight smoothing start learn isotropic noise_nodes",
         "lower": "solver final_accuracy max_iterations",
         "upper": "algorithm step_size accuracy eta relative_error barzilai_borwein memory",

@@ -144,7 +144,7 @@ class Deblur(Problem):
 
     @property
     def pairs(self) -> bool:
-        return self.kernel != "levin:all" and not self.learn_kernel
+        return self.border == "valid" and self.kernel != "levin:all" and not self.learn_kernel
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,6 +184,10 @@ class SuperResolution(Problem):
     @property
     def enlargement(self) -> int:
         return self.factor
+
+    @property
+    def pairs(self) -> bool:
+        return self.border == "valid"
 
 
 DRAWN = ("random", "equispaced")  # masks that are drawn for each image

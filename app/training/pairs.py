@@ -1,8 +1,8 @@
 """Patches to learn from, with what was measured of them in files.
 
 A crop of a denoised or masked image is measured by the same crop. A crop of a blurred image is exactly a measurement of
-the larger crop of the clean image that the kernel reaches: of this side and an unknown border (problem.border = valid).
-With any other border, images are learned from as a whole.
+the larger crop of the clean image that the kernel reaches, whatever is behind the border of the whole: it is learned from
+with problem.border = valid.
 """
 
 from functools import cache
@@ -15,7 +15,7 @@ from app import assemble
 from app.problem.operators import Operators
 from app.problem.problem import Problem
 from app.settings.options import Config, ConfigError
-from app.settings.tasks import Deblur, Inpaint, SuperResolution
+from app.settings.tasks import Inpaint
 from datasets.arrays import ArrayError, is_array, read_array
 from datasets.files import printable
 from datasets.held_out import images_to_learn_from, refuse_reported
@@ -51,8 +51,10 @@ def patches_of(config: Config, operators: Operators, data_root: Path) -> Patches
         measured=measured, masks=masks, multiple=operators.multiple,
     )  # fmt: skip
     patches.load()
-    if measured is not None:
-        _check_crops(config, operators, patches)
+    if measured is not None and masks is None and data.augment and not _turns_with(operators, patches.shape(0), config):
+        raise ConfigError(
+            "what A measures of a turned image is not what was measured, turned: set data.augment = false"
+        )
     return patches
 
 
@@ -87,23 +89,6 @@ def _inset(operators: Operators, factor: int) -> tuple[int, int, int, int]:
         return 0, 0, 0, 0
     sides = [(side.start // factor, -(side.stop or 0) // factor) for side in operators.seen]
     return *sides[0], *sides[1]
-
-
-def _check_crops(config: Config, operators: Operators, patches: Patches) -> None:
-    """Refuse crops that are not measured by themselves, and turns of which A makes something else. Raises
-    ConfigError."""
-    if not isinstance(config.problem, Deblur | SuperResolution):
-        return
-    size = config.data.patch_size
-    if operators.seen is None and any(tuple(image.shape[1:]) != (size, size) for image in patches.images):
-        raise ConfigError(
-            f"problem.border = {config.problem.border}: data.measured is of whole images, not of crops; set "
-            f"problem.border = valid, or data.patch_size to the side of all images"
-        )
-    if config.data.augment and not _turns_with(operators, patches.shape(0), config):
-        raise ConfigError(
-            "what A measures of a turned image is not what was measured, turned: set data.augment = false"
-        )
 
 
 def _turns_with(operators: Operators, shape: torch.Size, config: Config) -> bool:
