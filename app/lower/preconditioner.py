@@ -1,4 +1,4 @@
-"""A preconditioner for d2h/dx2: a convolution mixing two scalings, inverted in the Fourier domain.
+"""A preconditioner for d2h/dx2: a convolution between two scalings, inverted in the Fourier domain.
 
     P = S C S,   S = diag(d / mean d)^(1/2),   P^-1 v = S^-1 F^-1 (c^-1 F (S^-1 v)),
 
@@ -60,8 +60,9 @@ def preconditioner(energy: Energy, x: Tensor) -> Preconditioner | None:  # x (B,
     lost = ROUNDINGS * torch.finfo(x.dtype).eps * stencil.diagonal(dim1=1, dim2=2).abs().sum((1, 2, 3))
     identity = torch.eye(x.shape[1], dtype=x.dtype, device=x.device)[:, :, None, None]
     mixing = isinstance(data_symbol, Tensor) and data_symbol.is_complex()  # hermitian: A mixes channels
-    data_symbol = data_symbol if mixing else identity * data_symbol
-    symbol = _symbol(stencil, x.shape[2:]) + data_symbol + identity * (least + lost.view(-1, 1, 1, 1, 1))
+    lost = lost.view(-1, 1, 1, 1, 1)
+    symbol = _symbol(stencil, x.shape[2:])
+    symbol = symbol + (data_symbol + identity * (least + lost) if mixing else identity * (data_symbol + least + lost))
     if x.shape[1] == 1:
         return Preconditioner(unscale, (1 / symbol.real[:, 0]).unsqueeze(-1).repeat(1, 1, 1, 1, 2))
     return Preconditioner(unscale, torch.linalg.inv(symbol.movedim((1, 2), (-2, -1))).movedim((-2, -1), (1, 2)))
