@@ -8,7 +8,7 @@ from app.models.facts import require_kinds
 from app.models.files import ModelError, find_model, load_model, read_facts
 from app.settings.families import FoeOptions
 from app.settings.options import Config
-from app.settings.tasks import Deblur, Problem
+from app.settings.tasks import Deblur, Mri, Problem, Tomography
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,15 +71,21 @@ def blur_text(problem: Problem) -> str:
 
 
 def full_name(config: Config, noise_levels: list[float], blurs: list[str]) -> str:
-    """Return the name of a shipped model: [adaptive-]REGULARIZER-TASK-grey|color-LEVEL. LEVEL is the noise level on the
-    scale of 8 bit, or what a kernel is called; `all` where there are several levels."""
+    """Return the name of a shipped model: [adaptive-]REGULARIZER-TASK-grey|color-LEVEL, or transfer-TASK-... LEVEL is
+    the noise level on the scale of 8 bit, what a kernel is called, how much faster MRI is than the whole of k-space, or
+    how many directions tomography has; `all` where there are several levels."""
     regularizer, task = config.regularizer, config.problem.task
     family = f"adaptive-{regularizer.name}" if regularizer.contrasts else regularizer.name
     if isinstance(regularizer, FoeOptions) and regularizer.potential != "charbonnier":
         family += f"-{regularizer.potential}"
+    family = "transfer" if regularizer.learn != "all" else family
     level = f"{255 * noise_levels[0]:g}"
     if len(noise_levels) > 1:
         level = "all"
     elif isinstance(config.problem, Deblur):
         level = "-".join(dict.fromkeys(Path(k.partition(":")[0]).stem for k in blurs))
+    elif isinstance(config.problem, Mri):
+        level = f"{config.problem.acceleration:g}x"
+    elif isinstance(config.problem, Tomography):
+        level = f"{config.problem.angles}"
     return f"{family}-{task}-{'color' if config.data.color else 'grey'}-{level}"

@@ -5,10 +5,10 @@ from app.models.provenance import UNKNOWN
 from app.settings.families import FieldOptions, FoeOptions, RegularizerOptions, RidgeOptions
 
 REPORTED = "bsds500:bsd68"  # the set on which results are reported
-HEADS = ("model", "measured", "size", "PSNR ± SE", "proven", "mu", "grads", "s/image", "training")
+HEADS = ("model", "measured", "size", "PSNR ± SE", "proven", "mu", "grads", "s/img", "training")
 ABOUT = (
     "PSNR: mean over BSD68 and its standard error, in dB. proven: images with a certified error.\n"
-    "grads: gradients of h per image. `models show NAME` tells the rest."
+    "*: over other images, which `models show NAME` names, as it tells the rest. grads: gradients of h per image."
 )
 
 
@@ -26,7 +26,7 @@ def markdown(cards: list[Card]) -> str:
 
 
 PROTOCOL = """The images are grey unless the name says `color`. Noise is not clipped. PSNR is that of the
-reconstruction clipped to [0, 1], averaged over the 68 images, beside the standard error of that mean (a
+reconstruction clipped to [0, 1], averaged over the images, beside the standard error of that mean (a
 spread over images that all methods share). `proven` counts the images whose distance to the minimiser of
 the learned energy is proven to be at most 0.1. Seconds are those of the machine that `models show NAME`
 names, which other work often shared. Training times hold those of the model that a training began with.
@@ -44,6 +44,7 @@ def _lines(cards: list[Card]) -> list[tuple[str, ...]]:
         size = str(card.parameters)
         for a in reported:
             quality, proven = f"{a.psnr:.2f} ± {a.psnr_error:.2f}", f"{a.certified}/{a.count}"
+            proven += "" if a.images == REPORTED else "*"
             cost = f"{a.mu:.2g}", f"{a.iterations:.0f}", f"{a.seconds:.2f}"
             lines.append((card.name, measured(a.task, a.kernel, a.noise_level), size, quality, proven, *cost, training))
         if not reported:

@@ -24,7 +24,7 @@ class Data:
         "folder of what was measured of the training images, in files of the same names, floats on the scale [0, 1]; "
         "empty: images are measured by the program",
         when=When(
-            "problem.task = denoise, inpaint with a mask, deblur by one known kernel and superres with border = valid",
+            "problem.task = denoise, inpaint with a mask, deblur with one known kernel or superres, border = valid",
             lambda c: c.problem.pairs,
         ),
     )

@@ -1,7 +1,7 @@
 """Patches to learn from, with what was measured of them in files.
 
 A crop of a denoised or masked image is measured by the same crop. A crop of a blurred image is exactly a measurement of
-the larger crop of the clean image that the kernel reaches, whatever is behind the border of the whole: so it is learned
+the larger crop of the clean image that the kernel reaches, whatever is behind the border of the whole: it is learned
 from with problem.border = valid.
 """
 
