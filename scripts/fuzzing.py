@@ -203,7 +203,7 @@ def fault(command: list[str], folder: Path) -> str:
     if code != 2:
         return f"exit code {code}"
     listed = "images cannot be used:" in errors.getvalue()
-    if (len(lines) != 1 and not listed) or not lines[0].startswith("error: ") or len(lines[0]) > 1000:
+    if (len(lines) != 1 and not listed) or not lines[0].startswith("error: ") or len(lines[0]) > 2000:
         return f"{len(lines)} lines: {errors.getvalue()[-300:]}"
     changed = {name for name, _ in contents(folder).items() ^ before.items()}
     return f"changed {', '.join(sorted(changed))}" if changed else ""
