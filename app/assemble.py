@@ -161,11 +161,9 @@ def angles_of(problem: Tomography) -> list[float]:
 
 def true_kernel(problem: Deblur, data_root: Path) -> Tensor:  # -> (h, w)
     """Read the kernel that measures. Raises KernelError."""
-    return (
-        gaussian_kernel(*problem.gaussian)
-        if problem.gaussian
-        else read_kernel(problem.kernel, data_root, problem.signed_kernel)
-    )
+    if problem.gaussian:
+        return gaussian_kernel(*problem.gaussian)
+    return read_kernel(problem.kernel, data_root, problem.signed_kernel)
 
 
 def kernel_notes(config: Config, data_root: Path) -> list[str]:

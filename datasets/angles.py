@@ -9,7 +9,7 @@ MOST = 4096  # directions
 
 
 def read_angles(spec: str) -> list[float]:
-    """Read angles in degrees from FILE.npy or FILE.npz:KEY, a list of real numbers. Raises ArrayError."""
+    """Read angles in degrees from an array FILE[:KEY], a list of real numbers. Raises ArrayError."""
     values = read_array(spec)
     if values.ndim != 1 or values.dtype.kind not in "uif" or not 0 < len(values) <= MOST:
         what = f"{values.shape} {values.dtype}"

@@ -191,9 +191,7 @@ class SuperResolution(Problem):
 
 
 DRAWN = ("random", "equispaced")  # masks that are drawn for each image
-
-
-_DRAWN = When(f"problem.mask = {', '.join(DRAWN)}", lambda c: c.problem.mask in DRAWN)
+IF_DRAWN = When(f"problem.mask = {', '.join(DRAWN)}", lambda c: c.problem.mask in DRAWN)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,19 +202,19 @@ class Mri(Problem):
     colours: ClassVar[bool] = False
     measures_images: ClassVar[bool] = False
     mask: str = option(
-        "random", "columns of k-space that are measured: random | equispaced (both drawn for each image) | a .npy file "
-        "| FILE.npz:KEY, an array (H, W) or (W,), DC in the middle",
+        "random", "columns of k-space that are measured: random | equispaced (both drawn for each image) | an array "
+        "FILE[:KEY], (H, W) or (W,), DC in the middle",
     )  # fmt: skip
-    acceleration: float = option(4.0, "one of so many columns is measured", when=_DRAWN, at_least=1, at_most=1024)
+    acceleration: float = option(4.0, "one of so many columns is measured", when=IF_DRAWN, at_least=1, at_most=1024)
     centre_fraction: float = option(
-        0.08, "part of the columns, in the middle, all of which are measured", when=_DRAWN, at_least=0, at_most=1
+        0.08, "part of the columns, in the middle, all of which are measured", when=IF_DRAWN, at_least=0, at_most=1
     )
     image: Literal["real", "complex"] = option(
         "real", "real: known to be real, as a magnitude is; complex: real and imaginary part are unknown, clean images "
         "get a smooth phase that is drawn for each, and quality is that of magnitudes",
     )  # fmt: skip
     coil_maps: str = option(
-        "", "sensitivities of the coils, a .npy file | FILE.npz:KEY, a complex array (coils, H, W); empty: one coil"
+        "", "sensitivities of the coils, a complex array FILE[:KEY], (coils, H, W); empty: one coil"
     )
 
     def __post_init__(self) -> None:
@@ -227,7 +225,7 @@ class Mri(Problem):
             )
 
 
-SPACED = When('problem.angle_file = ""', lambda c: not c.problem.angle_file)
+IF_SPACED = When('problem.angle_file = ""', lambda c: not c.problem.angle_file)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -238,17 +236,17 @@ class Tomography(Problem):
     colours: ClassVar[bool] = False
     measures_images: ClassVar[bool] = False
     angles: int = option(
-        60, "directions of the rays, equally spaced from 0 degrees", when=SPACED, at_least=1, at_most=4096
+        60, "directions of the rays, equally spaced from 0 degrees", when=IF_SPACED, at_least=1, at_most=4096
     )
     angular_range: float = option(
         180.0,
         "degrees that the directions cover; below 180 some edges are never seen",
-        when=SPACED,
+        when=IF_SPACED,
         above=0,
         at_most=360,
     )
     angle_file: str = option(
-        "", "FILE.npy | FILE.npz:KEY with the directions in degrees, instead of angles and angular_range"
+        "", "an array FILE[:KEY] of the directions in degrees, instead of angles and angular_range"
     )
 
 
