@@ -23,6 +23,8 @@ from regularizers.functional import Functional, RegularizerError, Sensitivity
 from regularizers.noise_levels import HIGHEST, LOWEST
 from regularizers.regularizer import Regularizer
 
+END = 0.02  # nearest t to 0 and 1 where a learned level begins: at the ends the sigmoid has no slope
+
 
 @dataclass(frozen=True)
 class RescaledFunctional:
@@ -111,7 +113,7 @@ class Rescaled(Regularizer):
     def put_level(self, noise_level: float) -> float:
         """Let the learned level begin at this one, or near an end where nothing is known of it, and return where."""
         t = math.log(noise_level / LOWEST) / math.log(HIGHEST / LOWEST)
-        self.raw_level.copy_(torch.tensor(t).clamp(0.02, 0.98).logit())
+        self.raw_level.copy_(torch.tensor(t).clamp(END, 1 - END).logit())
         return float(self.level)
 
     def named_parameters(

@@ -12,7 +12,11 @@ from safetensors import safe_open
 from skimage.data import camera
 
 from app.cli import main
-from app.models.files import load_model, read_facts
+from app.models.build import build_model
+from app.models.files import load_model, read_facts, save_model
+from app.settings.options import Config
+from app.settings.toml import override
+from app.training.start import begin
 from tests.test_cli import refused
 
 SMALL = ("regularizer.filters=3", "regularizer.filter_size=3")
@@ -65,6 +69,19 @@ def test_a_regularizer_for_many_levels_is_transferred_with_its_level(tmp_path, o
     assert "learned for one noise level" in refused(
         capsys, "train", "transfer-superres", "--out", tmp_path / "n", *on, *one
     )
+
+
+@pytest.mark.parametrize(("potential", "factor"), [("charbonnier", (10 / 25) ** 2), ("mcp", 1.0)])
+def test_a_start_from_another_noise_level_has_weights_of_this_one(tmp_path, potential, factor):
+    """R is sigma^2 times a negative log-prior, unless its curvature is budgeted."""
+    small = ["regularizer.filters=3", "regularizer.filter_size=3", f"regularizer.potential={potential}"]
+    config = override(Config(), [*small, "regularizer.smoothing=0.005"])
+    model = build_model(config)
+    save_model(tmp_path / "old.safetensors", model, config, {})
+    start = [f"regularizer.start={tmp_path / 'old.safetensors'}", "problem.noise_level=10/255"]
+    _, begun = begin(override(Config(), start))
+    before, now = (m.regularizer.state_dict()["log_weights"].exp() for m in (model, begun))
+    torch.testing.assert_close(now, factor * before)
 
 
 def test_a_rescaled_model_needs_its_start_no_more(enlarging, start):
