@@ -23,8 +23,8 @@ sharpen it. Nothing cancels between the weights: rounding changes a product by g
 `app/lower/certificate.py` assumes. lambda_min = 0.
 
 **No preconditioner of its own.** 1 / (pi |f|), or the circulant nearest to A^T A, is no model of it where there are few
-directions: a plane wave between their lines is measured by its neighbours alone. In solves of 128 x 128 pixels from 21
-directions both took more gradients than ||A||^2 in their place, the circulant more than six times as many.
+directions: a plane wave between their lines is measured by its neighbours alone. Solves take more gradients with
+either than with ||A||^2 in its place.
 """
 
 from __future__ import annotations
