@@ -50,6 +50,7 @@ CIRCUMSTANCES: list[Nested] = [
     {"upper": {"schedule": "constant"}, "run": {"budget": 1e6}},
     {"run": {"validate_every": 0}},
     {"data": {"loss": "huber"}},
+    {"regularizer": {"contrast_channels": 2}},
 ]
 # Legal values that the type of a key does not tell.
 VALUES: dict[str, Any] = {

@@ -8,7 +8,15 @@ import torch
 from torch import Tensor, nn
 
 from app.problem.blur_kernel import BlurKernel
-from app.settings.families import LEARNED, FoeOptions, IcnnOptions, RegularizerOptions, RidgeOptions, TvOptions
+from app.settings.families import (
+    LEARNED,
+    FieldOptions,
+    FoeOptions,
+    IcnnOptions,
+    RegularizerOptions,
+    RidgeOptions,
+    TvOptions,
+)
 from app.settings.options import Config, ConfigError
 from app.settings.tasks import Deblur
 from regularizers import Adaptive, FieldOfExperts, InputConvexNetwork, Regularizer, Rescaled, TotalVariation
@@ -67,8 +75,8 @@ def build_regularizer(options: RegularizerOptions, color: bool) -> Regularizer:
         base = _base(options, 3 if color else 1)
     except ValueError as error:
         raise ConfigError(f"[regularizer] {error}") from None
-    if options.contrasts and isinstance(base, FieldOfExperts):
-        base = Adaptive(base, options.contrasts)
+    if isinstance(options, FieldOptions) and options.contrasts and isinstance(base, FieldOfExperts):
+        base = Adaptive(base, options.contrasts, options.contrast_network)
     return base if options.learn == "all" else Rescaled(base, options.learn == "scale_and_level")
 
 

@@ -74,6 +74,9 @@ class TvOptions(RegularizerOptions):
         return 2
 
 
+ADAPTIVE = When("regularizer.contrast_channels above 0", lambda c: c.regularizer.contrasts > 0)
+
+
 @dataclass(frozen=True, kw_only=True)
 class FieldOptions(RegularizerOptions):
     """The keys of all fields of experts."""
@@ -85,6 +88,10 @@ class FieldOptions(RegularizerOptions):
         0, "thresholds follow the image: a network of so many channels finds them for every filter and pixel from what "
         "`start` reconstructs; the regularizer begins as `start`. 0: the same thresholds everywhere", at_least=0,
         at_most=1024,
+    )  # fmt: skip
+    contrast_network: Literal["dilated", "unet"] = option(
+        "dilated", "that finds them: two dilated layers, or a U-net, which sees texture and has ten times the "
+        "parameters", when=ADAPTIVE,
     )  # fmt: skip
 
     @property

@@ -18,7 +18,8 @@ from datasets.blur_kernels import is_file
 from datasets.image_sets import is_named
 from regularizers import Adaptive, FieldOfExperts, Regularizer, Rescaled, TotalVariation
 
-OWN = ("start", "learn", "contrast_channels")  # keys that say how to go on; all others belong to the start
+NETWORK = ("contrast_channels", "contrast_network")  # keys of what finds contrasts
+OWN = ("start", "learn", *NETWORK)  # keys that say how to go on; all others belong to the start
 # keys that may differ from the start
 REFINED = ("weak_convexity", "least_smoothing", "filter_size", "shared_potential")
 SLIGHTLY = 0.01  # above a bound that rose, in units of its rise, begins what was below
@@ -135,15 +136,24 @@ def _architecture(config: Config, old: Config) -> RegularizerOptions:
                 f"regularizer.{key} = {mine!r}, but {start} has {theirs!r}: leave out all keys of [regularizer] but "
                 f"start, learn, a larger filter_size, weak_convexity, least_smoothing and shared_potential = false"
             )
-    if trained.contrasts and wanted.contrasts not in (0, trained.contrasts):
-        raise ConfigError(f"{start} has regularizer.contrast_channels = {trained.contrasts}: leave it out")
-    contrasts = trained.contrasts or wanted.contrasts
-    if contrasts and wanted.learn != "all":
+    network = _network(wanted, trained)
+    return replace(trained, **refined, **network, start=start, learn=wanted.learn)
+
+
+def _network(wanted: RegularizerOptions, trained: RegularizerOptions) -> dict[str, Any]:
+    """The keys of the network that finds contrasts: those of the start, where it has one."""
+    start = wanted.start
+    if (wanted.contrasts or trained.contrasts) and wanted.learn != "all":
         raise ConfigError("a regularizer with contrast_channels cannot be rescaled: set regularizer.learn = all")
-    known = {"contrast_channels": contrasts} if isinstance(trained, FieldOptions) else {}
-    if contrasts and not known:
+    if wanted.contrasts and not isinstance(trained, FieldOptions):
         raise ConfigError(f"regularizer.contrast_channels is for foe, crr and wcrr, not {trained.name}")
-    return replace(trained, **refined, **known, start=start, learn=wanted.learn)
+    if not isinstance(wanted, FieldOptions) or not wanted.contrasts:
+        return {}
+    keys = {key: getattr(wanted, key) for key in NETWORK}
+    for key, mine in keys.items():
+        if trained.contrasts and mine != (theirs := getattr(trained, key)):
+            raise ConfigError(f"{start} has regularizer.{key} = {theirs}: leave it out")
+    return keys
 
 
 def _refined(given: dict[str, Any], old: RegularizerOptions) -> dict[str, Any]:

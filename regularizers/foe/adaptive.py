@@ -12,77 +12,21 @@ is sought: a certificate bounds the distance to argmin_x 1/2 ||A x - y||^2 + R(x
 curvature, too, but they can only weaken a filter, and where they do a potential is less than rho-weakly convex.)
 """
 
-import math
 from collections.abc import Iterator
 from copy import copy, deepcopy
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from regularizers.foe.contrast_networks import ContrastNetwork, Dilated, Rows, Unet, strips
 from regularizers.foe.filter_bank import pad, pad_adjoint
 from regularizers.foe.functional import FieldOfExpertsFunctional
 from regularizers.foe.module import FieldOfExperts
 from regularizers.noise_levels import REFERENCE
 from regularizers.regularizer import Regularizer
-
-FIRST, SIZE = 7, 3  # sides of the filters of the network
-DILATIONS = (2, 4)  # of the hidden layers of the network
-REACH = FIRST // 2 + SIZE // 2 * sum(DILATIONS)  # g sees pixels so far away in each direction
-LARGEST = 4.0  # of g and of 1 / g
-STRIP = 16_000_000  # bytes of a layer at a time, where nothing is to be differentiated
-
-
-class ContrastNetwork(nn.Module):
-    """The map from z (B, C, H, W) to g (B, K, H, W), which is 1 at first.
-
-    Its layers are |c_j * z| of `width` zero-mean filters, dilated 3 x 3 filters with ReLU, and a mixture of channels
-    for each log g_k. They hold numbers of size one, which are scaled so that outputs are as large as inputs: the step
-    size that suits the parameters of a field of experts then suits them too.
-    """
-
-    def __init__(self, channels: int, width: int, filters: int) -> None:
-        super().__init__()
-        generator = torch.Generator().manual_seed(0)
-
-        def layer(n: int, m: int, size: int) -> nn.Parameter:
-            return nn.Parameter(torch.randn(n, m, size, size, generator=generator))
-
-        self.first = layer(width, channels, FIRST)
-        self.hidden = nn.ParameterList(layer(width, width, SIZE) for _ in DILATIONS)
-        self.last = nn.Parameter(torch.zeros(filters, width, 1, 1))
-        self.biases = nn.ParameterList(torch.zeros(width) for _ in DILATIONS)
-        self.last_bias = nn.Parameter(torch.zeros(filters))
-
-    def forward(self, z: Tensor) -> Tensor:  # (B, C, H, W) -> (B, K, H, W)
-        """Return g, strip by strip of a large image, whose layers would take several times the memory of all else."""
-        if torch.is_grad_enabled():
-            return self._contrasts(z)
-        found = z.new_empty(len(z), len(self.last), *z.shape[2:])
-        for first, last in strips(z.shape[2], len(self.first), z):
-            found[:, :, first:last] = self.of_rows(z, first, last)
-        return found
-
-    def of_rows(self, z: Tensor, first: int, last: int) -> Tensor:  # (B, C, H, W) -> (B, K, last - first, W)
-        """Return g in these rows."""
-        above = min(first, REACH)
-        return self._contrasts(z[:, :, first - above : last + REACH])[:, :, above : above + last - first]
-
-    def _contrasts(self, z: Tensor) -> Tensor:
-        first = self.first - self.first.mean((2, 3), keepdim=True)
-        u = F.conv2d(_around(z, FIRST // 2), _scaled(first)).abs()
-        for layer, bias, dilation in zip(self.hidden, self.biases, DILATIONS, strict=True):
-            u = F.conv2d(_around(u, dilation), _scaled(layer), bias, dilation=dilation).relu()
-        return (math.log(LARGEST) * F.conv2d(u, _scaled(self.last), self.last_bias).tanh()).exp()
-
-
-def strips(rows: int, channels: int, x: Tensor) -> Iterator[tuple[int, int]]:  # (B, C, H, W)
-    """Yield (first, last) of parts of so many rows of a layer with these channels on the images x."""
-    step = max(1, STRIP // (x.element_size() * channels * len(x) * x.shape[3]))
-    yield from ((first, min(first + step, rows)) for first in range(0, rows, step))
 
 
 @dataclass(frozen=True)
@@ -91,13 +35,18 @@ class InStrips:
 
     base: FieldOfExpertsFunctional  # R for g = 1
     network: ContrastNetwork
-    z: Tensor  # (B, C, H, W), in the units of the network
+    z: Tensor  # (B, C, H, W)
+    unit: float
 
     @cached_property
     def whole(self) -> FieldOfExpertsFunctional:
-        contrasts = self.network(self.z)
+        contrasts = self.network(self.z, self.unit)
         r = self._outside
         return replace(self.base, contrasts=contrasts[:, :, r : contrasts.shape[2] - r, r : contrasts.shape[3] - r])
+
+    @cached_property
+    def rows(self) -> Rows:
+        return self.network.rows(self.z, self.unit)
 
     @torch.no_grad()
     def gradient(self, x: Tensor) -> Tensor:  # (B, C, H, W) -> (B, C, H, W)
@@ -105,7 +54,7 @@ class InStrips:
         padded = pad(x, filters.shape[-1], self.base.boundary)
         g, reach = torch.zeros_like(padded), filters.shape[-1] - 1
         for first, last in strips(padded.shape[2] - reach, len(filters), padded):
-            contrasts = self.network.of_rows(self.z, first + r, last + r)
+            contrasts = self.rows(first + r, last + r)
             part = replace(self.base, boundary="valid", contrasts=contrasts[..., r : contrasts.shape[3] - r])
             g[:, :, first : last + reach] += part.gradient(padded[:, :, first : last + reach])
         return pad_adjoint(g, filters.shape[-1], self.base.boundary)
@@ -122,29 +71,26 @@ class InStrips:
         return self.base.filters.shape[-1] // 2 if self.base.boundary == "valid" else 0
 
 
-def _scaled(layer: Tensor) -> Tensor:
-    return layer * (2 / layer[0].numel()) ** 0.5
-
-
-def _around(x: Tensor, margin: int) -> Tensor:
-    return F.pad(x, (margin,) * 4, mode="replicate")
-
-
 class Adaptive(Regularizer):
     """A base, which is a field of experts, and a network that are learned. The guide is a copy of the base as it comes,
     and its tensors stay as they are.
 
     in_strips: whether R that is not differentiated in theta computes contrasts anew for every gradient, to save memory.
-    base: trained already, or to be loaded.  width: channels of the network.
+    base: trained already, or to be loaded.  width: channels of the network at full resolution.
+    network: one of `contrast_networks`.
     """
 
     in_strips = False
 
-    def __init__(self, base: FieldOfExperts, width: int) -> None:
+    def __init__(self, base: FieldOfExperts, width: int, network: Literal["dilated", "unet"] = "dilated") -> None:
         super().__init__(base.noise_nodes)
         self.base, self.guide = base, deepcopy(base)
         channels, filters = base.functional().filters.shape[1::-1]
-        self.network = ContrastNetwork(channels, width, filters)
+        self.network = (
+            Unet(channels, width, filters, levels=base.noise_nodes > 0)
+            if network == "unet"
+            else Dilated(channels, width, filters)
+        )
         self.condition: Tensor | None = None  # z
 
     def named_parameters(
@@ -177,6 +123,5 @@ class Adaptive(Regularizer):
         if self.condition is None:
             return functional
         # In units of the noise: one network for all levels then sees much the same at all of them.
-        z = self.condition / (self.noise_level if self.noise_nodes else REFERENCE)
-        found = InStrips(functional, self.network, z)
+        found = InStrips(functional, self.network, self.condition, self.noise_level if self.noise_nodes else REFERENCE)
         return found if self.in_strips and not torch.is_grad_enabled() else found.whole
