@@ -197,10 +197,11 @@ def method(config: Config) -> Method[Any]:
     upper, solve = config.upper, lower_solver(config)
     stationary = certified_or_stationary(solve)
     rates = schedules.polynomial(getattr(upper, "accuracy_decay", 0.0))
+    drawn: dict[str, Any] = {}
     if isinstance(upper, options.StochasticOptions):
-        drawn: dict[str, Any] = {"batch_size": upper.batch_size, "descent": descent(upper, config)}
-    else:
-        drawn = {"step_size": upper.step_size}
+        drawn = {"batch_size": upper.batch_size, "descent": descent(upper, config)}
+    elif isinstance(upper, options.FullBatchOptions):
+        drawn = {"step_size": upper.step_size, "through_guide": upper.through_guide}
 
     def own(*names: str) -> dict[str, Any]:
         return drawn | {name: getattr(upper, name) for name in names}
@@ -209,7 +210,9 @@ def method(config: Config) -> Method[Any]:
         case options.IsgdOptions():
             proven = upper.relative_accuracy > 0 and upper.relative_error == "proven"
             solve = stationary if config.lower.uncertified else solve
-            return Isgd(**own("accuracy", "relative_accuracy"), solve=solve, schedule=rates, proven=proven)
+            return Isgd(
+                **own("accuracy", "relative_accuracy", "through_guide"), solve=solve, schedule=rates, proven=proven
+            )
         case options.StocbioOptions():
             return Stocbio(**own("lower_steps", "series_terms"), solve=solve)
         case options.AmigoOptions():

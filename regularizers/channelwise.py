@@ -74,6 +74,10 @@ class Channelwise(Regularizer):
     def has_sensitivity(self) -> bool:  # type: ignore[override]
         return self.base.has_sensitivity
 
+    @property
+    def updates(self) -> int:  # type: ignore[override]
+        return self.base.updates
+
     def parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]:
         """Yield those of R1 that are learned, in its order."""
         return self.base.parameters(recurse)
@@ -89,9 +93,11 @@ class Channelwise(Regularizer):
         return guide and Channelwise(guide, self.channels)
 
     def conditioned_on(self, z: Tensor) -> Self:  # (B, C, H, W)
-        view = self.at(self.noise_level)
-        view.base = self.base.conditioned_on(_apart(z))
-        return view
+        return type(self)(self.base.at(self.noise_level).conditioned_on(_apart(z)), self.channels)
+
+    def mixed_with_condition(self, x: Tensor, q: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:  # 2 x (B, C, H, W)
+        by_theta, by_z = self.base.at(self.noise_level).mixed_with_condition(_apart(x), _apart(q))
+        return by_theta, by_z.view_as(x)
 
     @torch.no_grad()
     def sensitivity(self, x: Tensor, q: Tensor, radius: Tensor) -> Sensitivity:  # 2 x (B, C, H, W), (B,)

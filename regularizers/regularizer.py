@@ -30,10 +30,12 @@ class Regularizer(Prior):
     regularizer that is the same at all levels.
     arguments: what the constructor was called with, by name, defaults included: the regularizer can be built again.
     has_sensitivity: whether `sensitivity` is known.
+    updates: reconstructions after that of a guide, each conditioned on the one before.
     """
 
     arguments: dict[str, Any]
     has_sensitivity: bool = False
+    updates: int = 1
 
     def __new__(cls, *args, **kwargs) -> Self:
         made = super().__new__(cls)
@@ -97,6 +99,13 @@ class Regularizer(Prior):
         """
         raise RegularizerError(f"{type(self).__name__} depends on no other reconstruction: it has no guide")
 
+    def mixed_with_condition(self, x: Tensor, q: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:  # 2 x (B, C, H, W)
+        """Return J^T q, and d/dz sum_b <dR/dx(x_b; z_b), q_b> (B, C, H, W).
+
+        Raises RegularizerError for a regularizer that has no guide.
+        """
+        raise RegularizerError(f"{type(self).__name__} depends on no other reconstruction: it has no guide")
+
     def fn(self, x: Tensor, *args, **kwargs) -> Tensor:  # (B, C, H, W) -> (B,)
         """Return R(x_b): the name of `value` in deepinv, which may pass further arguments."""
         return self.value(x)
@@ -127,13 +136,14 @@ class Regularizer(Prior):
         """Return what a parameter that may depend on the noise level is at this one."""
         return interpolate(parameter, self.noise_level) if self.noise_nodes else parameter
 
-    def _derivative(self, by_natural: Callable[[Functional], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
-        """Return derivatives by theta from those by the natural parameters."""
+    def _derivative(self, by_natural: Callable[[Functional], tuple[Tensor, ...]], *more: Tensor) -> tuple[Tensor, ...]:
+        """Return derivatives by theta, and by more tensors, from those by the natural parameters."""
         with torch.enable_grad():
             functional = self.functional()
         with torch.no_grad():
             cotangents = by_natural(functional)
-        return torch.autograd.grad(functional.natural, tuple(self.parameters()), cotangents, materialize_grads=True)
+        by = (*self.parameters(), *more)
+        return torch.autograd.grad(functional.natural, by, cotangents, materialize_grads=True)
 
 
 def _bound(cls: type, args: tuple, kwargs: dict[str, Any]) -> dict[str, Any]:

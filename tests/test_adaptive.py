@@ -18,11 +18,14 @@ from app.evaluation.guide import ACCURACY, lower_problem
 from app.evaluation.simulation import simulation
 from app.lower import lbfgs
 from app.lower.energy import Energy
+from app.models.build import Model
 from app.models.files import load_model
 from app.problem.losses import SquaredError
+from app.problem.problem import Sample
 from app.problem.tasks import denoising
+from app.training.fit import batch_of
 from app.upper.hypergradient import hypergradient
-from regularizers import CHARBONNIER, MCP, WEAK_SPLINE, Adaptive, AutogradFunctional, FieldOfExperts
+from regularizers import CHARBONNIER, MCP, WEAK_SPLINE, Adaptive, AutogradFunctional, FieldOfExperts, for_channels
 from tests.problems import Identity, dense, perturbed
 from tests.test_cli import refused
 from tests.test_transfer import SMALL, assigned, on  # noqa: F401  (a fixture)
@@ -174,6 +177,102 @@ def test_hypergradient_of_a_network_against_central_differences(network):
     assert not any(name.startswith("guide") for name in found)
 
 
+@pytest.fixture
+def tight(monkeypatch):
+    """Links of a chain as accurate as the last one."""
+    monkeypatch.setattr("app.evaluation.guide.ACCURACY", 1e-12)
+    monkeypatch.setattr("app.training.chain.ACCURACY", 1e-12)
+
+
+def chained(network: str, updates: int, learn_guide: bool, channels: int = 1) -> tuple[Adaptive, Sample]:
+    """A regularizer of a chain, and what it is to reconstruct."""
+    base = perturbed(FieldOfExperts(1, 4, 3, CHARBONNIER, boundary="valid", weight=0.6, smoothing=0.2))
+    r = perturbed(Adaptive(base, 5, network, updates, learn_guide).double(), 1)
+    clean = images(2, channels)
+    y = clean + 0.3 * images(2, channels, seed=4)
+    operator = denoising(torch.device("cpu"))(clean.shape[1:], (0, 1))
+    return r, Sample(
+        y=y, target=clean, operator=operator, loss=SquaredError(clean), images=(0, 1), noise_level=0.1,
+        tolerance_factor=1.0,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("network", "updates", "learn_guide", "channels"),
+    [
+        ("dilated", 1, True, 1),
+        ("unet", 3, False, 1),
+        ("dilated", 2, True, 1),
+        ("dilated", 1, True, 2),
+        ("dilated", 2, True, 2),
+    ],
+)
+@pytest.mark.usefixtures("tight")
+def test_hypergradient_through_a_chain_against_central_differences(network, updates, learn_guide, channels):
+    r, sample = chained(network, updates, learn_guide, channels)
+
+    def loss() -> float:
+        lower = lower_problem(for_channels(r, channels), sample.operator, sample.y, 0.0, lbfgs.solve)
+        return float(sample.loss.value(lbfgs.solve(lower.energy(), lower.energy().start, 1e-11).x).mean())
+
+    batch = batch_of(Model(r), sample, 0.0, lbfgs.solve, through_guide=True)
+    h, spent = batch.energy(), batch.spent.computations
+    z = hypergradient(batch.learned, h, sample.loss, lbfgs.solve, h.start, None, 1e-11)
+    assert batch.spent.computations > spent, "the linear systems of the links count"
+    cheap = batch_of(Model(r), sample, 0.0, lbfgs.solve)
+    stopped = hypergradient(cheap.learned, h, sample.loss, lbfgs.solve, h.start, None, 1e-11)
+    parts: dict[str, list[tuple[torch.Tensor, ...]]] = {}
+    for (name, p), *slopes in zip(r.named_parameters(), z.gradient, stopped.gradient, strict=True):
+        direction = torch.randn(p.shape, generator=torch.Generator().manual_seed(5), dtype=p.dtype)
+        parts.setdefault(name.split(".")[0], []).append((p, direction, *slopes))
+    assert sorted(parts) == ["base", *["guide"] * learn_guide, "network"]
+    missed = []
+    for name, part in parts.items():
+        expected, step = 0.0, 1e-6
+        for sign in (1, -1):
+            before = [p.detach().clone() for p, *_ in part]
+            with torch.no_grad():
+                for p, direction, *_ in part:
+                    p.add_(direction, alpha=sign * step)
+                expected += sign * loss() / (2 * step)
+                for (p, *_), old in zip(part, before, strict=True):
+                    p.copy_(old)
+        exact, given = (sum(float((t[i] * t[1]).sum()) for t in part) for i in (2, 3))
+        assert exact == pytest.approx(expected, rel=1e-5, abs=1e-7), name
+        missed += [name] if given != pytest.approx(expected, rel=1e-3) else []
+    assert missed, "the derivative without what comes through z is another one"
+
+
+def test_what_a_chain_is_conditioned_on_follows_theta_and_its_cost_counts():
+    r, sample = chained("dilated", 2, True)
+    for through in (False, True):
+        batch = batch_of(Model(r), sample, 0.0, lbfgs.solve, through)
+        first, spent = batch.energy().guess, batch.spent.computations
+        assert torch.equal(batch.energy().guess, first)
+        assert batch.spent.computations == spent
+        with torch.no_grad():
+            r.guide.log_weights += 0.1
+        assert torch.equal(batch.energy().guess, first) != through
+        assert (batch.spent.computations > spent) == through
+
+
+def test_every_link_counts_and_must_be_certified():
+    r, sample = chained("dilated", 3, False)
+    last = lower_problem(r, sample.operator, sample.y, 0.0, lbfgs.solve)
+    links = [last]
+    while links[0].before is not None:
+        links.insert(0, links[0].before)
+    assert [link.guided is None for link in links] == [True, False, False, False]
+    starts = [link.energy() for link in links[:-1]]
+    found = [lbfgs.solve(h, h.start, ACCURACY * 8) for h in starts]
+    for link, z in zip(links[1:], found, strict=True):
+        assert torch.equal(link.guided.x, z.x)
+        assert torch.equal(link.energy().functional.contrasts, r.conditioned_on(z.x).frozen().contrasts)
+    assert torch.equal(last.guided.iterations, sum(z.iterations for z in found))
+    failing = replace(last, guided=replace(last.guided, converged=torch.tensor([True, False])))
+    assert failing.solve(lbfgs.solve, 0.1).converged.tolist() == [True, False]
+
+
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory, on):
     """A guide, and what was trained with it."""
@@ -214,6 +313,23 @@ def test_it_needs_its_guides_file_no_more_and_all_commands_take_it(capsys, tmp_p
     assert main(["resume", run, "--quiet", "--set", "run.steps=4"]) == 0
 
 
+def test_a_guide_and_a_chain_are_trained_together_and_all_commands_take_them(capsys, tmp_path, runs, on, photograph):
+    joint, image = str(tmp_path / "joint"), ["--images", str(photograph)]
+    chain = (f"regularizer.start={runs[1]}", "regularizer.contrast_channels=4", "regularizer.updates=2")
+    learned = assigned(*SMALL, *chain, "regularizer.learn_guide=true", "upper.through_guide=true")
+    assert main(["train", "foe-mcp-denoise", "--out", joint, *on, *learned]) == 0
+    before, (model, config) = load_model(str(runs[1]))[0].regularizer.state_dict(), load_model(joint)
+    moved = [name for name, t in model.regularizer.state_dict().items() if not torch.equal(before[name], t)]
+    assert [p for p in ("base.", "guide.", "network.") if not any(name.startswith(p) for name in moved)] == []
+    assert (config.regularizer.updates, config.regularizer.learn_guide) == (2, True)
+    assert main(["evaluate", joint, *image, "--quiet"]) == 0
+    assert "certified given the result of update 1" in capsys.readouterr().out
+    assert main(["reconstruct", joint, str(photograph), "--degrade", "--out", str(tmp_path / "out")]) == 0
+    assert "given the result of update 1, " in capsys.readouterr().out
+    assert main(["figure", "contrasts", joint, *image, "--out", str(tmp_path / "g.png")]) == 0
+    assert main(["resume", joint, "--quiet", "--set", "run.steps=4"]) == 0
+
+
 def test_both_solves_count_and_both_must_be_certified(tmp_path, monkeypatch, runs, photograph):
     model, config = assemble.load(str(runs[1]), ["run.device=cpu", "lower.max_iterations=60"])
     reconstruct = simulation(config, model, tmp_path)
@@ -246,4 +362,8 @@ def test_mistakes_are_one_line(capsys, tmp_path, runs, on, photograph):
     assert "cannot be rescaled" in message(mcp, *SMALL, channels, guide, scale)
     assert "leave it out" in message(mcp, *SMALL, run, "regularizer.contrast_channels=5")
     assert "cannot be rescaled" in message("transfer-deblur", run)
+    assert "needs upper.through_guide" in message(mcp, channels, "regularizer.learn_guide=true")
+    assert "upper.through_guide = true is not read here" in message(mcp, channels, "upper.through_guide=true")
+    deep = (channels, "regularizer.learn_guide=true", "upper.through_guide=true")
+    assert "through_guide" in message(mcp, "upper.algorithm=jfb", *deep)
     assert not (tmp_path / "new").exists()

@@ -51,6 +51,8 @@ CIRCUMSTANCES: list[Nested] = [
     {"run": {"validate_every": 0}},
     {"data": {"loss": "huber"}},
     {"regularizer": {"contrast_channels": 2}},
+    {"regularizer": {"contrast_channels": 2, "updates": 2}},
+    {"regularizer": {"contrast_channels": 2, "updates": 2}, "upper": {"through_guide": True}},
 ]
 # Legal values that the type of a key does not tell.
 VALUES: dict[str, Any] = {
@@ -116,7 +118,7 @@ def alone(choice: Choice, section: str) -> Choice:
         "problem": (task, "tv", "", "isgd"),
         "data": (task, "tv", "", "isgd"),
         "regularizer": ("denoise", name, potential, "isgd"),
-        "upper": ("denoise", "tv", "", algorithm),
+        "upper": ("denoise", "foe", "charbonnier", algorithm),
         "lower": ("denoise", "tv", "", algorithm),
     }.get(section, ("denoise", "tv", "", "isgd"))
 
@@ -154,7 +156,7 @@ class Once:
     """A method whose first step asks the run to end after it."""
 
     method: Method[Any]
-    full_batch = needs_finite_sum = needs_convexity = False
+    full_batch = needs_finite_sum = needs_convexity = through_guide = False
 
     def begin(self, finite_sum: bool) -> Any:
         return self.method.begin(finite_sum)
@@ -206,7 +208,7 @@ def images(tmp_path_factory) -> str:
 @pytest.mark.parametrize("section", SECTIONS)
 def test_what_is_accepted_is_read(section, images, tmp_path):
     tried = {}
-    places = {section, "upper"} if section == "lower" else {section}
+    places = {section, *{"lower": ["upper"], "upper": ["regularizer"]}.get(section, [])}
     circumstances = [i for i, more in enumerate(CIRCUMSTANCES) if not more or places & more.keys()]
     for choice, circumstance in product(dict.fromkeys(alone(c, section) for c in CHOICES), circumstances):
         if config_of(choice, images, circumstance) is None:

@@ -7,8 +7,9 @@ from app import assemble
 from app.drawing.learned import filters_of, potentials_of
 from app.drawing.runs import draw_curves, parameters_of
 from app.drawing.sources import chosen_images
+from app.evaluation.guide import condition_of
 from app.evaluation.simulation import simulation
-from app.lower.solution import GIVEN_GUIDE, rounded_up
+from app.lower.solution import rounded_up
 from app.models.build import Model
 from app.models.facts import OF_A_RUN
 from app.models.files import read_facts
@@ -61,11 +62,10 @@ def _results(model: Model, config: Config, images: str, data_root: Path) -> list
         bounds = f"{mu:.3g}", f"{largest:.3g}"
         rows.append([escape(name), *quality, certified, *bounds, str(int(solution.iterations))])
     head = ["image", "PSNR measured", "PSNR", "SSIM", "||x - argmin h|| ≤", "mu", "L", "gradients"]
-    given = f", {GIVEN_GUIDE}" if model.regularizer.guide_at_level() else ""
     about = (
         f"The energy h of each image is mu-strongly convex and its gradient is L-Lipschitz, both proven, so that "
-        f"||x - argmin h|| <= ||grad h(x)|| / mu for every x{given}. This bound, with what rounding may add, was "
-        f"to reach {config.lower.final_accuracy:g}."
+        f"||x - argmin h|| <= ||grad h(x)|| / mu for every x{condition_of(model.regularizer)}. This bound, with "
+        f"what rounding may add, was to reach {config.lower.final_accuracy:g}."
     )
     certificates = Section("Certificates", html.paragraph(about) + html.table(head, rows))
     return [Section("Results", "\n".join(sliders)), certificates]

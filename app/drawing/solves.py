@@ -94,7 +94,7 @@ def draw_contrasts(
     only: list[str] | None = None,
     look: Look = PAPER,
 ) -> Figure:
-    """Draw the measurement, the guide's result, the reconstruction, and the thresholds that the network chose. Raises
+    """Draw the measurement, what the thresholds are found from, the reconstruction, and the thresholds. Raises
     ConfigError where the model has no contrasts."""
     measured = one_image(model, images, only, settings, data_root)
     reconstruct, energy = measured.reconstruct, measured.energy
@@ -102,7 +102,9 @@ def draw_contrasts(
     if found is None:
         raise ConfigError(f"{model} has no contrasts to draw (regularizer.contrast_channels)")
     x = reconstruct.solver(energy, energy.start, reconstruct.accuracy).x
-    shown = {"measured": measured.picture, "guide": energy.start, "reconstruction": x}
+    updates = reconstruct.regularizer.updates
+    before = "guide" if updates == 1 else f"update {updates - 1}"
+    shown = {"measured": measured.picture, before: energy.start, "reconstruction": x}
     seen_in = reconstruct.seen_in
     return contrasts.draw({title: seen_in(x)[0].cpu() for title, x in shown.items()}, seen_in(1 / found[0]), look)
 

@@ -1,7 +1,8 @@
 """The lower-level problem of a regularizer: its energy, and before it that of its guide, where it has one.
 
 An adaptive regularizer R(x; z) is conditioned on z, the minimiser of the energy with its guide. z is found first, and
-does not change while x is sought.
+does not change while x is sought. x may be the next z: a chain of problems, of which each is certified given what the
+one before found.
 """
 
 from __future__ import annotations
@@ -27,12 +28,21 @@ class LowerProblem:
     operator: Operator
     y: Tensor
     ridge: float
-    guided: LowerSolution | None  # what the guide found
+    before: LowerProblem | None = None  # the guide's, or that of the last update
+    guided: LowerSolution | None = None  # what was found there; the gradients are those of all problems before
 
     def energy(self) -> Energy:
         """Return h at the present parameters of the regularizer; it starts from what the guide found."""
         energy = Energy(self.operator, self.regularizer.frozen(), self.y, self.ridge)
         return energy if self.guided is None else replace(energy, guess=self.guided.x)
+
+    def followed_by(self, regularizer: Regularizer, solver: Solver) -> LowerProblem:
+        """Return the problem of a regularizer, conditioned on the minimiser of this one, which `solver` finds."""
+        h, z = self.energy(), self.guided
+        found = solver(h, h.start, ACCURACY * h.start[0].numel() ** 0.5)
+        if z is not None:
+            found = replace(found, converged=z.converged & found.converged, iterations=z.iterations + found.iterations)
+        return replace(self, regularizer=regularizer.conditioned_on(found.x), before=self, guided=found)
 
     def exact(self) -> Energy:
         """Return h in float64: the numbers that it is made of stay what they are."""
@@ -52,10 +62,17 @@ class LowerProblem:
 def lower_problem(
     regularizer: Regularizer, operator: Operator, y: Tensor, ridge: float, solver: Solver
 ) -> LowerProblem:  # y (B, ...)
-    """Return the problem of a regularizer, conditioned on the minimiser with its guide. `solver` finds that one."""
-    guide, found = regularizer.guide_at_level(), None
-    if guide is not None:
-        first = Energy(operator, guide.frozen(), y, ridge)
-        found = solver(first, first.start, ACCURACY * first.start[0].numel() ** 0.5)
-        regularizer = regularizer.conditioned_on(found.x)
-    return LowerProblem(regularizer=regularizer, operator=operator, y=y, ridge=ridge, guided=found)
+    """Return the problem of a regularizer, the last of its chain where it has a guide. `solver` finds all before."""
+    guide = regularizer.guide_at_level()
+    problem = LowerProblem(regularizer=guide or regularizer, operator=operator, y=y, ridge=ridge)
+    for _ in range(0 if guide is None else regularizer.updates):
+        problem = problem.followed_by(regularizer, solver)
+    return problem
+
+
+def condition_of(regularizer: Regularizer) -> str:
+    """Return what a certificate presupposes, in words: that of a chain is for its last link. '' where it is nothing."""
+    if regularizer.guide_at_level() is None:
+        return ""
+    before = "the guide's result" if regularizer.updates == 1 else f"the result of update {regularizer.updates - 1}"
+    return f" given {before}"

@@ -14,8 +14,9 @@ from torch import Tensor
 
 from app.evaluation import raw as raw_data
 from app.evaluation.evaluate import Pair
+from app.evaluation.guide import condition_of
 from app.evaluation.simulation import Simulation
-from app.lower.solution import GIVEN_GUIDE, NOT_CERTIFIED, LowerSolution, norm, rounded_up
+from app.lower.solution import NOT_CERTIFIED, LowerSolution, norm, rounded_up
 from app.models.build import Model
 from app.problem.operators import OperatorError
 from app.settings.options import Config, ConfigError
@@ -267,11 +268,10 @@ def config_of_files(config: Config, settings: list[str], degrade: bool) -> Confi
 
 
 def summary(solution: LowerSolution, model: Model) -> str:
-    """Write the certificate and the cost of one image; of a model with a guide, given the guide's result."""
+    """Write the certificate and the cost of one image; of a model with a guide, given what it is conditioned on."""
     cost = f"{int(solution.iterations)} iterations" + ("" if solution.converged else " (accuracy not reached)")
     if solution.error_bound.isinf():
         cost = f"{int(solution.iterations)} iterations ({NOT_CERTIFIED})"
     bound, size = float(solution.error_bound), float(norm(solution.x))
     relative = f" ({rounded_up(100 * bound / size, 2)} % of ||x||)" if size > 0 and bound < inf else ""
-    given = f" {GIVEN_GUIDE}" if model.regularizer.guide_at_level() is not None else ""
-    return f"||x - argmin h|| <= {rounded_up(bound)}{relative}{given}, {cost}"
+    return f"||x - argmin h|| <= {rounded_up(bound)}{relative}{condition_of(model.regularizer)}, {cost}"

@@ -13,9 +13,9 @@ from tqdm import tqdm
 from app import assemble
 from app.evaluation import baselines, noise_check
 from app.evaluation.evaluate import Evaluation, Pair, evaluate
+from app.evaluation.guide import condition_of
 from app.evaluation.measured import Files, config_of_files, files_of, pair
 from app.evaluation.simulation import Simulation, simulation
-from app.lower.solution import GIVEN_GUIDE
 from app.models.build import Model
 from app.settings.options import Config
 from app.settings.tasks import Deblur, Tomography
@@ -93,8 +93,8 @@ def _remarks(loaded: Loaded, data_root: Path) -> list[str]:
     if any(isinstance(config.problem, Tomography) for _, config in loaded.values()):
         notes.append("degraded: filtered back-projection")
     for name, (model, own) in loaded.items():
-        if model.regularizer.guide_at_level():
-            notes.append(f"{name}: certified {GIVEN_GUIDE}")
+        if condition := condition_of(model.regularizer):
+            notes.append(f"{name}: certified{condition}")
         error = assemble.learned_kernel_error(own, model, data_root)
         if error is not None:
             notes.append(f"{name}: kernel error ||k - k_true|| / ||k_true|| = {error:.3f}")

@@ -36,7 +36,6 @@ class LowerSolution(PerImage):
     iterations: Tensor  # (B,) gradients of h evaluated, and preconditioners computed
 
 
-GIVEN_GUIDE = "given the guide's result"  # what the error bound of a conditioned regularizer is
 NOT_CERTIFIED = "not certified: the energy is not provably strongly convex"
 
 

@@ -76,7 +76,7 @@ def build_regularizer(options: RegularizerOptions, color: bool) -> Regularizer:
     except ValueError as error:
         raise ConfigError(f"[regularizer] {error}") from None
     if isinstance(options, FieldOptions) and options.contrasts and isinstance(base, FieldOfExperts):
-        base = Adaptive(base, options.contrasts, options.contrast_network)
+        base = Adaptive(base, options.contrasts, options.contrast_network, options.updates, options.learn_guide)
     return base if options.learn == "all" else Rescaled(base, options.learn == "scale_and_level")
 
 

@@ -93,6 +93,11 @@ class FieldOptions(RegularizerOptions):
         "dilated", "that finds them: two dilated layers, or a U-net, which sees texture and has ten times the "
         "parameters", when=ADAPTIVE,
     )  # fmt: skip
+    updates: int = option(
+        1, "reconstructions after that of the guide, each with the thresholds that the one before asks for",
+        when=ADAPTIVE, at_least=1, at_most=100,
+    )  # fmt: skip
+    learn_guide: bool = option(False, "the guide is learned, too; else it stays `start`", when=ADAPTIVE)
 
     @property
     def contrasts(self) -> int:

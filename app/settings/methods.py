@@ -15,6 +15,14 @@ _relative_error = partial(
     "for foe the proof asks for more digits than float32 has)",
 )  # fmt: skip
 
+_through_guide = partial(
+    option, False, "differentiate also what the last reconstruction is conditioned on: one more linear system for each "
+    "reconstruction; else it counts as given", when=When(
+        "regularizer.learn_guide, or regularizer.updates above 1",
+        lambda c: getattr(c.regularizer, "learn_guide", False) or getattr(c.regularizer, "updates", 1) > 1,
+    ),
+)  # fmt: skip
+
 
 @dataclass(frozen=True, kw_only=True)
 class UpperOptions:
@@ -40,6 +48,13 @@ class StochasticOptions(UpperOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
+class FullBatchOptions(UpperOptions):
+    """The keys of all methods that take steps on all images."""
+
+    through_guide: bool = _through_guide()
+
+
+@dataclass(frozen=True, kw_only=True)
 class IsgdOptions(StochasticOptions):
     """Inexact stochastic gradient descent."""
 
@@ -55,10 +70,11 @@ class IsgdOptions(StochasticOptions):
     relative_error: Literal["estimated", "proven"] = _relative_error(
         when=When("upper.relative_accuracy above 0", lambda c: c.upper.relative_accuracy > 0)
     )
+    through_guide: bool = _through_guide()
 
 
 @dataclass(frozen=True, kw_only=True)
-class MaidOptions(UpperOptions):
+class MaidOptions(FullBatchOptions):
     """Method of adaptive inexact descent."""
 
     algorithm: ClassVar[str] = "maid"
@@ -86,7 +102,7 @@ class MehaOptions(StochasticOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class GdPolyakOptions(UpperOptions):
+class GdPolyakOptions(FullBatchOptions):
     """Gradient descent with Polyak steps."""
 
     algorithm: ClassVar[str] = "gd_polyak"
@@ -114,7 +130,7 @@ class AmigoOptions(StochasticOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class HoagOptions(UpperOptions):
+class HoagOptions(FullBatchOptions):
     """Hyperparameter optimization with approximate gradient."""
 
     algorithm: ClassVar[str] = "hoag"

@@ -148,7 +148,7 @@ class Config:
                 if value != key.default and not is_read(key, self):
                     wanted = key.metadata["when"].text
                     raise ConfigError(f"{name}.{key.name} = {value!r} is not read here: it is for {wanted}")
-        for check in (_check_smoothing, _check_noise_levels, _check_proof, _check_kernel, _check_sizes, _check_end):
+        for check in CHECKS:
             check(self)
 
 
@@ -193,6 +193,14 @@ def _check_proof(c: Config) -> None:
         raise ConfigError(f"upper.relative_error = proven is not for {what}: set it to estimated")
 
 
+def _check_guide(c: Config) -> None:
+    if getattr(c.regularizer, "learn_guide", False) and not getattr(c.upper, "through_guide", False):
+        raise ConfigError(
+            "regularizer.learn_guide needs upper.through_guide = true, which upper.algorithm = isgd, maid, hoag and "
+            "gd_polyak have"
+        )
+
+
 def _check_kernel(c: Config) -> None:
     p = c.problem
     if not isinstance(p, Deblur) or not p.learn_kernel:
@@ -224,3 +232,8 @@ def _check_end(c: Config) -> None:
             f"upper.schedule = one_cycle needs to know the number of steps, and run.budget = {c.run.budget:g} ends a "
             f"run after any: set upper.schedule = constant, polynomial or logarithmic, or run.budget = 0"
         )
+
+
+CHECKS = (
+    _check_smoothing, _check_noise_levels, _check_proof, _check_guide, _check_kernel, _check_sizes, _check_end,
+)  # fmt: skip

@@ -12,7 +12,9 @@ from dataclasses import replace
 from itertools import count
 from typing import Any
 
-from app.evaluation.guide import lower_problem
+import torch
+
+from app.evaluation.guide import LowerProblem, lower_problem
 from app.lower import lbfgs
 from app.lower.energy import Energy, Solver, bounds
 from app.lower.solution import NotStronglyConvexError
@@ -20,9 +22,11 @@ from app.lower.stationary import certified_or_stationary
 from app.models.build import Model
 from app.problem.blur_kernel import SemiBlind
 from app.problem.problem import Problem, ProblemError, Sample
+from app.training.chain import Chain
 from app.upper import hypergradient as core
 from app.upper.hypergradient import Hypergradient, Learned
-from app.upper.method import Batch, Method, Step
+from app.upper.method import Batch, Cost, Method, Step
+from app.upper.theta import copies
 from regularizers import Regularizer, for_channels
 
 
@@ -55,9 +59,9 @@ def fit(
     state = method.begin(problem.patches.fixed) if state is None else state
     for k in count(first) if steps is None else range(first, steps):
         sample = problem.sample(k, size)
-        batch = batch_of(model, sample, problem.ridge, solver)
+        batch = batch_of(model, sample, problem.ridge, solver, method.through_guide)
         step = method.step(k, batch, state)
-        yield replace(step, target=sample.target, computations=batch.computations + step.computations)
+        yield replace(step, target=sample.target, computations=batch.spent.computations + step.computations)
 
 
 def energy_bounds(model: Model, problem: Problem, size: int | None = None) -> tuple[float, float]:
@@ -75,37 +79,54 @@ def proven_modulus(model: Model, problem: Problem, size: int | None = None) -> f
 
 
 def hypergradient(
-    regularizer: Regularizer, problem: Problem, *, accuracy: float = 0.1, solver: Solver = lbfgs.solve
-) -> Hypergradient:
+    regularizer: Regularizer, problem: Problem, *, accuracy: float = 0.1, solver: Solver = lbfgs.solve,
+    through_guide: bool = False,
+) -> Hypergradient:  # fmt: skip
     """Return d/dtheta of the mean loss over all images, with both solves to the accuracy, as estimated.
 
     accuracy: bound on ||x - argmin h||, and on the residual of the linear system in units of the loss's smoothness.
+    through_guide: differentiate also what the regularizer is conditioned on (chain.py).
     Raises NotStronglyConvexError and CurvatureError.
     """
     model = Model(regularizer).to(problem.device, problem.dtype)
-    batch = batch_of(model, problem.sample(0), problem.ridge, solver)
+    batch = batch_of(model, problem.sample(0), problem.ridge, solver, through_guide)
     energy = batch.energy()
     return core.hypergradient(
         batch.learned, energy, batch.loss, solve=solver, start=energy.start, adjoint_start=None, accuracy=accuracy
     )
 
 
-def batch_of(model: Model, sample: Sample, ridge: float, solver: Solver = lbfgs.solve) -> Batch:
-    """Return lower-level problems with the model's regularizer, and what is learned from them."""
-    kernel, solver = model.kernel, certified_or_stationary(solver)
+def batch_of(
+    model: Model, sample: Sample, ridge: float, solver: Solver = lbfgs.solve, through_guide: bool = False
+) -> Batch:
+    """Return lower-level problems with the model's regularizer, and what is learned from them.
+
+    What the regularizer is conditioned on is found here, once, and stays; with `through_guide` it follows theta.
+    """
+    kernel, solver, spent = model.kernel, certified_or_stationary(solver), Cost()
     grid = sample.target.shape[2:]
     operator = sample.operator if kernel is None else kernel.operator(grid)
     regularizer = for_channels(model.regularizer.at(sample.noise_level), sample.target.shape[1])
-    lower = lower_problem(regularizer, operator, sample.y, ridge, solver)
+
+    def solved() -> LowerProblem:
+        found = lower_problem(regularizer, operator, sample.y, ridge, solver)
+        if found.guided is not None:
+            spent.add(found.guided.iterations)
+        return found
+
+    lower = solved()
+    theta, through = tuple(regularizer.parameters()), through_guide and lower.before is not None
+    before = copies(theta) if through else ()
 
     def energy() -> Energy:
+        if through and not all(map(torch.equal, theta, before)):
+            return solved().energy()
         return (lower if kernel is None else replace(lower, operator=kernel.operator(grid))).energy()
 
-    learned: Learned = lower.regularizer
+    learned: Learned = Chain(lower, spent) if through else lower.regularizer
     if kernel is not None and kernel.logits.requires_grad:
         learned = SemiBlind(lower.regularizer, kernel, sample.y)
     return Batch(
-        learned=learned, energy=energy, loss=sample.loss, images=sample.images,
-        computations=0 if lower.guided is None else int(lower.guided.iterations.sum()),
+        learned=learned, energy=energy, loss=sample.loss, images=sample.images, spent=spent,
         tolerance_factor=sample.tolerance_factor,
     )  # fmt: skip

@@ -19,7 +19,8 @@ from datasets.image_sets import is_named
 from regularizers import Adaptive, FieldOfExperts, Regularizer, Rescaled, TotalVariation
 
 NETWORK = ("contrast_channels", "contrast_network")  # keys of what finds contrasts
-OWN = ("start", "learn", *NETWORK)  # keys that say how to go on; all others belong to the start
+CHAIN = ("updates", "learn_guide")  # keys of what they are found from
+OWN = ("start", "learn", *NETWORK, *CHAIN)  # keys that say how to go on; all others belong to the start
 # keys that may differ from the start
 REFINED = ("weak_convexity", "least_smoothing", "filter_size", "shared_potential")
 SLIGHTLY = 0.01  # above a bound that rose, in units of its rise, begins what was below
@@ -136,24 +137,22 @@ def _architecture(config: Config, old: Config) -> RegularizerOptions:
                 f"regularizer.{key} = {mine!r}, but {start} has {theirs!r}: leave out all keys of [regularizer] but "
                 f"start, learn, a larger filter_size, weak_convexity, least_smoothing and shared_potential = false"
             )
-    network = _network(wanted, trained)
+    network = _network(given, wanted, trained)
     return replace(trained, **refined, **network, start=start, learn=wanted.learn)
 
 
-def _network(wanted: RegularizerOptions, trained: RegularizerOptions) -> dict[str, Any]:
-    """The keys of the network that finds contrasts: those of the start, where it has one."""
-    start = wanted.start
+def _network(given: dict[str, Any], wanted: RegularizerOptions, trained: RegularizerOptions) -> dict[str, Any]:
+    """The given keys of the network that finds contrasts, where the start has none, and of what they are found from."""
     if (wanted.contrasts or trained.contrasts) and wanted.learn != "all":
         raise ConfigError("a regularizer with contrast_channels cannot be rescaled: set regularizer.learn = all")
-    if wanted.contrasts and not isinstance(trained, FieldOptions):
-        raise ConfigError(f"regularizer.contrast_channels is for foe, crr and wcrr, not {trained.name}")
-    if not isinstance(wanted, FieldOptions) or not wanted.contrasts:
+    if not isinstance(trained, FieldOptions):
+        if wanted.contrasts:
+            raise ConfigError(f"regularizer.contrast_channels is for foe, crr and wcrr, not {trained.name}")
         return {}
-    keys = {key: getattr(wanted, key) for key in NETWORK}
-    for key, mine in keys.items():
-        if trained.contrasts and mine != (theirs := getattr(trained, key)):
-            raise ConfigError(f"{start} has regularizer.{key} = {theirs}: leave it out")
-    return keys
+    for key in given.keys() & set(NETWORK):
+        if trained.contrasts and given[key] != (theirs := getattr(trained, key)):
+            raise ConfigError(f"{wanted.start} has regularizer.{key} = {theirs}: leave it out")
+    return {"learn_guide": False} | {key: given[key] for key in (*NETWORK, *CHAIN) if key in given}
 
 
 def _refined(given: dict[str, Any], old: RegularizerOptions) -> dict[str, Any]:

@@ -77,11 +77,20 @@ def hypergradient(
     lower = solve(energy, start, accuracy)
     b = loss.gradient(lower.x)
     tolerance = b.new_full((len(b),), loss.smoothness * accuracy)
-    inverse = preconditioner(with_modulus(energy), lower.x)
-    linear = conjugate_gradient(energy.hessian(lower.x), b, tolerance, adjoint_start, inverse)
-    energy.check_curvature(linear.least, linear.largest)
+    linear, computations = adjoint(energy, lower.x, b, tolerance, adjoint_start)
     gradient = tuple(-g / len(b) for g in learned.mixed(lower.x, linear.q))
     return Hypergradient(
         gradient=gradient, loss=loss.value(lower.x), lower=lower, linear=linear,
-        computations=lower.iterations + linear.iterations + int(inverse is not None),
+        computations=lower.iterations + computations,
     )  # fmt: skip
+
+
+def adjoint(
+    energy: Energy, x: Tensor, b: Tensor, tolerance: Tensor, start: Tensor | None = None
+) -> tuple[LinearSolution, Tensor]:  # x, b (B, C, H, W), tolerance (B,)
+    """Return q with ||H q - b|| <= tolerance, H = d2h/dx2 at x, and the computations (B,) of it. Raises CurvatureError
+    where curvatures outside the claimed [mu, L] were met."""
+    inverse = preconditioner(with_modulus(energy), x)
+    found = conjugate_gradient(energy.hessian(x), b, tolerance, start, inverse)
+    energy.check_curvature(found.least, found.largest)
+    return found, found.iterations + int(inverse is not None)

@@ -1,7 +1,7 @@
 """What an upper-level method is to the training loop: a step on a batch, and a state that checkpoints can hold."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Protocol, TypeVar
 
 from torch import Tensor
@@ -12,6 +12,16 @@ from app.upper.hypergradient import Learned, Loss
 S = TypeVar("S")  # a dataclass, of a kind that state.py can write
 
 
+@dataclass
+class Cost:
+    """Gradients of h, products with H and preconditioners, summed over images: the papers' unit of cost."""
+
+    computations: int = 0
+
+    def add(self, per_image: Tensor) -> None:  # (B,)
+        self.computations += int(per_image.sum())
+
+
 @dataclass(frozen=True)
 class Batch:
     """Lower-level problems h_b(., theta) with their losses, and which images of the training set they are."""
@@ -20,7 +30,7 @@ class Batch:
     energy: Callable[[], Energy]  # at the present theta
     loss: Loss
     images: tuple[int, ...]
-    computations: int = 0  # spent on making it
+    spent: Cost = field(default_factory=Cost)  # on what its energy and derivatives are conditioned on
     tolerance_factor: float = 1.0  # of the accuracy eps_k for this batch, where batches differ in their noise level
 
 
@@ -40,16 +50,6 @@ class Step:
     target: Tensor | None = None  # (B, C, H, W), what x was compared with, where the caller knows it
 
 
-@dataclass
-class Cost:
-    """Gradients of h, products with H and preconditioners, summed over images: the papers' unit of cost."""
-
-    computations: int = 0
-
-    def add(self, per_image: Tensor) -> None:  # (B,)
-        self.computations += int(per_image.sum())
-
-
 class Method(Protocol[S]):
     """One algorithm of one paper.
 
@@ -61,6 +61,11 @@ class Method(Protocol[S]):
     full_batch: ClassVar[bool]  # whether it needs all images at every step
     needs_finite_sum: ClassVar[bool]  # whether what it carries of an image needs the image's noise to stay
     needs_convexity: ClassVar[bool]  # whether it needs a strongly convex lower level
+
+    @property
+    def through_guide(self) -> bool:
+        """Whether it asks for derivatives through what a regularizer is conditioned on (app/training/chain.py)."""
+        ...
 
     def begin(self, finite_sum: bool) -> S: ...
     def step(self, k: int, batch: Batch, state: S) -> Step: ...
@@ -76,6 +81,7 @@ class Stochastic:
     full_batch: ClassVar[bool] = False
     needs_finite_sum: ClassVar[bool] = False
     needs_convexity: ClassVar[bool] = True
+    through_guide = False
 
     def images_per_step(self, count: int) -> int:
         return self.batch_size
@@ -84,6 +90,8 @@ class Stochastic:
 @dataclass(frozen=True, kw_only=True)
 class FullBatch:
     """What methods that step on all images have in common."""
+
+    through_guide: bool = False
 
     full_batch: ClassVar[bool] = True
     needs_finite_sum: ClassVar[bool] = True

@@ -51,8 +51,8 @@ def trial_loss(
     Where an image misses an accuracy that could be certified, x may be the start, whose loss says nothing about this
     theta: value is then the certified bound. Of parameters beyond the range of numbers all losses are infinite.
     """
-    energy = batch.energy()
     try:
+        energy = batch.energy()
         certifiable = energy.bounds[0] > 0
     except NonFiniteError:
         nothing = torch.full_like(start[:, 0, 0, 0], torch.inf)

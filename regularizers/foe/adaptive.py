@@ -25,6 +25,7 @@ from regularizers.foe.contrast_networks import ContrastNetwork, Dilated, Rows, U
 from regularizers.foe.filter_bank import pad, pad_adjoint
 from regularizers.foe.functional import FieldOfExpertsFunctional
 from regularizers.foe.module import FieldOfExperts
+from regularizers.functional import RegularizerError
 from regularizers.noise_levels import REFERENCE
 from regularizers.regularizer import Regularizer
 
@@ -72,19 +73,22 @@ class InStrips:
 
 
 class Adaptive(Regularizer):
-    """A base, which is a field of experts, and a network that are learned. The guide is a copy of the base as it comes,
-    and its tensors stay as they are.
+    """A base, which is a field of experts, and a network that are learned. The guide is a copy of the base as it comes.
 
     in_strips: whether R that is not differentiated in theta computes contrasts anew for every gradient, to save memory.
     base: trained already, or to be loaded.  width: channels of the network at full resolution.
-    network: one of `contrast_networks`.
+    network: one of `contrast_networks`.  updates: T of z_0, the guide's, and z_t = argmin h(.; z_{t-1}), t = 1 ... T.
+    learn_guide: whether the guide is learned, too; else its tensors stay as they are.
     """
 
     in_strips = False
 
-    def __init__(self, base: FieldOfExperts, width: int, network: Literal["dilated", "unet"] = "dilated") -> None:
+    def __init__(
+        self, base: FieldOfExperts, width: int, network: Literal["dilated", "unet"] = "dilated", updates: int = 1,
+        learn_guide: bool = False,
+    ) -> None:  # fmt: skip
         super().__init__(base.noise_nodes)
-        self.base, self.guide = base, deepcopy(base)
+        self.base, self.guide, self.updates, self.learn_guide = base, deepcopy(base), updates, learn_guide
         channels, filters = base.functional().filters.shape[1::-1]
         self.network = (
             Unet(channels, width, filters, levels=base.noise_nodes > 0)
@@ -96,10 +100,10 @@ class Adaptive(Regularizer):
     def named_parameters(
         self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
     ) -> Iterator[tuple[str, nn.Parameter]]:
-        """Yield those of the base and the network, without those of the guide."""
+        """Yield those of the base and the network, and those of the guide where it learns, too."""
         guide = f"{prefix}{'.' if prefix else ''}guide."
         for name, p in super().named_parameters(prefix, recurse, remove_duplicate):
-            if not name.startswith(guide):
+            if self.learn_guide or not name.startswith(guide):
                 yield name, p
 
     def guide_at_level(self) -> Regularizer:
@@ -110,6 +114,13 @@ class Adaptive(Regularizer):
         view = copy(self)
         view.condition = z
         return view
+
+    def mixed_with_condition(self, x: Tensor, q: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:  # 2 x (B, C, H, W)
+        if self.condition is None:
+            raise RegularizerError("there is no z: ask conditioned_on(z)")
+        z = self.condition.detach().requires_grad_()
+        *by_theta, by_z = self.conditioned_on(z)._derivative(lambda functional: functional.mixed(x, q), z)
+        return tuple(by_theta), by_z
 
     def promoted(self) -> Self:
         """Return a copy in float64, of which a single gradient takes no more memory than R in float32."""

@@ -53,6 +53,7 @@ class Isgd(Stochastic):
     accuracy: float = 0.0  # eps_0; 0 to find it at the first step
     relative_accuracy: float = 0.0  # eta: error of z_k <= eta ||z_k||; 0 leaves it at eps_k
     proven: bool = False  # this error is omega of bound.py; else it is estimated
+    through_guide: bool = False  # z_k also through what a regularizer is conditioned on
 
     def begin(self, finite_sum: bool) -> IsgdState:
         return IsgdState(WarmStart.empty(finite_sum))
