@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from deepinv.physics import Denoising
 from PIL import Image
 from skimage.data import camera
 
@@ -21,10 +22,15 @@ from app.lower.energy import Energy
 from app.models.build import Model
 from app.models.files import load_model
 from app.problem.losses import SquaredError
-from app.problem.problem import Sample
+from app.problem.problem import Problem, Sample
 from app.problem.tasks import denoising
-from app.training.fit import batch_of
+from app.training.fit import batch_of, fit
+from app.training.fit import hypergradient as hypergradient_of
 from app.upper.hypergradient import hypergradient
+from app.upper.methods.gd_polyak import GdPolyak
+from app.upper.methods.hoag import Hoag
+from app.upper.methods.isgd import Isgd
+from app.upper.methods.maid import Maid
 from regularizers import CHARBONNIER, MCP, WEAK_SPLINE, Adaptive, AutogradFunctional, FieldOfExperts, for_channels
 from tests.problems import Identity, dense, perturbed
 from tests.test_cli import refused
@@ -184,9 +190,13 @@ def tight(monkeypatch):
     monkeypatch.setattr("app.training.chain.ACCURACY", 1e-12)
 
 
-def chained(network: str, updates: int, learn_guide: bool, channels: int = 1) -> tuple[Adaptive, Sample]:
+def chained(
+    network: str, updates: int, learn_guide: bool, channels: int = 1, nodes: int = 0
+) -> tuple[Adaptive, Sample]:
     """A regularizer of a chain, and what it is to reconstruct."""
-    base = perturbed(FieldOfExperts(1, 4, 3, CHARBONNIER, boundary="valid", weight=0.6, smoothing=0.2))
+    base = perturbed(FieldOfExperts(
+        1, 4, 3, CHARBONNIER, boundary="valid", weight=0.6, smoothing=0.2, noise_nodes=nodes
+    ))  # fmt: skip
     r = perturbed(Adaptive(base, 5, network, updates, learn_guide).double(), 1)
     clean = images(2, channels)
     y = clean + 0.3 * images(2, channels, seed=4)
@@ -198,21 +208,17 @@ def chained(network: str, updates: int, learn_guide: bool, channels: int = 1) ->
 
 
 @pytest.mark.parametrize(
-    ("network", "updates", "learn_guide", "channels"),
-    [
-        ("dilated", 1, True, 1),
-        ("unet", 3, False, 1),
-        ("dilated", 2, True, 1),
-        ("dilated", 1, True, 2),
-        ("dilated", 2, True, 2),
-    ],
+    ("network", "updates", "learn_guide", "channels", "nodes"),
+    [("dilated", 1, True, 1, 0), ("unet", 3, False, 1, 3), ("dilated", 2, True, 1, 3), ("dilated", 2, True, 2, 0)],
 )
 @pytest.mark.usefixtures("tight")
-def test_hypergradient_through_a_chain_against_central_differences(network, updates, learn_guide, channels):
-    r, sample = chained(network, updates, learn_guide, channels)
+def test_hypergradient_through_a_chain_against_central_differences(network, updates, learn_guide, channels, nodes):
+    r, sample = chained(network, updates, learn_guide, channels, nodes)
 
     def loss() -> float:
-        lower = lower_problem(for_channels(r, channels), sample.operator, sample.y, 0.0, lbfgs.solve)
+        lower = lower_problem(
+            for_channels(r.at(sample.noise_level), channels), sample.operator, sample.y, 0.0, lbfgs.solve
+        )
         return float(sample.loss.value(lbfgs.solve(lower.energy(), lower.energy().start, 1e-11).x).mean())
 
     batch = batch_of(Model(r), sample, 0.0, lbfgs.solve, through_guide=True)
@@ -241,6 +247,21 @@ def test_hypergradient_through_a_chain_against_central_differences(network, upda
         assert exact == pytest.approx(expected, rel=1e-5, abs=1e-7), name
         missed += [name] if given != pytest.approx(expected, rel=1e-3) else []
     assert missed, "the derivative without what comes through z is another one"
+
+
+@pytest.mark.parametrize(
+    "method", [Isgd(batch_size=2, through_guide=True), *(m(through_guide=True) for m in (Maid, Hoag, GdPolyak))],
+    ids=lambda method: type(method).__name__,
+)  # fmt: skip
+def test_methods_learn_a_guide(method):
+    r, _ = chained("dilated", 1, True)
+    before = {name: p.detach().clone() for name, p in r.named_parameters()}
+    problem = Problem(Denoising(), clean=images(2, 1), noise_level=0.3, dtype=torch.float64)
+    first, *_, last = fit(r, problem, method, steps=4)
+    assert last.loss.mean() < first.loss.mean()
+    assert not any(torch.equal(before[name], p) for name, p in r.named_parameters())
+    z = hypergradient_of(r, problem, through_guide=True)
+    assert all(bool(g.any()) for g in z.gradient)
 
 
 def test_what_a_chain_is_conditioned_on_follows_theta_and_its_cost_counts():
