@@ -2,9 +2,9 @@
 
     R(x; z) = scale sum_k sum_i phi(g_ki(z) (c_k * x)_i; w_k, s_k) / g_ki(z)^2,
 
-with z the reconstruction by a guide, a field of experts that was trained before and does not change, and g > 0 the
-output of a small convolutional network. With t = g u the derivatives by a response u are phi'(t) / g and phi''(t):
-the contrast g stretches the potential (thresholds are divided by g) and leaves the range of its curvature as it is, so
+with z the reconstruction by a guide, a field of experts that was trained before, or that of the last update, and g > 0
+the output of a convolutional network. With t = g u the derivatives by a response u are phi'(t) / g and phi''(t): the
+contrast g stretches the potential (thresholds are divided by g) and leaves the range of its curvature as it is, so
 -rho <= d2R/dx2 <= L with the bounds for g = 1, whatever the network says. z is found first and does not change while x
 is sought: a certificate bounds the distance to argmin_x 1/2 ||A x - y||^2 + R(x; z) for this z.
 
