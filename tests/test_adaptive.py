@@ -27,6 +27,7 @@ from app.problem.tasks import denoising
 from app.training.fit import batch_of, fit
 from app.training.fit import hypergradient as hypergradient_of
 from app.upper.hypergradient import hypergradient
+from app.upper.methods import unroll
 from app.upper.methods.gd_polyak import GdPolyak
 from app.upper.methods.hoag import Hoag
 from app.upper.methods.isgd import Isgd
@@ -292,6 +293,21 @@ def test_every_link_counts_and_must_be_certified():
     assert torch.equal(last.guided.iterations, sum(z.iterations for z in found))
     failing = replace(last, guided=replace(last.guided, converged=torch.tensor([True, False])))
     assert failing.solve(lbfgs.solve, 0.1).converged.tolist() == [True, False]
+
+
+def test_unrolled_iterations_of_a_batch_against_central_differences():
+    r, sample = chained("dilated", 1, False)
+    batch = batch_of(Model(r), sample, 0.0, lbfgs.solve)
+    end = unroll.forward(batch.energy(), sample.y, 6, 6)
+    found = unroll.backward(batch.learned, batch.energy(), end, sample.loss.gradient(end.x))
+    bias, step, losses = r.network.last_bias, 1e-5, []
+    for sign in (1, -1):
+        with torch.no_grad():
+            bias += sign * step
+            losses.append(float(sample.loss.value(unroll.forward(batch.energy(), sample.y, 6, 6).x).mean()))
+            bias -= sign * step
+    place = [p is bias for p in r.parameters()].index(True)
+    assert float(found[place].sum()) == pytest.approx((losses[0] - losses[1]) / (2 * step), rel=1e-5)
 
 
 @pytest.fixture(scope="module")

@@ -87,8 +87,8 @@ def backward(
     for z in list(trajectory.points)[:0:-1]:
         before, zeta = zeta, adjoints[-1] - tau * energy.hessian(z)(adjoints[-1])
         adjoints.append((1 + beta) * zeta - beta * before)
-    sums = learned.mixed(torch.cat(list(trajectory.points)), torch.cat(adjoints[::-1]))
-    return tuple(-tau / len(b) * g for g in sums)
+    terms = [learned.mixed(*pair) for pair in zip(trajectory.points, adjoints[::-1], strict=True)]
+    return tuple(-tau / len(b) * torch.stack(parts).sum(0) for parts in zip(*terms, strict=True))
 
 
 @dataclass(frozen=True, kw_only=True)
