@@ -30,10 +30,10 @@ class CompiledKernel(Protocol):
 def fastest(x: Tensor, filter_size: int, potential: str, group_size: int = 1) -> CompiledKernel | None:
     """Return the compiled kernel for images x (B, C, H, W) of this device and type; None where torch alone must
     compute."""
-    if group_size > 1 or x.dtype not in (torch.float32, torch.float64):
+    if x.dtype not in (torch.float32, torch.float64):
         return None
     if x.device.type == "cpu":
-        return cpu.compiled_kernel(x.dtype, filter_size, potential)
-    if x.device.type == "cuda" and torch.version.cuda:  # ROCm calls itself cuda
+        return cpu.compiled_kernel(x.dtype, filter_size, potential, group_size)
+    if x.device.type == "cuda" and group_size == 1 and torch.version.cuda:  # ROCm calls itself cuda
         return cuda.compiled_kernel(potential)
     return None
