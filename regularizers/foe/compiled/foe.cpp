@@ -49,15 +49,7 @@ inline void store(real* p, vec v) { *reinterpret_cast<vec*>(p) = v; }
 inline void add(real* p, vec v) { store(p, load(p) + v); }
 inline vec absolute(vec t) { return t < 0 ? -t : t; }
 
-inline vec smaller(vec t, real bound) {  // the minimum, for which GCC compares and blends
-#if defined(__AVX512F__)
-    if constexpr (sizeof(real) == 4) return (vec)_mm512_min_ps((__m512)t, _mm512_set1_ps(bound));
-    else return (vec)_mm512_min_pd((__m512d)t, _mm512_set1_pd(bound));
-#endif
-    return t < bound ? t : vec{} + bound;
-}
-
-inline vec smaller(vec t, vec bound) {
+inline vec smaller(vec t, vec bound) {  // the minimum, for which GCC compares and blends
 #if defined(__AVX512F__)
     if constexpr (sizeof(real) == 4) return (vec)_mm512_min_ps((__m512)t, (__m512)bound);
     else return (vec)_mm512_min_pd((__m512d)t, (__m512d)bound);
@@ -65,7 +57,13 @@ inline vec smaller(vec t, vec bound) {
     return t < bound ? t : bound;
 }
 
-inline vec larger(vec t, vec bound) { return -smaller(-t, -bound); }
+inline vec larger(vec t, vec bound) {
+#if defined(__AVX512F__)
+    if constexpr (sizeof(real) == 4) return (vec)_mm512_max_ps((__m512)t, (__m512)bound);
+    else return (vec)_mm512_max_pd((__m512d)t, (__m512d)bound);
+#endif
+    return t > bound ? t : bound;
+}
 
 inline double sum_of(vec v) {  // by fours, which the compiler adds at once
     double sum[4] = {};
@@ -88,7 +86,7 @@ inline vec inverse_root(vec t) {
 }
 
 // Potentials, as in regularizers/potentials.py.
-struct Expert { real w, s, inverse_v, inverse_s; const real *a, *b; };  // v = w of single responses; a, b: shape
+struct Expert { real w, s, inverse_w, inverse_s; const real *a, *b; };  // a, b: of a shape with J numbers
 
 struct Charbonnier {
     static vec influence(vec t, const Expert& e) { return e.w * t * inverse_root(t * t + e.s * e.s); }
@@ -113,7 +111,7 @@ struct Huber {
 };
 
 struct Mcp {
-    static vec influence(vec t, const Expert& e) { return e.w * (clip(t * e.inverse_s) - clip(t * e.inverse_v)); }
+    static vec influence(vec t, const Expert& e) { return e.w * (clip(t * e.inverse_s) - clip(t * e.inverse_w)); }
     static vec curvature(vec t, const Expert& e) {
         return Huber::curvature(t, e) - (absolute(t) < e.w ? vec{} + 1 : vec{});
     }
@@ -143,7 +141,7 @@ struct Spline {  // regularizers/spline.py
     static vec by_weight(vec t, const Expert& e) {
         vec z = absolute(t) * e.inverse_s, sum{};
 #pragma GCC unroll 32
-        for (int j = 1; j <= TAUS; j++) sum += e.b[j - 1] * smaller(z, TAU[j]);
+        for (int j = 1; j <= TAUS; j++) sum += e.b[j - 1] * smaller(z, vec{} + TAU[j]);
         return sign(t) * sum;
     }
     static vec influence(vec t, const Expert& e) { return e.w * by_weight(t, e); }
@@ -190,11 +188,11 @@ struct Bank {
     Bank(const real* filters, const real* weights, const real* smoothings, const real* shape, real scale, int k_,
          int channels_, bool squared)
         : given(k_), experts(up(k_, EXPERTS)), groups(experts / GROUP), channels(channels_),
-          analysis(experts * channels * SIZE * SIZE), synthesis(analysis.size()), a(groups * J), b(groups * J) {
+          analysis(experts * channels * SIZE * SIZE), synthesis(analysis.size()), a(groups * J, (real)1), b(groups * J) {
         for (int k = 0; k < groups; k++)
             expert.push_back({1, (real)0.5, 1, 2, a.data() + k * J, b.data() + k * J});
         for (int k = 0; k < given / GROUP; k++) {
-            expert[k].w = weights[k], expert[k].inverse_v = 1 / (GROUP > 1 && J > 0 ? shape[k * J] : weights[k]);
+            expert[k].w = weights[k], expert[k].inverse_w = 1 / weights[k];
             expert[k].s = smoothings[k], expert[k].inverse_s = 1 / smoothings[k];
             for (int j = 0; j < J; j++) {
                 a[k * J + j] = shape[k * J + j];
@@ -392,6 +390,9 @@ void apply(const real* x, const real* v, real* g, real* curvature, const Shape& 
                 over_row(bank.experts / EXPERTS, columns, [&](int block, int j, auto vectors) {
                     constexpr int M = vectors;
                     vec u[EXPERTS][M], w[EXPERTS][M];
+                    for (int e = 0; mode == PRODUCT && e < EXPERTS; e++)  // from memory, while the filters compute
+                        for (int m = 0; m < M; m++)
+                            __builtin_prefetch(remembered + (long)(block * EXPERTS + e) * n.span() + j + m * LANES);
                     if (mode != PRODUCT) respond<M>(at, bank, block, i, j, u);
                     if (mode >= PRODUCT) respond<M>(along, bank, block, i, j, w);
                     for (int e = 0; e < EXPERTS; e += GROUP) {
@@ -465,7 +466,7 @@ inline void add_by_bends(const vec t[M], const vec v[M], const Expert& e, real* 
     for (int m = 0; m < M; m++) z[m] = absolute(t[m]) * e.inverse_s, along[m] = t[m] < 0 ? -v[m] : v[m];
     for (int j = 1; j <= TAUS; j++) {
         vec sum{};
-        for (int m = 0; m < M; m++) sum += smaller(z[m], TAU[j]) * along[m];
+        for (int m = 0; m < M; m++) sum += smaller(z[m], vec{} + TAU[j]) * along[m];
         add(sums + (j - 1) * LANES, sum);
     }
 }
