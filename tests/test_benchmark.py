@@ -90,6 +90,7 @@ def test_every_table_fills():
         experiments.training_step(regularizer, clean, 0.1),
         experiments.memory(regularizer, lambda side: clean[:1].repeat(1, 1, 2, 2)),
         experiments.whole_images(regularizer, lambda h, w: clean[:1]),
+        experiments.inverse_problems(lambda h, w: clean[:1], ROOT),
     ]
     for table in tables:
         rows = list(table)

@@ -86,6 +86,11 @@ def _images(root: Path, device: torch.device) -> list[Table]:
     return [(f"Whole images, {name}", experiments.whole_images(trained(name, device), enlarged)) for name in MODELS]
 
 
+def _problems(root: Path, device: torch.device) -> list[Table]:
+    enlarged = partial(_enlarged, root, torch.device("cpu"))
+    return [("Other inverse problems", experiments.inverse_problems(enlarged, root))]
+
+
 def _enlarged(root: Path, device: torch.device, height: int, width: int) -> Tensor:
     """Photographs side by side, mirrored where they end: detail at the scale of pixels at every size."""
     tile = photographs(root, 1, 256, device)
@@ -106,6 +111,7 @@ TABLES: dict[str, Tables] = {
     "shapes": lambda _, device: [("Scaling of the gradient, against plain convolutions", experiments.shapes(device))],
     "memory": _memory,
     "images": _images,
+    "problems": _problems,
     "processes": lambda *_: [("Two processes side by side", side_by_side())],
 }
 

@@ -7,6 +7,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from itertools import islice
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from app import assemble
+from app.evaluation.simulation import simulation
 from app.lower import agd, lbfgs
 from app.lower.energy import Energy
 from app.lower.solution import LowerSolution
@@ -260,6 +263,22 @@ def whole_images(regularizer: FieldOfExperts, photograph: Callable[[int, int], T
             "image": f"{height} x {width}", "eps": accuracy, "seconds": spent, "gradients": int(solution.iterations[0]),
             "certified error": float(solution.error_bound[0]), "peak (MB)": found[0] / 1e6,
             "bytes per pixel": found[0] / clean.numel(), "changed": changed,
+        }  # fmt: skip
+
+
+def inverse_problems(photograph: Callable[[int, int], Tensor], data_root: Path) -> Rows:
+    """Measure photographs as shipped models of other problems have them measured, and reconstruct, on the CPU."""
+    for model, side, *settings in (("foe-mri-grey-4x", 320), ("foe-tomography-grey-16", 362, "problem.angles=60")):
+        learned, config = assemble.load(model, [*settings, "run.device=cpu"])
+        simulated, clean = simulation(config, learned, data_root), photograph(side, side)
+        y = simulated.measure(clean, (0,))
+        with peak_memory(clean.device) as found:
+            start = time.perf_counter()
+            solution = simulated(y, (0,), clean.shape[1:])
+            spent = time.perf_counter() - start
+        yield {
+            "model": model, "image": f"{side} x {side}", "seconds": spent, "gradients": int(solution.iterations[0]),
+            "certified error / norm of x": float(solution.error_bound[0] / solution.x.norm()), "peak (MB)": found[0] / 1e6,
         }  # fmt: skip
 
 
