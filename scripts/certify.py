@@ -33,7 +33,10 @@ from datasets.image_sets import find_images
 from datasets.images import read_image
 from regularizers import BOUNDARIES, Adaptive, FieldOfExperts, InputConvexNetwork, Regularizer, Rescaled, TotalVariation
 from regularizers.foe.functional import FieldOfExpertsFunctional
+from regularizers.foe.groups import NORMS
 
+POTENTIALS = [(name, 1) for name in ("charbonnier", "huber", "mcp", "log", "spline", "weak_spline")]
+POTENTIALS += [("huber", 4), ("mcp", 2), ("mcp", 4)]  # of groups of so many responses
 SOLVE = certified_or_stationary(lbfgs.solve)
 ROWS = 64  # of responses whose graph is held at a time
 Case = tuple[str, float, LowerSolution]  # name, exact bound, what was stated
@@ -65,8 +68,8 @@ def of_rows(f: FieldOfExpertsFunctional, x: Tensor, first: int) -> Tensor:  # (1
     rows = padded[:, :, first : first + ROWS + f.filters.shape[-1] - 1]
     if rows.shape[2] < f.filters.shape[-1]:
         return 0 * x.sum()
-    g = 1 if f.contrasts is None else f.contrasts[:, :, first : first + ROWS]
-    values = f.potential.value(g * F.conv2d(rows, f.filters), f.weights, f.smoothings)
+    g = x.new_ones(1, len(f.weights), 1, 1) if f.contrasts is None else f.contrasts[:, :, first : first + ROWS]
+    values = f.potential.value(f.of_experts(g) * F.conv2d(rows, f.filters), f.weights, f.smoothings)
     return f.scale * (values / g**2).sum()
 
 
@@ -104,8 +107,10 @@ def random_case(n: int) -> Case:
     task, boundary = pick(["denoise", "blur", "inpaint", "mri", "direct", "superres"]), pick(BOUNDARIES)
     shape = (2 if task == "mri" else pick([1, 3]), 2 * pick(range(5, 12)), 2 * pick(range(5, 12)))
     k, mask = torch.rand(1, 1, pick([3, 5]), 3, generator=draw), torch.rand(1, *shape[1:], generator=draw).round()
-    potential, smoothing = pick(["charbonnier", "huber", "mcp", "log", "spline", "weak_spline"]), pick([0.01, 0.1])
-    field = FieldOfExperts(shape[0], 6, 3, potential, boundary=boundary, weight=0.2, smoothing=smoothing)
+    (potential, group), smoothing, norm = pick(POTENTIALS), pick([0.01, 0.1]), pick(NORMS)
+    field = FieldOfExperts(
+        shape[0], 8, 3, potential, boundary=boundary, weight=0.2, smoothing=smoothing, group_size=group, group_norm=norm
+    )
     kinds = [TotalVariation(shape[0], smoothing=smoothing), InputConvexNetwork(shape[0], 4, 3), Adaptive(field, 4)]
     r = pick([field, field, field, Rescaled(field), *kinds])
     for p in torch.nn.Module.parameters(r):
@@ -134,7 +139,7 @@ def random_case(n: int) -> Case:
     else:
         r = field.to(kind) if isinstance(r, Adaptive) else r
         found = reconstruct(r, y, operator, ridge=ridge, accuracy=accuracy, solver=SOLVE)
-    return f"{n} {task} {kind} {potential}", exact_bound(r, forward, least, y, ridge, found.x), found
+    return f"{n} {task} {kind} {potential} {group}", exact_bound(r, forward, least, y, ridge, found.x), found
 
 
 def main() -> int:

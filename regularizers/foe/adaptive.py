@@ -3,10 +3,11 @@
     R(x; z) = scale sum_k sum_i phi(g_ki(z) (c_k * x)_i; w_k, s_k) / g_ki(z)^2,
 
 with z the reconstruction by a guide, a field of experts that was trained before and does not change, and g > 0 the
-output of a small convolutional network. With t = g u the derivatives by a response u are phi'(t) / g and phi''(t):
-the contrast g stretches the potential (thresholds are divided by g) and leaves the range of its curvature as it is, so
--rho <= d2R/dx2 <= L with the bounds for g = 1, whatever the network says. z is found first and does not change while x
-is sought: a certificate bounds the distance to argmin_x 1/2 ||A x - y||^2 + R(x; z) for this z.
+output of a small convolutional network; groups of responses have a g each. With t = g u the derivatives by a response u
+are phi'(t) / g and phi''(t): the contrast g stretches the potential (thresholds are divided by g) and leaves the range
+of its curvature as it is, so -rho <= d2R/dx2 <= L with the bounds for g = 1, whatever the network says. z is found
+first and does not change while x is sought: a certificate bounds the distance to argmin_x 1/2 ||A x - y||^2 + R(x; z)
+for this z.
 
 (Masks m_ki(z) phi(u) from a first reconstruction: Neumayer and Altekrueger, arXiv 2406.12289. With m <= 1 they keep the
 curvature, too, but they can only weaken a filter, and where they do a potential is less than rho-weakly convex.)
@@ -143,8 +144,8 @@ class Adaptive(Regularizer):
     def __init__(self, base: FieldOfExperts, width: int) -> None:
         super().__init__(base.noise_nodes)
         self.base, self.guide = base, deepcopy(base)
-        channels, filters = base.functional().filters.shape[1::-1]
-        self.network = ContrastNetwork(channels, width, filters)
+        functional = base.functional()
+        self.network = ContrastNetwork(functional.filters.shape[1], width, len(functional.weights))
         self.condition: Tensor | None = None  # z
 
     def named_parameters(

@@ -77,7 +77,8 @@ class FieldOfExperts(Regularizer):
             rows = 1 if shared_potential else filters
             self.raw_shape = nn.Parameter(self.potential.initial(weight, smoothing).repeat(rows, 1))
         if isinstance(self.potential, GroupPotential) and self.potential.budgeted:
-            self.raw_matrices = nn.Parameter(torch.eye(group_size).repeat(groups, 1, 1))
+            first = torch.linspace(0.9, 0.8, group_size).diag()  # norms have no derivative at the identity
+            self.raw_matrices = nn.Parameter(first.repeat(groups, 1, 1))
 
     def functional(self) -> FieldOfExpertsFunctional:
         filters = self.centred_filters()
