@@ -141,11 +141,7 @@ def random_case(n: int) -> Case:
     else:
         r = field.to(kind) if isinstance(r, Adaptive) else r
         found = reconstruct(r, y, operator, ridge=ridge, accuracy=accuracy, solver=SOLVE)
-    return (
-        f"{n} {task} {kind} {' '.join(map(str, potential.values()))}",
-        exact_bound(r, forward, least, y, ridge, found.x),
-        found,
-    )
+    return f"{n} {task} {kind} {[*potential.values()]}", exact_bound(r, forward, least, y, ridge, found.x), found
 
 
 def main() -> int:
