@@ -1,6 +1,7 @@
 """`python -m app`."""
 
 import os
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -22,4 +23,11 @@ if __name__ == "__main__":
     os.environ["MPLBACKEND"] = "agg"
     os.environ.pop("SOURCE_DATE_EPOCH", None)
     install()
-    raise SystemExit(main())
+    code = main()
+    if code > 128:
+        # Caught or not, a KeyboardInterrupt that has passed through exec() of a text, as of dataclasses while torch is
+        # imported, has Python end itself by SIGINT.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    raise SystemExit(code)

@@ -4,6 +4,8 @@ import os
 import re
 import shutil
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,7 @@ from app.cli import main
 from app.models.sealed import SEALS
 from app.training import owner, run
 from scripts.storming import storm
+from tests.conftest import ROOT
 
 KEPT = ("config.toml", "metrics.csv", "model.safetensors", "history.safetensors", "checkpoint/state.safetensors")
 TINY = [
@@ -287,3 +290,12 @@ def test_a_signal_that_ends_programs_ends_a_command_as_ctrl_c_does(monkeypatch, 
         for number, handler in handlers.items():
             signal.signal(number, handler)
     assert capsys.readouterr().err == "interrupted\n"
+
+
+def test_a_signal_that_comes_while_torch_is_imported_leaves_its_exit_code(tmp_path):
+    (tmp_path / "torch.py").write_text("exec('raise KeyboardInterrupt(15)')\n")
+    found = subprocess.run(
+        [sys.executable, "-m", "app", "data", "list"], cwd=ROOT, env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert (found.returncode, found.stderr) == (143, "interrupted\n")
