@@ -297,7 +297,8 @@ def inverse_problems(photograph: Callable[[int, int], Tensor], data_root: Path) 
             spent = time.perf_counter() - start
         yield {
             "model": model, "image": f"{side} x {side}", "seconds": spent, "gradients": int(solution.iterations[0]),
-            "certified error / norm of x": float(solution.error_bound[0] / solution.x.norm()), "peak (MB)": found[0] / 1e6,
+            "certified error / norm of x": float(solution.error_bound[0] / solution.x.norm()),
+            "peak (MB)": found[0] / 1e6,
         }  # fmt: skip
 
 
