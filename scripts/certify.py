@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from copy import deepcopy
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -34,6 +35,12 @@ from datasets.images import read_image
 from regularizers import BOUNDARIES, Adaptive, FieldOfExperts, InputConvexNetwork, Regularizer, Rescaled, TotalVariation
 from regularizers.foe.functional import FieldOfExpertsFunctional
 
+SINGLE = "charbonnier", "huber", "mcp", "log", "spline", "weak_spline"
+POTENTIALS: list[dict[str, Any]] = [{"potential": name} for name in SINGLE]
+POTENTIALS += [
+    {"potential": name, "group_size": size, "group_norm": norm}
+    for name, size, norm in [("huber", 4, "l2"), ("mcp", 2, "linf"), ("mcp", 4, "l2"), ("mcp", 4, "linf")]
+]
 SOLVE = certified_or_stationary(lbfgs.solve)
 ROWS = 64  # of responses whose graph is held at a time
 Case = tuple[str, float, LowerSolution]  # name, exact bound, what was stated
@@ -65,8 +72,8 @@ def of_rows(f: FieldOfExpertsFunctional, x: Tensor, first: int) -> Tensor:  # (1
     rows = padded[:, :, first : first + ROWS + f.filters.shape[-1] - 1]
     if rows.shape[2] < f.filters.shape[-1]:
         return 0 * x.sum()
-    g = 1 if f.contrasts is None else f.contrasts[:, :, first : first + ROWS]
-    values = f.potential.value(g * F.conv2d(rows, f.filters), f.weights, f.smoothings)
+    g = x.new_ones(1, len(f.weights), 1, 1) if f.contrasts is None else f.contrasts[:, :, first : first + ROWS]
+    values = f.potential.value(f.of_experts(g) * F.conv2d(rows, f.filters), f.weights, f.smoothings)
     return f.scale * (values / g**2).sum()
 
 
@@ -104,8 +111,8 @@ def random_case(n: int) -> Case:
     task, boundary = pick(["denoise", "blur", "inpaint", "mri", "direct", "superres"]), pick(BOUNDARIES)
     shape = (2 if task == "mri" else pick([1, 3]), 2 * pick(range(5, 12)), 2 * pick(range(5, 12)))
     k, mask = torch.rand(1, 1, pick([3, 5]), 3, generator=draw), torch.rand(1, *shape[1:], generator=draw).round()
-    potential, smoothing = pick(["charbonnier", "huber", "mcp", "log", "spline", "weak_spline"]), pick([0.01, 0.1])
-    field = FieldOfExperts(shape[0], 6, 3, potential, boundary=boundary, weight=0.2, smoothing=smoothing)
+    potential, smoothing = pick(POTENTIALS), pick([0.01, 0.1])
+    field = FieldOfExperts(shape[0], 8, 3, **potential, boundary=boundary, weight=0.2, smoothing=smoothing)
     kinds = [TotalVariation(shape[0], smoothing=smoothing), InputConvexNetwork(shape[0], 4, 3), Adaptive(field, 4)]
     r = pick([field, field, field, Rescaled(field), *kinds])
     for p in torch.nn.Module.parameters(r):
@@ -134,7 +141,7 @@ def random_case(n: int) -> Case:
     else:
         r = field.to(kind) if isinstance(r, Adaptive) else r
         found = reconstruct(r, y, operator, ridge=ridge, accuracy=accuracy, solver=SOLVE)
-    return f"{n} {task} {kind} {potential}", exact_bound(r, forward, least, y, ridge, found.x), found
+    return f"{n} {task} {kind} {[*potential.values()]}", exact_bound(r, forward, least, y, ridge, found.x), found
 
 
 def main() -> int:

@@ -100,7 +100,7 @@ def _missing_factor(patch):
 
 
 def _other_potential(patch):
-    patch.setattr(regularizers.foe.functional, "fastest", lambda x, size, potential: fastest(x, size, "huber"))
+    patch.setattr(regularizers.foe.functional, "fastest", lambda x, size, *_: fastest(x, size, "huber"))
 
 
 def _stale_kernel(patch):

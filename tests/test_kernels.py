@@ -10,13 +10,14 @@ import torch
 from regularizers import POTENTIALS, FieldOfExperts
 from regularizers.foe.compiled import choice, cpu
 from regularizers.foe.functional import FieldOfExpertsFunctional
+from regularizers.foe.groups import group_potential
 from tests.problems import perturbed
 
 needs_compiler = pytest.mark.skipif(cpu.compiled_kernel(torch.float32, 3, "huber") is None, reason="no C++ compiler")
 
 
-def field(channels: int, filters: int, size: int, potential: str, boundary: str, dtype) -> FieldOfExpertsFunctional:
-    r = FieldOfExperts(channels, filters, size, potential, boundary=boundary, weight=0.6, smoothing=0.2)
+def field(channels: int, filters: int, size: int, potential: str, boundary: str, dtype, **groups):
+    r = FieldOfExperts(channels, filters, size, potential, boundary=boundary, weight=0.6, smoothing=0.2, **groups)
     return perturbed(r.to(dtype)).frozen()
 
 
@@ -24,7 +25,7 @@ def with_contrasts(functional: FieldOfExpertsFunctional, shape: torch.Size) -> F
     """Random ones of images of this shape."""
     lost = functional.filters.shape[-1] - 1 if functional.boundary == "valid" else 0
     batch, _, h, w = shape
-    random = torch.rand(batch, len(functional.filters), h - lost, w - lost, generator=torch.Generator().manual_seed(3))
+    random = torch.rand(batch, len(functional.weights), h - lost, w - lost, generator=torch.Generator().manual_seed(3))
     return replace(functional, contrasts=(0.5 + random).to(functional.filters))
 
 
@@ -57,9 +58,42 @@ def test_the_kernel_computes_what_torch_computes(case, shape, dtype, adaptive, m
     generator = torch.Generator().manual_seed(0)
     x, v = torch.randn((2, shape[0], channels, *shape[1:]), generator=generator, dtype=torch.float64).to(dtype)
     functional = with_contrasts(functional, x.shape) if adaptive else functional
-    tolerance = {torch.float32: 2e-4, torch.float64: 1e-10}[dtype]
-    for a, b in zip(everything(functional, x, v), in_torch(functional, x, v, monkeypatch), strict=True):
+    assert_same(everything(functional, x, v), in_torch(functional, x, v, monkeypatch))
+
+
+def assert_same(results: list[torch.Tensor], expected: list[torch.Tensor]) -> None:
+    tolerance = {torch.float32: 2e-4, torch.float64: 1e-10}[results[0].dtype]
+    for a, b in zip(results, expected, strict=True):
         torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance * float(b.abs().max()))
+
+
+# Potential, norm, responses of a group, boundary, channels, experts, filter size, batch and image, type. 12 experts are
+# no multiple of a block.
+GROUPS = [
+    ("mcp", "linf", 4, "circular", 1, 12, 13, (2, 40, 230), torch.float32),
+    ("mcp", "l2", 4, "reflect", 3, 12, 5, (1, 40, 230), torch.float32),
+    ("mcp", "linf", 2, "valid", 2, 14, 3, (1, 5, 40), torch.float64),
+    ("mcp", "l2", 2, "circular", 1, 48, 7, (1, 17, 64), torch.float64),
+    ("mcp", "linf", 4, "valid", 1, 20, 7, (1, 20, 31), torch.float64),
+    ("huber", "linf", 4, "circular", 1, 8, 3, (2, 9, 33), torch.float64),
+    ("huber", "l2", 2, "circular", 1, 12, 3, (2, 9, 33), torch.float32),
+]
+
+
+@needs_compiler
+@pytest.mark.parametrize("case", GROUPS, ids=lambda case: "-".join(map(str, case[:7])))
+@pytest.mark.parametrize("adaptive", [False, True], ids=["", "contrasts"])
+def test_the_kernel_computes_groups_as_torch_does(case, adaptive, monkeypatch):
+    potential, norm, group, boundary, channels, experts, size, shape, dtype = case
+    functional = field(channels, experts, size, potential, boundary, dtype, group_size=group, group_norm=norm)
+    generator = torch.Generator().manual_seed(0)
+    x, v = torch.randn((2, shape[0], channels, *shape[1:]), generator=generator, dtype=torch.float64).to(dtype)
+    x *= 0.3  # on both sides of every kink
+    functional = with_contrasts(functional, x.shape) if adaptive else functional
+    result = everything(functional, x, v)
+    assert_same(result, in_torch(functional, x, v, monkeypatch))
+    monkeypatch.setattr(cpu, "REMEMBERED_BYTES", 0)
+    assert_same([functional.hessian(x)(v)], result[1:2])
 
 
 @needs_compiler
@@ -204,3 +238,20 @@ def test_without_a_home_the_cache_lies_in_the_temporary_folder(tmp_path, monkeyp
     monkeypatch.setattr("os.path.expanduser", lambda path: path)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     assert cpu._cache_folder() == tmp_path / f"bilevel-regularizers-{os.getuid()}"
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_response_that_rounding_alone_keeps_leaves_the_convex_part_convex(dtype):
+    """P' = diag(kept) - n n^T has as many entries in n as were kept, also where their sums do not tell one from two."""
+    second = torch.nextafter(torch.tensor(0.3, dtype=dtype), torch.tensor(1.0, dtype=dtype))
+    filters = torch.zeros(4, 4, 3, 3, dtype=dtype)
+    filters[range(4), range(4), 1, 1] = 1
+    x = torch.zeros(1, 4, 5, 5, dtype=dtype)
+    x[0, 0], x[0, 1] = 1 + torch.tensor(0.3, dtype=dtype), second  # tau = 0.3 with one or with both
+    one = torch.ones(1, 1, 1, dtype=dtype)
+    functional = FieldOfExpertsFunctional(filters, one, one, group_potential("huber", "linf", 4), "circular", 1.0)
+    v = torch.zeros_like(x)
+    v[0, :2] = 1
+    for step in range(-40, 41):
+        x[0, 1] = second + step * torch.finfo(dtype).eps / 8
+        assert float((v * functional.hessian(x)(v)).sum()) >= -1e-6

@@ -53,12 +53,13 @@ CIRCUMSTANCES: list[Nested] = [
     {"regularizer": {"contrast_channels": 2}},
     {"regularizer": {"contrast_channels": 2, "updates": 2}},
     {"regularizer": {"contrast_channels": 2, "updates": 2}, "upper": {"through_guide": True}},
+    {"regularizer": {"group_size": 2}},
 ]
 # Legal values that the type of a key does not tell.
 VALUES: dict[str, Any] = {
     "problem.noise_level": 0.1, "problem.kernel": "gaussian:5:1", "data.patch_size": 16,
     "run.device": "cpu", "run.budget": 5e5, "regularizer.smoothing": 0.02, "regularizer.hidden_channels": [3],
-    "regularizer.least_smoothing": 0.001,
+    "regularizer.least_smoothing": 0.001, "regularizer.group_size": 4,
 }  # fmt: skip
 
 

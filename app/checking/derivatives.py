@@ -90,7 +90,7 @@ def _compiled(r: Regularizer, clean: Tensor) -> Finding:  # (1, C, H, W)
     f = f.base if isinstance(f, RescaledFunctional) else f
     if not isinstance(f, FieldOfExpertsFunctional):
         return Finding(measured=None, note="none for this family")
-    if fastest(clean, f.filters.shape[-1], f.potential.name) is None:
+    if fastest(clean, f.filters.shape[-1], f.potential.name, f.potential.size) is None:
         return Finding(measured=None, note="not compiled: torch alone computes")
 
     def every(x: Tensor, v: Tensor) -> Theta:

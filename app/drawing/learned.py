@@ -43,12 +43,15 @@ def filters_of(
     functional = getattr(functional, "base", functional)
     if not all(hasattr(functional, name) for name in ("filters", "weights", "smoothings")):
         return None
-    return filters.draw(functional.filters, functional.weights, functional.smoothings, look, frequency, common_range)
+    bank = functional.filters
+    w, s = (p.repeat_interleave(len(bank) // len(p), 0) for p in (functional.weights, functional.smoothings))
+    return filters.draw(bank, w, s, look, frequency, common_range)
 
 
 def potentials_of(regularizer: Regularizer, look: Look = PAPER) -> Figure | None:
     """Draw phi_k(t; w_k, s_k) times the scale of the bank, or return None where the regularizer has no potential. t
-    goes up to where phi has become straight. Where there are contrasts, phi is drawn for contrast 1."""
+    goes up to where phi has become straight. Where there are contrasts, phi is drawn for contrast 1. Of a potential of
+    groups, it is a function of the first response, where the others are 0."""
     functional: Any = regularizer.frozen()
     # That of total variation is `charbonnier` of the length of the gradient.
     own = CHARBONNIER if isinstance(functional, TotalVariationFunctional) else None
@@ -56,10 +59,11 @@ def potentials_of(regularizer: Regularizer, look: Look = PAPER) -> Figure | None
     if potential is None:
         return None
     w, s = (p.double().view(-1, 1, 1) for p in (functional.weights, functional.smoothings))
-    end = 1.2 * float(w.max()) if potential is MCP else 4 * float(s.max())
+    end = 1.2 * float(w.max()) if potential.name.startswith(MCP.name) else 4 * float(s.max())
     t = torch.linspace(-end, end, 801, dtype=torch.float64, device=w.device)
-    every = t.repeat(len(w), 1, 1)
-    values, slopes = potential.value(every, w, s), w * potential.influence(every, w, s)
+    every = t.new_zeros(potential.size * len(w), 1, len(t))
+    every[:: potential.size] = t
+    values, slopes = potential.value(every, w, s), w * potential.influence(every, w, s)[:: potential.size]
     values, slopes = ((scale * v[:, 0]).cpu() for v in (values, slopes))
     return potentials.draw(t.cpu(), values, slopes, w.flatten().cpu(), look)
 

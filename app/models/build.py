@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from app.problem.blur_kernel import BlurKernel
 from app.settings.families import (
+    GROUPED,
     LEARNED,
     FieldOptions,
     FoeOptions,
@@ -102,8 +103,9 @@ def _field_of_experts(options: FoeOptions | RidgeOptions, channels: int) -> Fiel
         size, hidden = options.layer_size, options.hidden_channels
         potential = "weak_spline" if options.budgeted else "spline"
     else:
-        size, potential, hidden = options.filter_size, options.potential, ()
+        size, potential, hidden = options.filter_size, options.potential, options.hidden_channels
     some = ["weak_convexity" if options.budgeted else "least_smoothing"] + ["shared_potential"] * (potential in LEARNED)
+    some += ["group_size", "group_norm"] * (potential in GROUPED)
     may: dict[str, Any] = {name: getattr(options, name) for name in some}  # not every potential has them
     return FieldOfExperts(
         channels, options.filters, size, potential, boundary=options.boundary, weight=options.weight,

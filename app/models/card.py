@@ -71,13 +71,14 @@ def blur_text(problem: Problem) -> str:
 
 
 def full_name(config: Config, noise_levels: list[float], blurs: list[str]) -> str:
-    """Return the name of a shipped model: [adaptive-]REGULARIZER-TASK-grey|color-LEVEL, or transfer-TASK-... LEVEL is
-    the noise level on the scale of 8 bit, what a kernel is called, how much faster MRI is than the whole of k-space, or
-    how many directions tomography has; `all` where there are several levels."""
+    """Return the name of a shipped model: [adaptive-]REGULARIZER-TASK-grey|color-LEVEL, or transfer-TASK-...; mfoe is
+    a foe of groups. LEVEL is the noise level on the scale of 8 bit, what a kernel is called, how much faster MRI is
+    than the whole of k-space, or how many directions tomography has; `all` where there are several levels."""
     regularizer, task = config.regularizer, config.problem.task
     family = f"adaptive-{regularizer.name}" if regularizer.contrasts else regularizer.name
-    if isinstance(regularizer, FoeOptions) and regularizer.potential != "charbonnier":
-        family += f"-{regularizer.potential}"
+    if isinstance(regularizer, FoeOptions):
+        family = family.replace("foe", "mfoe") if regularizer.group_size > 1 else family
+        family += f"-{regularizer.potential}" * (regularizer.potential != "charbonnier")
     family = "transfer" if regularizer.learn != "all" else family
     level = f"{255 * noise_levels[0]:g}"
     if len(noise_levels) > 1:

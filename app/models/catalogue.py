@@ -83,7 +83,7 @@ def describe(card: Card) -> str:
 def _kind(r: RegularizerOptions) -> str:
     kind = r.name
     if isinstance(r, FoeOptions):
-        kind += f", {r.potential}"
+        kind += f", {r.potential}" + (f" of groups of {r.group_size}, {r.group_norm}" if r.group_size > 1 else "")
     if isinstance(r, RidgeOptions):
         kind += f", {len(r.hidden_channels) + 1} layers of {r.layer_size} x {r.layer_size}"
     if isinstance(r, FieldOptions):

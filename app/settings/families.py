@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar, Literal
 
-from app.settings.fields import When, option
+from app.settings.fields import ConfigError, When, option
 
 LARGEST_FILTER = 63  # pixels along a side
 
@@ -23,6 +23,8 @@ _least_smoothing = partial(option, 0.0, "smoothings stay above; the larger, the 
 
 BUDGETED = ("mcp", "weak_spline")  # potentials whose weak convexity is spent from a budget
 LEARNED = ("spline", "weak_spline")  # potentials that are learned
+GROUP_SIZES = (1, 2, 4)
+GROUPED = ("huber", "mcp")  # potentials that there are of several responses
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +39,8 @@ class RegularizerOptions:
     start: str = option(
         "",
         "begin with the regularizer of this model, a run folder or a file: its architecture and weights. A larger "
-        "filter_size (foe), another weak_convexity or least_smoothing and shared_potential = false refine it",
+        "filter_size (foe without hidden_channels), another weak_convexity or least_smoothing and shared_potential = "
+        "false refine it",
     )
     learn: Literal["all", "scale", "scale_and_level"] = option(
         "all",
@@ -104,6 +107,12 @@ class FieldOptions(RegularizerOptions):
         return self.contrast_channels
 
 
+def _group_size(size: int) -> int:
+    if size not in GROUP_SIZES:
+        raise ConfigError(f"{size}; allowed are {', '.join(map(str, GROUP_SIZES))}")
+    return size
+
+
 def _potential(names: tuple[str, ...], but: bool = False) -> When:
     """The condition that the potential of foe is one of these, or, with `but`, none of them."""
     text = f"any regularizer.potential but {' and '.join(names)}"
@@ -123,6 +132,18 @@ class FoeOptions(FieldOptions):
     shared_potential: bool = _shared_potential(when=_potential(LEARNED))
     weak_convexity: float = _weak_convexity(when=_potential(BUDGETED))
     least_smoothing: float = _least_smoothing(when=_potential(BUDGETED, but=True))
+    hidden_channels: tuple[int, ...] = option(
+        (), "filters are composed of layers of filter_size, with so many channels between them; []: they are not",
+        at_least=1, at_most=256,
+    )  # fmt: skip
+    group_size: int = option(
+        1, "the potential is one of so many responses together, with one weight and smoothing: 1, 2 or 4",
+        when=_potential(GROUPED), form=_group_size,
+    )  # fmt: skip
+    group_norm: Literal["l2", "linf"] = option(
+        "l2", "of a group of responses: its length, or the largest of them",
+        when=When("regularizer.group_size above 1", lambda c: c.regularizer.group_size > 1),
+    )  # fmt: skip
 
     @property
     def budgeted(self) -> bool:
@@ -130,7 +151,7 @@ class FoeOptions(FieldOptions):
 
     @property
     def side(self) -> int:
-        return self.filter_size
+        return 1 + (len(self.hidden_channels) + 1) * (self.filter_size - 1)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,6 +21,8 @@ def translated(values: dict[str, Any]) -> dict[str, dict[str, Any]]:
         problem["noise_level"] = [low, high]
     if problem.get("kernel") == "gaussian":
         problem["kernel"] = f"gaussian:{problem['kernel_size']}:{problem['kernel_width']!r}"
+    if new["regularizer"].get("name") == "foe":  # whose filters were never composed
+        new["regularizer"].pop("hidden_channels", None)
     upper |= values.get(upper["algorithm"], {})
     if upper["algorithm"] == "maid":
         upper["relative_error"] = upper["error"]

@@ -187,9 +187,13 @@ def _check_noise_levels(c: Config) -> None:
 
 
 def _check_proof(c: Config) -> None:
-    icnn = isinstance(c.regularizer, IcnnOptions)
-    if getattr(c.upper, "relative_error", "estimated") == "proven" and (icnn or c.regularizer.contrasts):
-        what = "icnn" if icnn else "regularizer.contrast_channels"
+    unproven = {
+        "icnn": isinstance(c.regularizer, IcnnOptions),
+        "regularizer.contrast_channels": c.regularizer.contrasts > 0,
+        "regularizer.group_size above 1": getattr(c.regularizer, "group_size", 1) > 1,
+    }
+    what = next((name for name, holds in unproven.items() if holds), None)
+    if what and getattr(c.upper, "relative_error", "estimated") == "proven":
         raise ConfigError(f"upper.relative_error = proven is not for {what}: set it to estimated")
 
 

@@ -158,8 +158,9 @@ def _network(given: dict[str, Any], wanted: RegularizerOptions, trained: Regular
 def _refined(given: dict[str, Any], old: RegularizerOptions) -> dict[str, Any]:
     """Those of the given keys in which the architecture may differ from that of the start."""
     new = {key: given[key] for key in REFINED if key in given and hasattr(old, key)}
-    if "filter_size" in new and not (isinstance(old, FoeOptions) and new["filter_size"] > old.filter_size):
-        del new["filter_size"]
+    grows = isinstance(old, FoeOptions) and not old.hidden_channels and new.get("filter_size", 0) > old.filter_size
+    if not grows:
+        new.pop("filter_size", None)
     if not getattr(old, "shared_potential", True):
         new.pop("shared_potential", None)
     return new

@@ -3,10 +3,11 @@
     R(x; z) = scale sum_k sum_i phi(g_ki(z) (c_k * x)_i; w_k, s_k) / g_ki(z)^2,
 
 with z the reconstruction by a guide, a field of experts that was trained before, or that of the last update, and g > 0
-the output of a convolutional network. With t = g u the derivatives by a response u are phi'(t) / g and phi''(t): the
-contrast g stretches the potential (thresholds are divided by g) and leaves the range of its curvature as it is, so
--rho <= d2R/dx2 <= L with the bounds for g = 1, whatever the network says. z is found first and does not change while x
-is sought: a certificate bounds the distance to argmin_x 1/2 ||A x - y||^2 + R(x; z) for this z.
+the output of a convolutional network; groups of responses have a g each. With t = g u the derivatives by a response u
+are phi'(t) / g and phi''(t): the contrast g stretches the potential (thresholds are divided by g) and leaves the range
+of its curvature as it is, so -rho <= d2R/dx2 <= L with the bounds for g = 1, whatever the network says. z is found
+first and does not change while x is sought: a certificate bounds the distance to argmin_x 1/2 ||A x - y||^2 + R(x; z)
+for this z.
 
 (Masks m_ki(z) phi(u) from a first reconstruction: Neumayer and Altekrueger, arXiv 2406.12289. With m <= 1 they keep the
 curvature, too, but they can only weaken a filter, and where they do a potential is less than rho-weakly convex.)
@@ -89,11 +90,12 @@ class Adaptive(Regularizer):
     ) -> None:  # fmt: skip
         super().__init__(base.noise_nodes)
         self.base, self.guide, self.updates, self.learn_guide = base, deepcopy(base), updates, learn_guide
-        channels, filters = base.functional().filters.shape[1::-1]
+        functional = base.functional()
+        channels, groups = functional.filters.shape[1], len(functional.weights)
         self.network = (
-            Unet(channels, width, filters, levels=base.noise_nodes > 0)
+            Unet(channels, width, groups, levels=base.noise_nodes > 0)
             if network == "unet"
-            else Dilated(channels, width, filters)
+            else Dilated(channels, width, groups)
         )
         self.condition: Tensor | None = None  # z
 

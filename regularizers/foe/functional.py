@@ -23,6 +23,7 @@ from regularizers.foe.filter_bank import (
     synthesis,
     tiles,
 )
+from regularizers.foe.groups import GroupPotential
 from regularizers.foe.potential import Potential
 
 
@@ -32,6 +33,9 @@ class FieldOfExpertsFunctional:
     shape (K, J). With u = C x, D = diag(phi''(u)):  dR/dx = C^T phi'(u),  d2R/dx2 = C^T D C,
     d<dR/dx, q>/dc = x (x) (phi''(u) Cq) + q (x) phi'(u), (x) the correlation of `filter_gradient`.
 
+    Of a potential of d responses, phi is a function of each group of d that follow each other, and D has blocks.
+    Weights, smoothings, shape and contrasts have an entry for each group instead of each filter.
+
     With contrasts g > 0 (`regularizers.foe.adaptive`), (B, K, H', W') as the responses of a batch, phi(g u; w, s) / g^2
     stands in the place of phi(u; w, s), and the derivatives by u are phi'(g u) / g and phi''(g u).
     """
@@ -39,7 +43,7 @@ class FieldOfExpertsFunctional:
     filters: Tensor
     weights: Tensor
     smoothings: Tensor
-    potential: Potential
+    potential: Potential | GroupPotential
     boundary: str
     scale: float
     contrasts: Tensor | None = None
@@ -53,6 +57,10 @@ class FieldOfExpertsFunctional:
     @property
     def natural(self) -> tuple[Tensor, ...]:
         return self.parameters if self.contrasts is None else (*self.parameters, self.contrasts)
+
+    def of_experts(self, of_groups: Tensor) -> Tensor:  # (..., K / d, H', W') -> (..., K, H', W')
+        """Return for every expert what its group has."""
+        return of_groups if self.potential.size == 1 else of_groups.repeat_interleave(self.potential.size, -3)
 
     def take(self, images: Tensor) -> "FieldOfExpertsFunctional":
         return self if self.contrasts is None else replace(self, contrasts=self.contrasts[images])
@@ -70,10 +78,11 @@ class FieldOfExpertsFunctional:
         compiled = self._compiled(padded)
         if compiled:
             return self._pad_adjoint(compiled.gradient(self, padded))
-        g, scaled = torch.zeros_like(padded), (self.scale * self.weights.unsqueeze(-1)) * self.filters
+        weights = self.of_experts(self.weights).unsqueeze(-1)
+        g, scaled = torch.zeros_like(padded), (self.scale * weights) * self.filters
         for tile in tiles(padded.shape, scaled):
             z = self.potential.influence(self._stretched(padded, tile), self.weights, self.smoothings)
-            g[tile] += synthesis(self._reduced(z, tile), scaled)
+            g[tile] += synthesis(self._shrunk(z, tile), scaled)
         return self._pad_adjoint(g)
 
     def hessian(self, x: Tensor) -> Callable[[Tensor], Tensor]:  # (B, C, H, W)
@@ -84,22 +93,22 @@ class FieldOfExpertsFunctional:
             return lambda v: self._pad_adjoint(fused(self._pad(v)))
         scaled = self.scale * self.filters
         parts = [
-            (tile, self.potential.curvature(self._stretched(padded, tile), self.weights, self.smoothings))
+            (tile, self.potential.hessian(self._stretched(padded, tile), self.weights, self.smoothings))
             for tile in tiles(padded.shape, self.filters)
         ]
 
         def product(v: Tensor) -> Tensor:
             v = self._pad(v)
             h = torch.zeros_like(v)
-            for tile, curvature in parts:
-                h[tile] += synthesis(analysis(v[tile], self.filters).mul_(curvature), scaled)
+            for tile, hessian in parts:
+                h[tile] += synthesis(hessian(analysis(v[tile], self.filters)), scaled)
             return self._pad_adjoint(h)
 
         return product
 
     def curvature_model(self, x: Tensor) -> tuple[Tensor, Tensor]:  # (B, C, H, W)
         """Return the stencil of sum_k mean(d_k) C_k^T C_k and the diagonal of sum_k C_k^T d_k C_k, with
-        d_k = |phi''(C_k x)|."""
+        d_k = |phi''(C_k x)|, of groups the diagonal."""
         padded, size = self._pad(x), self.filters.shape[-1]
         compiled = self._compiled(padded)
         if compiled:
@@ -124,34 +133,32 @@ class FieldOfExpertsFunctional:
         compiled = self._compiled(x)
         if compiled:
             return (*compiled.mixed(self, x, q), *self._mixed_by_contrasts(x, q))
-        derivatives = self.potential.derivatives_by_parameters
-        by_filters, by_parameters = torch.zeros_like(self.filters), w.new_zeros(len(w), len(derivatives))
+        by_filters, by_parameters = torch.zeros_like(self.filters), self._zeros()
         for tile in tiles(x.shape, self.filters):
             t, v = self._stretched(x, tile), analysis(q[tile], self.filters)
-            influence = self._reduced(self.potential.influence(t, w, s), tile)
-            by_filters.add_(filter_gradient(x[tile], self.potential.curvature(t, w, s).mul_(v), size))
-            by_filters.add_(w.unsqueeze(-1) * filter_gradient(q[tile], influence, size))
-            v = self._reduced(v, tile)
-            for i, derivative in enumerate(derivatives):
-                by_parameters[:, i] += (derivative(t, w, s) * v).sum((0, 2, 3))
+            influence = self._shrunk(self.potential.influence(t, w, s), tile)
+            by_filters.add_(filter_gradient(x[tile], self.potential.hessian(t, w, s)(v), size))
+            by_filters.add_(self.of_experts(w).unsqueeze(-1) * filter_gradient(q[tile], influence, size))
+            for i, along in enumerate(self.potential.mixed(t, self._shrunk(v, tile), w, s)):
+                by_parameters[:, i] += along.sum((0, 2, 3))
         return (*self._in_natural(by_filters, by_parameters), *self._mixed_by_contrasts(x, q))
 
     def slopes(self, x: Tensor) -> tuple[Tensor, ...]:  # (B, C, H, W)
         """Return, with u = C x, dR/dc = x (x) phi'(u) and the sums of d phi / dw, d phi / ds, ..."""
         size, w, s = self.filters.shape[-1], self.weights, self.smoothings
         x = self._pad(x)
-        slopes = self.potential.slopes_by_parameters
-        by_filters, by_parameters = torch.zeros_like(self.filters), w.new_zeros(len(w), len(slopes))
+        by_filters, by_parameters = torch.zeros_like(self.filters), self._zeros()
         for tile in tiles(x.shape, self.filters):
             t = self._stretched(x, tile)
-            influence = self._reduced(self.potential.influence(t, w, s), tile)
-            by_filters.add_(w.unsqueeze(-1) * filter_gradient(x[tile], influence, size))
-            for i, slope in enumerate(slopes):
-                by_parameters[:, i] += self._reduced(slope(t, w, s), tile, 2).sum((0, 2, 3))
+            influence = self._shrunk(self.potential.influence(t, w, s), tile)
+            by_filters.add_(self.of_experts(w).unsqueeze(-1) * filter_gradient(x[tile], influence, size))
+            for i, slope in enumerate(self.potential.slopes(t, w, s)):
+                by_parameters[:, i] += self._reduced(slope, tile, 2).sum((0, 2, 3))
 
         def derivative(tile: Tile) -> Tensor:
             t = self._stretched(x, tile)
-            slope = t * w * self.potential.influence(t, w, s) - 2 * self.potential.value(t, w, s)
+            slope = t * self.of_experts(w) * self.potential.influence(t, w, s)
+            slope = self._group_sums(slope) - 2 * self.potential.value(t, w, s)
             return self._reduced(slope, tile, 3)
 
         return (*self._in_natural(by_filters, by_parameters), *self._by_contrasts(x, derivative))
@@ -169,8 +176,8 @@ class FieldOfExpertsFunctional:
 
         def derivative(tile: Tile) -> Tensor:
             t, v = self._stretched(x, tile), analysis(q[tile], self.filters)
-            bend = t * self.potential.curvature(t, w, s) - w * self.potential.influence(t, w, s)
-            return self._reduced(bend * v, tile, 2)
+            bend = self.potential.hessian(t, w, s)(t) - self.of_experts(w) * self.potential.influence(t, w, s)
+            return self._reduced(self._group_sums(bend * v), tile, 2)
 
         return self._by_contrasts(x, derivative)
 
@@ -186,10 +193,22 @@ class FieldOfExpertsFunctional:
     def _stretched(self, padded: Tensor, tile: Tile) -> Tensor:
         """Return what the potential is applied to, g u."""
         u = analysis(padded[tile], self.filters)
-        return u if self.contrasts is None else u * self.contrasts[self._responses(tile)]
+        return u if self.contrasts is None else u * self.of_experts(self.contrasts[self._responses(tile)])
 
-    def _reduced(self, values: Tensor, tile: Tile, power: int = 1) -> Tensor:
-        """Return values / g^power."""
+    def _shrunk(self, values: Tensor, tile: Tile) -> Tensor:
+        """Return values of experts / g."""
+        return values if self.contrasts is None else values / self.of_experts(self.contrasts[self._responses(tile)])
+
+    def _group_sums(self, of_experts: Tensor) -> Tensor:  # (B, K, H', W') -> (B, K / d, H', W')
+        return of_experts if self.potential.size == 1 else of_experts.unflatten(1, (-1, self.potential.size)).sum(2)
+
+    def _zeros(self) -> Tensor:
+        """Return a row for each group with a column for each parameter of the potential."""
+        shape = self.potential.shape
+        return self.weights.new_zeros(len(self.weights), 2 if shape is None else 2 + shape.shape[1])
+
+    def _reduced(self, values: Tensor, tile: Tile, power: int) -> Tensor:
+        """Return values of groups / g^power."""
         return values if self.contrasts is None else values / self.contrasts[self._responses(tile)] ** power
 
     def _responses(self, tile: Tile) -> Tile:
@@ -201,7 +220,7 @@ class FieldOfExpertsFunctional:
         """Return what computes faster than torch here, where nothing is to be differentiated; None without it."""
         if torch.is_grad_enabled() and any(t.requires_grad for t in (x, *self.natural)):
             return None
-        return fastest(x, self.filters.shape[-1], self.potential.name)
+        return fastest(x, self.filters.shape[-1], self.potential.name, self.potential.size)
 
     def _pad(self, x: Tensor) -> Tensor:
         return pad(x, self.filters.shape[-1], self.boundary)
@@ -211,8 +230,8 @@ class FieldOfExpertsFunctional:
 
     def curvature(self) -> tuple[float, float]:
         """Return rho = scale ||sum_k max -phi''_k C_k^T C_k||,  L = scale ||sum_k max phi''_k C_k^T C_k||."""
-        largest = self.potential.largest_curvature(self.weights, self.smoothings).flatten()
+        largest = self.of_experts(self.potential.largest_curvature(self.weights, self.smoothings)).flatten()
         bound = self.scale * float(spectral_bound(self.filters, largest, self.boundary))
-        weak = self.potential.weak_convexity(self.weights, self.smoothings).flatten()
+        weak = self.of_experts(self.potential.weak_convexity(self.weights, self.smoothings)).flatten()
         rho = float(spectral_bound(self.filters, weak, self.boundary)) if weak.any() else 0.0
         return self.scale * rho, bound

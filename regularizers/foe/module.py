@@ -1,6 +1,8 @@
 """A field of experts as a module: what is learned, and how it becomes the functional of functional.py.
 
-R(x) = scale sum_k sum_i phi((c_k * x)_i; w_k, s_k),    c_k = filters, w_k = exp(log_weights) > 0, s_k > 0.
+R(x) = scale sum_k sum_i phi((c_k * x)_i; w_k, s_k),    c_k = filters, w_k = exp(log_weights) > 0, s_k > 0,
+
+or phi of groups of responses, with w and s for each group (multivariate fields of experts, arXiv 2508.06490).
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from torch import Tensor, nn
 from regularizers.foe.composition import ComposedFilters
 from regularizers.foe.filter_bank import BOUNDARIES, spectral_bound
 from regularizers.foe.functional import FieldOfExpertsFunctional
+from regularizers.foe.groups import GroupPotential, group_potential
 from regularizers.foe.initial_filters import dct_filters
 from regularizers.foe.potential import Potential
 from regularizers.foe.potentials import POTENTIALS
@@ -39,6 +42,8 @@ class FieldOfExperts(Regularizer):
     shared_potential: whether a learned shape is one for all filters.
     least_smoothing: s never falls below it, so that L does not outgrow what the solver pays for; not for `budgeted`
     potentials, whose L is bounded otherwise.
+    group_size: 2 or 4 for `huber` or `mcp` of so many responses together, those of filters that follow each other, of
+    which there is a multiple of it; their norm is `group_norm`, one of `groups.NORMS`. 1: of single responses.
     """
 
     has_sensitivity: bool = True
@@ -48,30 +53,32 @@ class FieldOfExperts(Regularizer):
         potential: str | Potential | LearnedPotential = "charbonnier", *, boundary: str = "circular",
         weak_convexity: float = 0.95, weight: float = 0.01, smoothing: float = 0.01,
         hidden_channels: tuple[int, ...] = (), shared_potential: bool = True, noise_nodes: int = 0,
-        least_smoothing: float = 0.0,
+        least_smoothing: float = 0.0, group_size: int = 1, group_norm: str = "l2",
     ) -> None:  # fmt: skip
         super().__init__(noise_nodes)
         if boundary not in BOUNDARIES:
             raise RegularizerError(f"boundary must be one of {', '.join(BOUNDARIES)}, not {boundary}")
-        if isinstance(potential, str):
-            if potential not in POTENTIALS:
-                raise RegularizerError(f"potential must be one of {', '.join(POTENTIALS)}, not {potential}")
-            potential = POTENTIALS[potential]
-        self.potential, self.boundary = potential, boundary
-        self.scale = weak_convexity if potential.budgeted else 1.0
-        self.least_smoothing = 0.0 if potential.budgeted else least_smoothing
+        self.potential, self.boundary = _potential(potential, group_size, group_norm), boundary
+        if filters % group_size:
+            raise RegularizerError(f"filters must be a multiple of group_size = {group_size}, not {filters}")
+        self.has_sensitivity = group_size == 1
+        self.scale = weak_convexity if self.potential.budgeted else 1.0
+        self.least_smoothing = 0.0 if self.potential.budgeted else least_smoothing
         self.composition = ComposedFilters(channels, hidden_channels, filters, filter_size) if hidden_channels else None
         if self.composition is None:
             self.raw_filters = nn.Parameter(dct_filters(channels, filters, filter_size))
-        self.log_weights = nn.Parameter(initial_at_nodes(torch.full((filters, 1, 1), weight).log(), noise_nodes))
-        learned = isinstance(potential, LearnedPotential)
-        if not (learned and potential.budgeted):
-            raw = torch.tensor(weight / smoothing - 1 if potential.budgeted else smoothing - least_smoothing).log()
-            exponent = 0 if potential.budgeted else 1
-            self.raw_smoothings = nn.Parameter(initial_at_nodes(raw.repeat(filters, 1, 1), noise_nodes, exponent))
-        if learned:
+        groups = filters // group_size
+        self.log_weights = nn.Parameter(initial_at_nodes(torch.full((groups, 1, 1), weight).log(), noise_nodes))
+        if not (isinstance(self.potential, LearnedPotential) and self.potential.budgeted):
+            raw = torch.tensor(weight / smoothing - 1 if self.potential.budgeted else smoothing - least_smoothing).log()
+            exponent = 0 if self.potential.budgeted else 1
+            self.raw_smoothings = nn.Parameter(initial_at_nodes(raw.repeat(groups, 1, 1), noise_nodes, exponent))
+        if isinstance(self.potential, LearnedPotential):
             rows = 1 if shared_potential else filters
-            self.raw_shape = nn.Parameter(potential.initial(weight, smoothing).repeat(rows, 1))
+            self.raw_shape = nn.Parameter(self.potential.initial(weight, smoothing).repeat(rows, 1))
+        if isinstance(self.potential, GroupPotential) and self.potential.budgeted:
+            first = torch.linspace(0.9, 0.8, group_size).diag()  # norms have no derivative at the identity
+            self.raw_matrices = nn.Parameter(first.repeat(groups, 1, 1))
 
     def functional(self) -> FieldOfExpertsFunctional:
         filters = self.centred_filters()
@@ -83,6 +90,8 @@ class FieldOfExperts(Regularizer):
         weights, potential = self._present(self.log_weights).exp(), self.potential
         if isinstance(potential, LearnedPotential):
             potential = potential.at(self.raw_shape.expand(len(weights), -1))
+        if isinstance(potential, GroupPotential) and potential.budgeted:
+            potential = potential.at(weights, self.raw_matrices)
         raw = self._present(self.raw_smoothings) if hasattr(self, "raw_smoothings") else weights
         smoothings = potential.smoothing(weights, raw) + self.least_smoothing
         return FieldOfExpertsFunctional(filters, weights, smoothings, potential, self.boundary, self.scale)
@@ -94,7 +103,20 @@ class FieldOfExperts(Regularizer):
 
     @torch.no_grad()
     def sensitivity(self, x: Tensor, q: Tensor, radius: Tensor) -> Sensitivity:  # 2 x (B, C, H, W), (B,)
+        if not self.has_sensitivity:
+            return super().sensitivity(x, q, radius)
         return sensitivity(self.functional(), x, q, radius, _scales(self))
+
+
+def _potential(
+    potential: str | Potential | LearnedPotential, group_size: int, group_norm: str
+) -> Potential | LearnedPotential | GroupPotential:
+    """Return the record of a name. Raises RegularizerError where there is none."""
+    if isinstance(potential, str):
+        if potential not in POTENTIALS:
+            raise RegularizerError(f"potential must be one of {', '.join(POTENTIALS)}, not {potential}")
+        potential = POTENTIALS[potential]
+    return potential if group_size == 1 else group_potential(potential.name, group_norm, group_size)
 
 
 def _scales(field: FieldOfExperts) -> tuple[Tensor, ...]:

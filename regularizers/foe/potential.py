@@ -1,11 +1,13 @@
 """What a potential phi(t; w, s) is: an even function of a filter response t with weight w > 0 and smoothing s > 0.
 
 Responses are (B, K, H, W), w and s are (K, 1, 1). A potential whose shape is learned has further parameters a_1, ...,
-a_J, which follow w and s wherever derivatives by parameters are listed.
+a_J, which follow w and s wherever derivatives by parameters are listed. Potentials of several responses together are in
+groups.py.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -50,3 +52,21 @@ class Potential:
     smoothing: Callable[[Tensor, Tensor], Tensor] = lambda w, unconstrained: unconstrained.exp()  # s in its range
     kinks: Callable[[Tensor, Tensor], list[Kink]]  # (w, s)
     shape: Tensor | None = None  # (K, J), a_1 ... a_J of every filter
+    size: ClassVar[int] = 1  # responses that it is a function of
+
+    def hessian(self, t: Tensor, w: Tensor, s: Tensor) -> Callable[[Tensor], Tensor]:
+        """Return y -> phi''(t) y."""
+        return self.curvature(t, w, s).mul
+
+    def mixed(self, t: Tensor, y: Tensor, w: Tensor, s: Tensor) -> Iterator[Tensor]:
+        """Yield <d phi' / dw, y>, <d phi' / ds, y>, ..."""
+        return (derivative(t, w, s) * y for derivative in self.derivatives_by_parameters)
+
+    def slopes(self, t: Tensor, w: Tensor, s: Tensor) -> Iterator[Tensor]:
+        """Yield d phi / dw, d phi / ds, ..."""
+        return (slope(t, w, s) for slope in self.slopes_by_parameters)
+
+
+def smoothing_below(w: Tensor, unconstrained: Tensor) -> Tensor:
+    """Return s in (0, w)."""
+    return w / (1 + unconstrained.exp())

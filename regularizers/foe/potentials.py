@@ -19,7 +19,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from regularizers.foe.potential import Kink, Potential, Variation
+from regularizers.foe.potential import Kink, Potential, Variation, smoothing_below
 from regularizers.foe.spline import SPLINE, WEAK_SPLINE, LearnedPotential
 
 
@@ -132,7 +132,7 @@ MCP = Potential(
     largest_curvature=lambda w, s: w / s - 1,
     weak_convexity=lambda w, s: torch.ones_like(w),
     budgeted=True,
-    smoothing=lambda w, unconstrained: w / (1 + unconstrained.exp()),
+    smoothing=smoothing_below,
     variation=_mcp_variation,
     kinks=lambda w, s: [Kink(s, (w / s, 0.0, w / s)), Kink(w, (1.0, 1.0, 0.0))],
 )

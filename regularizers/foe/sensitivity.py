@@ -24,6 +24,7 @@ from torch import Tensor
 
 from regularizers.foe.filter_bank import analysis, boundary_factor, pad, spectral_bound, tiles
 from regularizers.foe.functional import FieldOfExpertsFunctional
+from regularizers.foe.potential import Potential
 from regularizers.functional import Sensitivity
 
 MULTIPLIERS = 4.0 ** torch.arange(0, 9)  # of the smallest useful lambda
@@ -52,7 +53,9 @@ class _Sums:
     """
 
     def __init__(self, f: FieldOfExpertsFunctional, x: Tensor, radius: Tensor) -> None:
-        self.f, self.radius, bound = f, radius, partial(spectral_bound, boundary=f.boundary)
+        assert isinstance(f.potential, Potential)  # none of groups
+        self.f, self.potential, self.radius = f, f.potential, radius
+        bound = partial(spectral_bound, boundary=f.boundary)
         factor, ones = boundary_factor(f.boundary), torch.ones_like(f.weights.flatten())
         self.pixel = (factor * f.filters.square().sum((1, 2, 3))).sqrt()  # (K,) n_k
         self.expert = torch.stack([bound(c[None], ones[:1]) for c in f.filters]).sqrt()  # (K,) a_k
@@ -67,7 +70,7 @@ class _Sums:
         self.moved_by_q = experts()  # sum_i (phi'' ||q patch||)^2
         self.steepest = images()  # max_i lip |v|
         self.spread = images()  # sum_i (lip v r)^2
-        count = len(f.potential.derivatives_by_parameters)
+        count = len(self.potential.derivatives_by_parameters)
         self.parameters = [experts() for _ in range(count)]  # sup ||d phi' / dw||^2, sup ||d phi' / ds||^2, ...
         self.moved_parameters = [experts() for _ in range(count)]  # sum_i (lip v)^2, lip that of d phi' / dw, ...
         # of (phi'' v)^2 for all experts together, and of phi'' v ||patch||, d phi' / dw v, d phi' / ds v
@@ -75,7 +78,7 @@ class _Sums:
 
     def add(self, largest_gains: bool, b: slice, u: Tensor, v: Tensor, x_energy: Tensor, q_energy: Tensor) -> None:
         """Take in the responses of a tile of the images b, or, at first, only their largest gains at the jumps."""
-        potential, w, s = self.f.potential, self.f.weights, self.f.smoothings
+        potential, w, s = self.potential, self.f.weights, self.f.smoothings
         r = self.pixel[:, None, None] * self.radius[b, None, None, None]
         t, v = u.abs(), v.abs()
         reached = [(kink, (t - kink.place).abs()) for kink in potential.kinks(w, s)]

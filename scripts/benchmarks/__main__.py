@@ -109,6 +109,7 @@ TABLES: dict[str, Tables] = {
         "Training step, {}, 8 patches of 64 x 64", 64, partial(experiments.training_step, accuracy=ACCURACY)
     ),
     "shapes": lambda _, device: [("Scaling of the gradient, against plain convolutions", experiments.shapes(device))],
+    "groups": lambda _, device: [("Groups of four responses, against single ones", experiments.groups(device))],
     "memory": _memory,
     "images": _images,
     "problems": _problems,

@@ -27,6 +27,7 @@ from app.upper.linear import LinearSolution, conjugate_gradient
 from regularizers import CHARBONNIER, FieldOfExperts
 from regularizers.foe import functional as foe
 from regularizers.foe.filter_bank import pad
+from regularizers.foe.groups import NORMS
 from scripts.benchmarks import hypergradient_methods, lower_methods
 from scripts.benchmarks.hypergradient_methods import vector
 from scripts.benchmarks.lower_methods import Arrived, Late, Observer
@@ -220,6 +221,24 @@ def shapes(device: torch.device) -> Rows:
             "ours (ms)": 1e3 * ours, "plain (ms)": 1e3 * theirs, "faster by": theirs / ours,
             "Gflop/s": flops / ours / 1e9,
         }  # fmt: skip
+
+
+def groups(device: torch.device) -> Rows:
+    """Time derivatives of R with `mcp` of groups of four responses against single ones, with banks as large."""
+    x, v = torch.rand(2, 8, 1, 128, 128, device=device)
+    for filters, size in ((60, 13), (64, 7)):
+        kinds: list[dict[str, Any]] = [{}, *({"group_size": 4, "group_norm": norm} for norm in NORMS)]
+        fields = [FieldOfExperts(1, filters, size, "mcp", weight=0.05, **k).to(device).frozen() for k in kinds]
+        table: dict[str, Callable[[Any], Callable]] = {
+            "gradient": lambda f: partial(f.gradient, x),
+            "Hessian-vector product": lambda f: partial(f.hessian(x), v),
+            "mixed derivative": lambda f: partial(f.mixed, x, v),
+        }
+        for name, of in table.items():
+            single, *others = seconds(device, *map(of, fields))
+            yield {"filters": filters, "size": size, "operation": name, "single (ms)": 1e3 * single} | {
+                f"{norm} / single": t / single for norm, t in zip(NORMS, others, strict=True)
+            }
 
 
 def memory(regularizer: FieldOfExperts, photograph: Callable[[int], Tensor]) -> Rows:

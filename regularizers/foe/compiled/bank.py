@@ -6,7 +6,8 @@ from torch import Tensor
 
 
 class Bank(Protocol):
-    """Declares the tensors of a field of experts; `regularizers.foe.functional` has them."""
+    """Declares the tensors of a field of experts; `regularizers.foe.functional` has them. With groups of d responses,
+    all but the filters have K / d in the place of K."""
 
     @property
     def filters(self) -> Tensor: ...  # (K, C, s, s)

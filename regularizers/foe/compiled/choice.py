@@ -27,12 +27,13 @@ class CompiledKernel(Protocol):
     def mixed(self, bank: Bank, x: Tensor, q: Tensor) -> tuple[Tensor, ...]: ...
 
 
-def fastest(x: Tensor, filter_size: int, potential: str) -> CompiledKernel | None:  # (B, C, H, W)
-    """Return the compiled kernel for images of the device and type of x; None where torch alone must compute."""
+def fastest(x: Tensor, filter_size: int, potential: str, group_size: int = 1) -> CompiledKernel | None:
+    """Return the compiled kernel for images x (B, C, H, W) of this device and type; None where torch alone must
+    compute."""
     if x.dtype not in (torch.float32, torch.float64):
         return None
     if x.device.type == "cpu":
-        return cpu.compiled_kernel(x.dtype, filter_size, potential)
-    if x.device.type == "cuda" and torch.version.cuda:  # ROCm calls itself cuda
+        return cpu.compiled_kernel(x.dtype, filter_size, potential, group_size)
+    if x.device.type == "cuda" and group_size == 1 and torch.version.cuda:  # ROCm calls itself cuda
         return cuda.compiled_kernel(potential)
     return None

@@ -28,6 +28,7 @@ from regularizers.foe.compiled.bank import Bank
 from regularizers.foe.spline import KNOTS
 
 SOURCE = Path(__file__).with_name("foe.cpp")
+SOURCES = SOURCE, SOURCE.with_name("groups.h")
 FLAGS = ("-O3", "-march=native", "-std=c++17", "-shared", "-fPIC", "-fopenmp")
 REALS = {torch.float32: "float", torch.float64: "double"}
 RESULTS = {
@@ -106,11 +107,12 @@ def _address(t: Tensor | None) -> ctypes.c_void_p:
 
 
 @cache
-def compiled_kernel(dtype: torch.dtype, filter_size: int, potential: str) -> CpuKernel | None:
+def compiled_kernel(dtype: torch.dtype, filter_size: int, potential: str, group_size: int = 1) -> CpuKernel | None:
     """Return the kernel, compiled if it is not in the cache; None, after a warning, where it cannot be compiled."""
     compiler = os.environ.get("CXX", "").strip() or "c++"
     knots = ",".join(map(repr, KNOTS)) if potential == "spline" else ""
-    values = {"REAL": REALS[dtype], "SIZE": filter_size, "POTENTIAL": potential.capitalize(), "KNOTS": knots}
+    name = "".join(map(str.capitalize, potential.split("_")))  # mcp_linf is McpLinf
+    values = {"REAL": REALS[dtype], "SIZE": filter_size, "POTENTIAL": name, "GROUP": group_size, "KNOTS": knots}
     defines = tuple(f"-D{name}={value}" for name, value in values.items())
     try:
         return CpuKernel(_library(shlex.split(compiler), defines))
@@ -131,7 +133,7 @@ def _library(compiler: list[str], defines: tuple[str, ...]) -> ctypes.CDLL:
 
     Raises OSError where there is no compiler, or what it makes is not the library.
     """
-    key = "\n".join((SOURCE.read_text(), *compiler, *FLAGS, *defines, _processor()))
+    key = "\n".join((*(source.read_text() for source in SOURCES), *compiler, *FLAGS, *defines, _processor()))
     folder = _cache_folder()
     if "-DREAL=double" in defines:  # apart from what users look for: only certificates need it
         folder /= "double"

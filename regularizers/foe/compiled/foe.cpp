@@ -1,13 +1,15 @@
 // Field of experts R(x) = scale sum_k sum_i phi((c_k * x)_i; w_k, s_k) on a CPU: gradient, Hessian-vector product and
 // parameter derivatives, each in one pass over the image; with contrasts g_ki, phi(g u) / g^2 instead of phi(u). See
-// regularizers/foe.py for the formulas.
+// regularizers/foe/functional.py for the formulas. phi may be a potential of GROUP responses that follow each other, with
+// w, s, shape and g for each group; EXPERTS is a multiple of GROUP.
 //
 // Responses live in a tile of ROWS x COLUMNS that stays in the cache; nothing of size K x H x W is written to memory.
 // Vectors run along image rows. Filtering keeps a block of experts in registers while one tap after the other is
 // broadcast; its adjoint keeps the SIZE rows that one row of responses touches.
 //
-// Compiled for one scalar type, filter size and potential: -DREAL=float|double -DSIZE=s
-// -DPOTENTIAL=Charbonnier|Huber|Mcp|Log|Spline -DKNOTS=tau_1,...,tau_J of a spline, or nothing.
+// Compiled for one scalar type, filter size and potential: -DREAL=float|double -DSIZE=s -DGROUP=1|2|4
+// -DPOTENTIAL=Charbonnier|Huber|Mcp|Log|Spline, or of groups HuberL2|HuberLinf|McpL2|McpLinf
+// -DKNOTS=tau_1,...,tau_J of a spline, or nothing.
 
 #include <algorithm>
 #include <cmath>
@@ -27,8 +29,8 @@ typedef REAL real;
 typedef real vec __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(REAL)), may_alias));  // at any address
 
 constexpr int LANES = VECTOR_BYTES / sizeof(real);
-constexpr real TAU[] = {0, KNOTS};                    // tau_0 ... tau_J
-constexpr int J = sizeof(TAU) / sizeof(real) - 1;
+constexpr real TAU[] = {0, KNOTS};  // tau_0 ... tau_J
+constexpr int TAUS = sizeof(TAU) / sizeof(real) - 1;
 constexpr int HALO = SIZE - 1;
 constexpr int up(int n, int multiple) { return (n + multiple - 1) / multiple * multiple; }
 
@@ -47,12 +49,20 @@ inline void store(real* p, vec v) { *reinterpret_cast<vec*>(p) = v; }
 inline void add(real* p, vec v) { store(p, load(p) + v); }
 inline vec absolute(vec t) { return t < 0 ? -t : t; }
 
-inline vec smaller(vec t, real bound) {  // the minimum, for which GCC compares and blends
+inline vec smaller(vec t, vec bound) {  // the minimum, for which GCC compares and blends
 #if defined(__AVX512F__)
-    if constexpr (sizeof(real) == 4) return (vec)_mm512_min_ps((__m512)t, _mm512_set1_ps(bound));
-    else return (vec)_mm512_min_pd((__m512d)t, _mm512_set1_pd(bound));
+    if constexpr (sizeof(real) == 4) return (vec)_mm512_min_ps((__m512)t, (__m512)bound);
+    else return (vec)_mm512_min_pd((__m512d)t, (__m512d)bound);
 #endif
-    return t < bound ? t : vec{} + bound;
+    return t < bound ? t : bound;
+}
+
+inline vec larger(vec t, vec bound) {
+#if defined(__AVX512F__)
+    if constexpr (sizeof(real) == 4) return (vec)_mm512_max_ps((__m512)t, (__m512)bound);
+    else return (vec)_mm512_max_pd((__m512d)t, (__m512d)bound);
+#endif
+    return t > bound ? t : bound;
 }
 
 inline double sum_of(vec v) {  // by fours, which the compiler adds at once
@@ -76,7 +86,7 @@ inline vec inverse_root(vec t) {
 }
 
 // Potentials, as in regularizers/potentials.py.
-struct Expert { real w, s, inverse_w, inverse_s; const real *a, *b; };  // a, b: of a spline's J knots
+struct Expert { real w, s, inverse_w, inverse_s; const real *a, *b; };  // a, b: of a shape with J numbers
 
 struct Charbonnier {
     static vec influence(vec t, const Expert& e) { return e.w * t * inverse_root(t * t + e.s * e.s); }
@@ -131,41 +141,65 @@ struct Spline {  // regularizers/spline.py
     static vec by_weight(vec t, const Expert& e) {
         vec z = absolute(t) * e.inverse_s, sum{};
 #pragma GCC unroll 32
-        for (int j = 1; j <= J; j++) sum += e.b[j - 1] * smaller(z, TAU[j]);
+        for (int j = 1; j <= TAUS; j++) sum += e.b[j - 1] * smaller(z, vec{} + TAU[j]);
         return sign(t) * sum;
     }
     static vec influence(vec t, const Expert& e) { return e.w * by_weight(t, e); }
     static vec curvature(vec t, const Expert& e) {
         vec z = absolute(t) * e.inverse_s, d{};
 #pragma GCC unroll 32
-        for (int j = J; j >= 1; j--) d = z < TAU[j] ? vec{} + e.a[j - 1] : d;
+        for (int j = TAUS; j >= 1; j--) d = z < TAU[j] ? vec{} + e.a[j - 1] : d;
         return e.w * e.inverse_s * d;
     }
     static vec by_smoothing(vec t, const Expert& e) { return -e.inverse_s * t * curvature(t, e); }
 };
 
+// A potential of GROUP responses: what each function does with the responses t of a group.
+template <class P>
+struct Single {
+    static constexpr int SHAPE = TAUS;
+    static void influence(vec t[1], const Expert& e) { t[0] = P::influence(t[0], e); }  // t <- phi'(t)
+    static void curvature(vec t[1], const Expert& e) { t[0] = P::curvature(t[0], e); }  // t <- the diagonal of phi''(t)
+    static void local(vec t[1], const Expert& e) { curvature(t, e); }  // t <- what REMEMBER keeps for `times`
+    static void times(const vec local[1], vec y[1], const Expert&) { y[0] = local[0] * y[0]; }  // y <- phi''(t) y
+    static void add_by_parameters(const vec t[1], const vec y[1], const Expert& e, real* by_w, real* by_s, real*) {
+        add(by_w, P::by_weight(t[0], e) * y[0]);
+        add(by_s, P::by_smoothing(t[0], e) * y[0]);
+    }
+};
+
+#if GROUP == 1
+typedef Single<POTENTIAL> Phi;
+#else
+#include "groups.h"
+typedef POTENTIAL Phi;
+#endif
+constexpr int J = Phi::SHAPE;
+
 // The bank: filters (K, C, s, s) in the two orders in which taps are broadcast, K rounded up to a multiple of EXPERTS
-// by experts that are zero.
+// by experts that are zero. Parameters of potentials are those of groups.
 struct Bank {
-    int given, experts, channels;  // K, and K rounded up
+    int given, experts, groups, channels;  // K, K rounded up, and groups of these
     std::vector<real> analysis;   // [block of experts][c][p][q][expert in block]
     std::vector<real> synthesis;  // [k][c][q][p], times scale, or their squares
-    std::vector<real> a, b;  // [k][j]
-    std::vector<Expert> expert;
+    std::vector<real> a, b;  // [group][j]
+    std::vector<Expert> expert;  // [group]
 
     Bank(const real* filters, const real* weights, const real* smoothings, const real* shape, real scale, int k_,
          int channels_, bool squared)
-        : given(k_), experts(up(k_, EXPERTS)), channels(channels_), analysis(experts * channels * SIZE * SIZE),
-          synthesis(analysis.size()), a(experts * J), b(experts * J) {
-        for (int k = 0; k < experts; k++)
+        : given(k_), experts(up(k_, EXPERTS)), groups(experts / GROUP), channels(channels_),
+          analysis(experts * channels * SIZE * SIZE), synthesis(analysis.size()), a(groups * J, (real)1), b(groups * J) {
+        for (int k = 0; k < groups; k++)
             expert.push_back({1, (real)0.5, 1, 2, a.data() + k * J, b.data() + k * J});
-        for (int k = 0; k < k_; k++) {
+        for (int k = 0; k < given / GROUP; k++) {
             expert[k].w = weights[k], expert[k].inverse_w = 1 / weights[k];
             expert[k].s = smoothings[k], expert[k].inverse_s = 1 / smoothings[k];
             for (int j = 0; j < J; j++) {
                 a[k * J + j] = shape[k * J + j];
                 b[k * J + j] = shape[k * J + j] - (j + 1 < J ? shape[k * J + j + 1] : 0);
             }
+        }
+        for (int k = 0; k < given; k++) {
             for (int c = 0; c < channels; c++)
                 for (int p = 0; p < SIZE; p++)
                     for (int q = 0; q < SIZE; q++) {
@@ -260,19 +294,20 @@ struct Responses {
     }
 };
 
-// g_ki of every response, (B, K, height - HALO, width - HALO); none: 1.
+// g_ki of every group of responses, (B, K / GROUP, height - HALO, width - HALO); none: 1.
 struct Contrast {
     const real* data;
     explicit operator bool() const { return data != nullptr; }
     Responses row_of_ones(const Bank& bank) const {
-        Responses row(data ? bank.experts : 0);
+        Responses row(data ? bank.groups : 0);
         std::fill(row.data.begin(), row.data.end(), (real)1);
         return row;
     }
     void read(Responses& to, const Shape& n, const Bank& bank, int image, int i, int j, int columns) const {
-        for (int k = 0; data && k < bank.given; k++) {
+        int given = bank.given / GROUP;
+        for (int k = 0; data && k < given; k++) {
             const real* from =
-                data + (((long)image * bank.given + k) * (n.height - HALO) + i) * (n.width - HALO) + j;
+                data + (((long)image * given + k) * (n.height - HALO) + i) * (n.width - HALO) + j;
             std::copy(from, from + columns, to.row(k));
         }
     }
@@ -326,8 +361,8 @@ void over_bands(const Shape& n, F f) {
 // What `apply` does with the responses u = C x of a tile, g the contrasts.
 enum Mode {
     GRADIENT,     // g += scale C^T phi'(g u) / g
-    REMEMBER,     // curvature = phi''(g u), in the order of the tiles
-    SUMMARY,      // g += scale (C o C)^T |phi''(g u)|, curvature[image, band, k] = sum of |phi''(g u_k)|
+    REMEMBER,     // curvature = phi''(g u), or g u of groups, in the order of the tiles
+    SUMMARY,      // g += scale (C o C)^T |phi''(g u)|, of groups the diagonal; curvature[image, band, k] = sums of it
     PRODUCT,      // g += scale C^T curvature C v, with the curvature of REMEMBER
     PRODUCT_AT_X  // g += scale C^T phi''(g C x) C v, for images whose curvature would fill the memory
 };
@@ -339,7 +374,6 @@ long place(const Shape& n, int experts, int image, int row, int column) {
 
 template <Mode mode>
 void apply(const real* x, const real* v, real* g, real* curvature, const Shape& n, const Bank& bank, Contrast contrast) {
-    using P = POTENTIAL;
     over_bands(n, [&](int b, int band, int first, int rows) {
         real* sums = curvature + ((long)b * n.bands() + band) * bank.experts;
         Tile at(n.channels), along(n.channels), sum(n.channels);
@@ -356,24 +390,37 @@ void apply(const real* x, const real* v, real* g, real* curvature, const Shape& 
                 over_row(bank.experts / EXPERTS, columns, [&](int block, int j, auto vectors) {
                     constexpr int M = vectors;
                     vec u[EXPERTS][M], w[EXPERTS][M];
+                    for (int e = 0; mode == PRODUCT && e < EXPERTS; e++)  // from memory, while the filters compute
+                        for (int m = 0; m < M; m++)
+                            __builtin_prefetch(remembered + (long)(block * EXPERTS + e) * n.span() + j + m * LANES);
                     if (mode != PRODUCT) respond<M>(at, bank, block, i, j, u);
                     if (mode >= PRODUCT) respond<M>(along, bank, block, i, j, w);
-                    for (int e = 0; e < EXPERTS; e++) {
+                    for (int e = 0; e < EXPERTS; e += GROUP) {
                         int k = block * EXPERTS + e;
-                        const Expert& expert = bank.expert[k];
+                        const Expert& expert = bank.expert[k / GROUP];
                         for (int m = 0; m < M; m++) {
-                            real* to = z.row(k) + j + m * LANES;
-                            real* d = remembered + (long)k * n.span() + j + m * LANES;
-                            vec local = contrast && mode != PRODUCT ? load(factor.row(k) + j + m * LANES) : vec{} + 1;
-                            if (contrast && mode != PRODUCT) u[e][m] *= local;
-                            if (mode == GRADIENT) {
-                                vec slope = P::influence(u[e][m], expert);
-                                store(to, contrast ? slope / local : slope);
+                            int column = j + m * LANES;
+                            bool stretched = contrast && mode != PRODUCT;
+                            vec local = stretched ? load(factor.row(k / GROUP) + column) : vec{} + 1;
+                            vec t[GROUP], y[GROUP];
+#pragma GCC unroll 4
+                            for (int i = 0; i < GROUP; i++) {
+                                t[i] = mode == PRODUCT ? load(remembered + (long)(k + i) * n.span() + column) : u[e + i][m];
+                                if (stretched) t[i] *= local;
+                                if (mode >= PRODUCT) y[i] = w[e + i][m];
                             }
-                            if (mode == REMEMBER) store(d, P::curvature(u[e][m], expert));
-                            if (mode == SUMMARY) store(to, absolute(P::curvature(u[e][m], expert)));
-                            if (mode == PRODUCT) store(to, load(d) * w[e][m]);
-                            if (mode == PRODUCT_AT_X) store(to, P::curvature(u[e][m], expert) * w[e][m]);
+                            if (mode == GRADIENT) Phi::influence(t, expert);
+                            if (mode == SUMMARY) Phi::curvature(t, expert);
+                            if (mode == REMEMBER || mode == PRODUCT_AT_X) Phi::local(t, expert);
+                            if (mode >= PRODUCT) Phi::times(t, y, expert);
+#pragma GCC unroll 4
+                            for (int i = 0; i < GROUP; i++) {
+                                real* to = z.row(k + i) + column;
+                                if (mode == GRADIENT) store(to, contrast ? t[i] / local : t[i]);
+                                if (mode == REMEMBER) store(remembered + (long)(k + i) * n.span() + column, t[i]);
+                                if (mode == SUMMARY) store(to, absolute(t[i]));
+                                if (mode >= PRODUCT) store(to, y[i]);
+                            }
                         }
                     }
                 });
@@ -417,23 +464,22 @@ template <int M>
 inline void add_by_bends(const vec t[M], const vec v[M], const Expert& e, real* sums) {
     vec z[M], along[M];
     for (int m = 0; m < M; m++) z[m] = absolute(t[m]) * e.inverse_s, along[m] = t[m] < 0 ? -v[m] : v[m];
-    for (int j = 1; j <= J; j++) {
+    for (int j = 1; j <= TAUS; j++) {
         vec sum{};
-        for (int m = 0; m < M; m++) sum += smaller(z[m], TAU[j]) * along[m];
+        for (int m = 0; m < M; m++) sum += smaller(z[m], vec{} + TAU[j]) * along[m];
         add(sums + (j - 1) * LANES, sum);
     }
 }
 
 // Per band: derivatives of scale^-1 <dR/dx, q> by the filters, then by weights, by smoothings and by the shape (K, J).
 void mixed(const real* x, const real* q, double* totals, const Shape& n, const Bank& bank, Contrast contrast) {
-    using P = POTENTIAL;
-    long taps = (long)bank.experts * bank.channels * SIZE * SIZE, stride = taps + (2 + J) * bank.experts;
+    long taps = (long)bank.experts * bank.channels * SIZE * SIZE, stride = taps + (2 + J) * bank.groups;
     over_bands(n, [&](int b, int band, int first, int rows) {
         double* total = totals + ((long)b * n.bands() + band) * stride;
         Tile at(n.channels), along(n.channels);
         Responses by_x(bank.experts, ROWS), by_q(bank.experts, ROWS), factor = contrast.row_of_ones(bank);
-        std::vector<real> by_weight(bank.experts * LANES), by_smoothing(bank.experts * LANES);
-        std::vector<real> by_bend(bank.experts * J * LANES);
+        std::vector<real> by_weight(bank.groups * LANES), by_smoothing(bank.groups * LANES);
+        std::vector<real> by_shape(bank.groups * J * LANES);  // of a spline by b
         for (int j0 = 0; j0 < n.width - HALO; j0 += COLUMNS) {
             int columns = std::min(COLUMNS, n.width - HALO - j0);
             at.read(x + b * n.size(), n, first, rows, j0, columns);
@@ -445,23 +491,29 @@ void mixed(const real* x, const real* q, double* totals, const Shape& n, const B
                     vec u[EXPERTS][M], w[EXPERTS][M];
                     respond<M>(at, bank, block, i, j, u);
                     respond<M>(along, bank, block, i, j, w);
-                    for (int e = 0; e < EXPERTS; e++) {
-                        int k = block * EXPERTS + e;
-                        const Expert& expert = bank.expert[k];
+                    for (int e = 0; e < EXPERTS; e += GROUP) {
+                        int k = block * EXPERTS + e, group = k / GROUP;
+                        const Expert& expert = bank.expert[group];
+                        real* of_shape = by_shape.data() + group * J * LANES;
                         for (int m = 0; m < M; m++) {
-                            for (int l = columns - j - m * LANES; l < LANES; l++) w[e][m][l] = 0;
-                            vec inverse = vec{} + 1;
-                            if (contrast) {
-                                vec g = load(factor.row(k) + j + m * LANES);
-                                u[e][m] *= g, inverse /= g;
+                            int column = j + m * LANES;
+                            vec inverse = vec{} + 1, t[GROUP], y[GROUP], slope[GROUP], local[GROUP];
+                            if (contrast) inverse /= load(factor.row(group) + column);
+                            for (int r = 0; r < GROUP; r++) {
+                                if (contrast) u[e + r][m] *= load(factor.row(group) + column);
+                                for (int l = columns - column; l < LANES; l++) w[e + r][m][l] = 0;
+                                t[r] = slope[r] = local[r] = u[e + r][m], y[r] = w[e + r][m];
                             }
-                            store(by_x.row(k, i) + j + m * LANES, P::curvature(u[e][m], expert) * w[e][m]);
-                            store(by_q.row(k, i) + j + m * LANES, P::influence(u[e][m], expert) * inverse);
-                            w[e][m] *= inverse;
-                            add(&by_weight[k * LANES], P::by_weight(u[e][m], expert) * w[e][m]);
-                            add(&by_smoothing[k * LANES], P::by_smoothing(u[e][m], expert) * w[e][m]);
+                            Phi::influence(slope, expert);
+                            Phi::local(local, expert), Phi::times(local, y, expert);
+                            for (int r = 0; r < GROUP; r++) {
+                                store(by_x.row(k + r, i) + column, y[r]);
+                                store(by_q.row(k + r, i) + column, slope[r] * inverse);
+                                y[r] = w[e + r][m] *= inverse;
+                            }
+                            Phi::add_by_parameters(t, y, expert, &by_weight[group * LANES], &by_smoothing[group * LANES], of_shape);
                         }
-                        if (J > 0) add_by_bends<M>(u[e], w[e], expert, &by_bend[k * J * LANES]);
+                        if (TAUS > 0) add_by_bends<M>(u[e], w[e], expert, of_shape);
                     }
                 });
                 for (int k = 0; k < bank.experts; k++) by_q.trim(k, i, columns);
@@ -469,14 +521,15 @@ void mixed(const real* x, const real* q, double* totals, const Shape& n, const B
             correlate(at, by_x, bank, rows, columns, total);
             correlate(along, by_q, bank, rows, columns, total);
         }
-        for (int k = 0; k < bank.experts; k++) {
+        for (int k = 0; k < bank.groups; k++) {
             total[taps + k] = sum_of(load(&by_weight[k * LANES]));
-            total[taps + bank.experts + k] = sum_of(load(&by_smoothing[k * LANES]));
+            total[taps + bank.groups + k] = sum_of(load(&by_smoothing[k * LANES]));
             double before = 0;
-            for (int j = 0; j < J; j++) {  // a_j is in b_j and, with the other sign, in b_{j-1}
-                double here = bank.expert[k].w * sum_of(load(&by_bend[(k * J + j) * LANES]));
-                total[taps + 2 * bank.experts + k * J + j] = here - before;
-                before = here;
+            for (int j = 0; j < J; j++) {
+                double here = sum_of(load(&by_shape[(k * J + j) * LANES]));
+                if (TAUS > 0) here *= bank.expert[k].w;
+                total[taps + 2 * bank.groups + k * J + j] = here - before;
+                if (TAUS > 0) before = here;  // a_j is in b_j and, with the other sign, in b_{j-1}
             }
         }
     });
@@ -487,8 +540,8 @@ extern "C" long foe_memory(const Shape* n, int experts) { return place(*n, up(ex
 extern "C" int foe_bands(const Shape* n) { return n->bands(); }
 extern "C" int foe_experts(int experts) { return up(experts, EXPERTS); }
 
-// filters (K, C, s, s), weights (K), smoothings (K), shape (K, J), contrast (B, K, H - s + 1, W - s + 1) or null; x, v, g
-// (B, C, H, W), v and g where the mode has them.
+// filters (K, C, s, s), of groups weights (K / GROUP), smoothings, shape (K / GROUP, J) and contrast (B, K / GROUP, H - s +
+// 1, W - s + 1) or null; x, v, g (B, C, H, W), v and g where the mode has them.
 extern "C" void foe_apply(int mode, const Shape* n, const real* filters, const real* weights, const real* smoothings,
                           const real* shape, const real* contrast, double scale, int experts, const real* x, const real* v,
                           real* g, real* curvature) {
@@ -500,12 +553,12 @@ extern "C" void foe_apply(int mode, const Shape* n, const real* filters, const r
     if (mode == PRODUCT_AT_X) apply<PRODUCT_AT_X>(x, v, g, curvature, *n, bank, Contrast{contrast});
 }
 
-// derivatives (K C s s + 2 K + K J): of <dR/dx, q>, summed over the batch, by filters, weights, smoothings and shape.
+// derivatives (K C s s + (2 + J) K / GROUP): of <dR/dx, q>, summed over the batch, by filters, weights, smoothings, shape.
 extern "C" void foe_mixed(const Shape* n, const real* filters, const real* weights, const real* smoothings,
                           const real* shape, const real* contrast, double scale, int experts, const real* x,
                           const real* q, double* derivatives) {
     Bank bank(filters, weights, smoothings, shape, (real)scale, experts, n->channels, false);
-    long per_expert = (long)n->channels * SIZE * SIZE, stride = bank.experts * (per_expert + 2 + J);
+    long per_expert = (long)n->channels * SIZE * SIZE, stride = bank.experts * per_expert + bank.groups * (2 + J);
     long parts = (long)n->batch * n->bands();
     std::vector<double> totals(parts * stride);
     mixed(x, q, totals.data(), *n, bank, Contrast{contrast});
@@ -513,9 +566,9 @@ extern "C" void foe_mixed(const Shape* n, const real* filters, const real* weigh
     for (long part = 0; part < parts; part++) {
         const double* total = totals.data() + part * stride;
         double* to = derivatives;
-        for (long width : {per_expert, 1L, 1L, (long)J}) {
-            for (long i = 0; i < experts * width; i++) to[i] += scale * total[i];
-            to += experts * width, total += bank.experts * width;
+        for (long width : {per_expert * GROUP, 1L, 1L, (long)J}) {
+            for (long i = 0; i < experts / GROUP * width; i++) to[i] += scale * total[i];
+            to += experts / GROUP * width, total += bank.groups * width;
         }
     }
 }
