@@ -153,13 +153,12 @@ def test_an_image_has_its_own_contrasts_wherever_it_is_in_a_batch():
                                lbfgs.solve(energy, y, 1e-8).x[1:], atol=1e-7, rtol=0)  # fmt: skip
 
 
-@networks
-def test_hypergradient_of_a_network_against_central_differences(network):
+def test_hypergradient_of_a_network_against_central_differences():
     """Every parameter but those of the guide, which has none to learn."""
     clean = images(2, 1)
     y = clean + 0.3 * images(2, 1, seed=4)
     operator = denoising(torch.device("cpu"))(clean.shape[1:], (0, 1))
-    r = adaptive(CHARBONNIER, "valid", 1, network)
+    r = adaptive(CHARBONNIER, "valid", 1, "unet")
 
     def loss() -> float:
         lower = lower_problem(r, operator, y, 0.0, lbfgs.solve)
@@ -171,16 +170,22 @@ def test_hypergradient_of_a_network_against_central_differences(network):
     lower = lower_problem(r, operator, y, 0.0, lbfgs.solve)
     h = replace(lower.energy(), guess=None)
     z = hypergradient(lower.regularizer, h, SquaredError(clean), lbfgs.solve, h.start, None, 1e-11)
-    found = dict(zip([name for name, _ in r.named_parameters()], z.gradient, strict=True))
-    for name, p in r.named_parameters():
-        direction = torch.randn(p.shape, generator=torch.Generator().manual_seed(5), dtype=p.dtype)
-        expected, step = 0.0, 1e-5
+    learned = dict(r.named_parameters())
+    found = dict(zip(learned, z.gradient, strict=True))
+    draw = torch.Generator().manual_seed(5)
+    directions = {name: torch.randn(p.shape, generator=draw, dtype=p.dtype) for name, p in learned.items()}
+    for part in ("base.", "network."):
+        names, expected, step = [name for name in learned if name.startswith(part)], 0.0, 1e-6
         for sign in (1, -1):
+            before = [learned[name].detach().clone() for name in names]
             with torch.no_grad():
-                p.add_(direction, alpha=sign * step)
+                for name in names:
+                    learned[name].add_(directions[name], alpha=sign * step)
                 expected += sign * loss() / (2 * step)
-                p.sub_(direction, alpha=sign * step)
-        assert float((found[name] * direction).sum()) == pytest.approx(expected, rel=1e-4, abs=1e-7), name
+                for name, kept in zip(names, before, strict=True):
+                    learned[name].copy_(kept)
+        slope = sum(float((found[name] * directions[name]).sum()) for name in names)
+        assert slope == pytest.approx(expected, rel=1e-4), part
     assert not any(name.startswith("guide") for name in found)
 
 
@@ -210,7 +215,7 @@ def chained(
 
 @pytest.mark.parametrize(
     ("network", "updates", "learn_guide", "channels", "nodes"),
-    [("dilated", 1, True, 1, 0), ("unet", 3, False, 1, 3), ("dilated", 2, True, 1, 3), ("dilated", 2, True, 2, 0)],
+    [("unet", 3, False, 1, 3), ("dilated", 2, True, 2, 0)],
 )
 @pytest.mark.usefixtures("tight")
 def test_hypergradient_through_a_chain_against_central_differences(network, updates, learn_guide, channels, nodes):
