@@ -157,3 +157,10 @@ def dense(product, shape: tuple[int, ...]) -> Tensor:
     n = int(torch.tensor(shape).prod())
     basis = torch.eye(n, dtype=torch.float64).view(n, *shape)
     return product(basis).reshape(n, -1).T
+
+
+def dense_hessian(functional, x: Tensor) -> Tensor:  # (1, C, H, W) -> (CHW, CHW)
+    """Hessian of R at x, of all directions at once."""
+    n = x.numel()
+    product = functional.take(torch.zeros(n, dtype=torch.long)).hessian(x.expand(n, -1, -1, -1))
+    return dense(product, tuple(x.shape[1:]))

@@ -33,7 +33,7 @@ from app.upper.methods.hoag import Hoag
 from app.upper.methods.isgd import Isgd
 from app.upper.methods.maid import Maid
 from regularizers import CHARBONNIER, MCP, WEAK_SPLINE, Adaptive, AutogradFunctional, FieldOfExperts, for_channels
-from tests.problems import Identity, dense, perturbed
+from tests.problems import Identity, dense_hessian, perturbed
 from tests.test_cli import refused
 from tests.test_transfer import SMALL, assigned, on  # noqa: F401  (a fixture)
 
@@ -82,8 +82,7 @@ def test_bounds_are_those_of_the_base_and_hold(potential, boundary, channels, ne
     rho, largest = r.frozen().curvature()
     assert (rho, largest) == r.base.frozen().curvature()
     for scale in (0.0, 0.3, 3.0):
-        h = r.frozen().hessian(scale * images(1, channels))
-        eigenvalues = torch.linalg.eigvalsh(dense(lambda v, h=h: torch.cat([h(e[None]) for e in v]), (channels, 8, 8)))
+        eigenvalues = torch.linalg.eigvalsh(dense_hessian(r.frozen(), scale * images(1, channels)))
         assert eigenvalues[0] >= -rho - 1e-10
         assert eigenvalues[-1] <= largest + 1e-10
 

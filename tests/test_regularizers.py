@@ -14,7 +14,7 @@ from regularizers.foe.potentials import CHARBONNIER, MCP, POTENTIALS
 from regularizers.foe.spline import KNOTS, LearnedPotential
 from regularizers.tv import differences, differences_adjoint
 from tests.conftest import ROOT
-from tests.problems import NAMES, dense, perturbed, regularizers, rescaled
+from tests.problems import NAMES, dense_hessian, perturbed, regularizers, rescaled
 
 pytestmark = pytest.mark.usefixtures("double")
 
@@ -54,10 +54,7 @@ def test_curvature_bounds_hold_for_the_dense_hessian(name, channels):
     tightest = 0.0
     for scale in (0.0, 0.01, 0.3, 3.0):
         x = scale * images(1, channels)
-        h = r.frozen().hessian(x)
-        eigenvalues = torch.linalg.eigvalsh(
-            dense(lambda v, h=h: torch.cat([h(e[None]) for e in v]), tuple(x.shape[1:]))
-        )
+        eigenvalues = torch.linalg.eigvalsh(dense_hessian(r.frozen(), x))
         assert eigenvalues[0] >= -rho - 1e-10
         assert eigenvalues[-1] <= largest + 1e-10
         tightest = max(tightest, float(eigenvalues[-1]) / largest)
@@ -71,7 +68,7 @@ def test_curvature_bounds_hold_for_the_dense_hessian(name, channels):
 def test_the_curvature_model_has_the_diagonal_of_the_hessian(name, channels):
     """Where phi'' is positive and differences do not share a root."""
     f, x = regularizers(channels)[name].frozen(), images(1, channels)
-    matrix = dense(lambda v: torch.cat([f.hessian(x)(e[None]) for e in v]), tuple(x.shape[1:]))
+    matrix = dense_hessian(f, x)
     if "reflect" in name:  # one pixel may stand at two places of a filter; the interior has the diagonal itself
         inner = torch.zeros_like(x, dtype=torch.bool)
         inner[..., 3:-3, 3:-3] = True
@@ -355,7 +352,7 @@ def test_the_regularizer_of_the_readme_keeps_the_bounds_it_states(scale):
     exec(code, names)
     f, x = names["SecondDifferences"](0.5).frozen(), scale * images(1, 1)
     rho, largest = f.curvature()
-    eigenvalues = torch.linalg.eigvalsh(dense(lambda v: torch.cat([f.hessian(x)(e[None]) for e in v]), (1, 8, 8)))
+    eigenvalues = torch.linalg.eigvalsh(dense_hessian(f, x))
     assert eigenvalues[0] >= -rho - 1e-10
     assert eigenvalues[-1] <= largest
     assert scale > 0 or eigenvalues[-1] > largest / 2, "the bound is far from what it bounds"

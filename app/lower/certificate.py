@@ -47,6 +47,7 @@ TIGHTER = 0.9  # of what rounding leaves of the accuracy, for a solver that goes
 STALLED = 8  # times the rounding of its gradient: where a solver ends above, it was not rounding that ended it
 
 
+@torch.no_grad()
 def certified_solve(
     solve: Solver, energy: Callable[[], Energy], exact: Callable[[], Energy], accuracy: float, dtype: torch.dtype
 ) -> LowerSolution:
