@@ -1,7 +1,8 @@
 """Count violations of  exact bound <= stated bound,  exact = ||grad h(x)|| / mu  at the array that was handed over.
 
 The gradient is that of torch.autograd in float64, of values that are written down here or in the regularizer, with
-deepinv's A: neither closed forms nor compiled kernels nor the residual in Fourier space have a part in it.
+deepinv's A, or the A of the problem where it is none of denoising or deblurring: no closed form, compiled kernel or
+residual in Fourier space has a part in it.
 """
 
 import argparse
@@ -29,7 +30,7 @@ from app.lower.solution import LowerSolution
 from app.lower.stationary import certified_or_stationary
 from app.models.files import PRETRAINED
 from app.problem.operators import wrapped
-from app.settings.tasks import Deblur
+from app.settings.tasks import Deblur, Denoise
 from datasets.image_sets import find_images
 from datasets.images import read_image
 from regularizers import BOUNDARIES, Adaptive, FieldOfExperts, InputConvexNetwork, Regularizer, Rescaled, TotalVariation
@@ -86,8 +87,11 @@ def shipped(name: str, root: Path, chosen: Callable[[bool], Iterable[Tensor]]) -
         y = simulated.measure(clean, (i,))
         lower = simulated.problem(y, (i,), clean.shape[1:])
         found = lower.solve(simulated.solver, simulated.accuracy)
-        forward, least = (lambda x: x), 1.0
-        if kernel is not None:
+        if isinstance(problem, Denoise):
+            forward, least = (lambda x: x), 1.0
+        elif kernel is None:  # of no proof that A loses nothing
+            forward, least = simulated.measuring(clean.shape[1:], (i,)).promoted().forward, 0.0
+        else:
             k = kernel(i).float().double()
             forward = BlurFFT(tuple(clean.shape[1:]), filter=k[None, None]).A
             least = float(torch.fft.fft2(k, s=clean.shape[2:]).abs().square().min())
