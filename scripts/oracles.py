@@ -12,6 +12,7 @@ from pathlib import Path
 from statistics import fmean
 
 from app import assemble
+from app.commands.errors import USER_ERRORS
 from app.evaluation.simulation import Simulation, simulation
 from app.problem.quality import psnr
 from app.settings.options import ConfigError
@@ -60,7 +61,10 @@ def main() -> None:
     parser.add_argument("--crop", type=int, default=160, help="side of the centre crops in pixels")
     parser.add_argument("--data-root", type=Path, default=Path(os.environ.get("APP_DATA_ROOT", "data")))
     o = parser.parse_args()
-    print(table(o.models, o.images, o.crop, o.data_root))
+    try:
+        print(table(o.models, o.images, o.crop, o.data_root))
+    except USER_ERRORS as error:
+        parser.error(str(error))
 
 
 if __name__ == "__main__":

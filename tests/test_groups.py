@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from app.drawing.learned import filters_of, potentials_of
 from app.models.build import Model, build_model
 from app.models.files import load_model, save_model
 from app.settings.options import Config, ConfigError
@@ -274,3 +275,9 @@ def test_settings_of_groups_are_read_where_there_are_groups():
         override(Config(), ["regularizer.potential=huber", "regularizer.group_norm=linf"])
     with pytest.raises(ConfigError, match=r"proven is not for regularizer.group_size above 1"):
         override(Config(), [*SETTINGS, "upper.algorithm=maid", "upper.relative_error=proven"])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_model_in_float32_is_drawn(kind):
+    assert potentials_of(field(kind, "linf", 4).float())
+    assert filters_of(field(kind, "linf", 4).float())

@@ -52,7 +52,7 @@ def potentials_of(regularizer: Regularizer, look: Look = PAPER) -> Figure | None
     """Draw phi_k(t; w_k, s_k) times the scale of the bank, or return None where the regularizer has no potential. t
     goes up to where phi has become straight. Where there are contrasts, phi is drawn for contrast 1. Of a potential of
     groups, it is a function of the first response, where the others are 0."""
-    functional: Any = regularizer.frozen()
+    functional: Any = regularizer.promoted().frozen()
     # That of total variation is `charbonnier` of the length of the gradient.
     own = CHARBONNIER if isinstance(functional, TotalVariationFunctional) else None
     potential, scale = getattr(functional, "potential", own), getattr(functional, "scale", 1.0)
