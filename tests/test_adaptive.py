@@ -14,7 +14,7 @@ from PIL import Image
 from skimage.data import camera
 
 from app import assemble
-from app.cli import main
+from app.cli import PRESETS, main
 from app.evaluation.guide import ACCURACY, lower_problem
 from app.evaluation.simulation import simulation
 from app.lower import lbfgs
@@ -24,8 +24,10 @@ from app.models.files import load_model
 from app.problem.losses import SquaredError
 from app.problem.problem import Problem, Sample
 from app.problem.tasks import denoising
+from app.settings.toml import load
 from app.training.fit import batch_of, fit
 from app.training.fit import hypergradient as hypergradient_of
+from app.training.start import begin
 from app.upper.hypergradient import hypergradient
 from app.upper.methods import unroll
 from app.upper.methods.gd_polyak import GdPolyak
@@ -48,13 +50,15 @@ networks = pytest.mark.parametrize("network", ["dilated", "unet"])
 def adaptive(
     potential, boundary: str, channels: int, network: str = "dilated", batch: int = 2, nodes: int = 0
 ) -> Adaptive:
-    """Given a random image, with contrasts on both sides of 1."""
+    """Given a random image, with contrasts on both sides of 1, and masks."""
     base = perturbed(FieldOfExperts(
         channels, 4, 3, potential, boundary=boundary, weak_convexity=0.8, weight=0.6, smoothing=0.2, noise_nodes=nodes
     ))  # fmt: skip
-    r = perturbed(Adaptive(base, 5, network).double(), 1).conditioned_on(0.1 * images(batch, channels, seed=3))
-    contrasts = r.frozen().contrasts
-    assert contrasts.min() < 0.9 < 1.1 < contrasts.max()
+    r = perturbed(Adaptive(base, 5, network, masks=True).double(), 1)
+    r = r.conditioned_on(0.1 * images(batch, channels, seed=3))
+    f = r.frozen()
+    assert f.contrasts.min() < 0.9 < 1.1 < f.contrasts.max()
+    assert f.masks.min() < 0.9 < f.masks.max() < 1
     return r
 
 
@@ -97,10 +101,19 @@ def test_contrasts_of_one_are_the_base_and_those_of_c_are_rescaled():
 
 
 @networks
-def test_contrasts_stay_in_their_range(network):
+def test_contrasts_and_masks_stay_in_their_range(network):
     r = adaptive(MCP, "circular", 1, network)
-    contrasts = r.conditioned_on(1e9 * images(2, 1)).frozen().contrasts
-    assert contrasts.log().abs().max() == pytest.approx(math.log(r.network.largest))
+    f = r.conditioned_on(1e9 * images(2, 1)).frozen()
+    assert f.contrasts.log().abs().max() == pytest.approx(math.log(r.network.largest))
+    assert 0 <= f.masks.min() < 1e-6
+    assert f.masks.max() == pytest.approx(1)
+
+
+def test_a_mask_is_the_share_of_a_response_in_the_energy():
+    f, x = adaptive(MCP, "circular", 1).base.frozen(), images(2, 1)
+    half = replace(f, masks=torch.full((2, 4, 8, 8), 0.5, dtype=torch.float64))
+    torch.testing.assert_close(half.value(x), f.value(x) / 2)
+    torch.testing.assert_close(half.gradient(x), f.gradient(x) / 2)
 
 
 @networks
@@ -202,7 +215,7 @@ def chained(
     base = perturbed(FieldOfExperts(
         1, 4, 3, CHARBONNIER, boundary="valid", weight=0.6, smoothing=0.2, noise_nodes=nodes
     ))  # fmt: skip
-    r = perturbed(Adaptive(base, 5, network, updates, learn_guide).double(), 1)
+    r = perturbed(Adaptive(base, 5, network, updates=updates, learn_guide=learn_guide).double(), 1)
     clean = images(2, channels)
     y = clean + 0.3 * images(2, channels, seed=4)
     operator = denoising(torch.device("cpu"))(clean.shape[1:], (0, 1))
@@ -369,6 +382,21 @@ def test_a_guide_and_a_chain_are_trained_together_and_all_commands_take_them(cap
     assert "given the result of update 1, " in capsys.readouterr().out
     assert main(["figure", "contrasts", joint, *image, "--out", str(tmp_path / "g.png")]) == 0
     assert main(["resume", joint, "--quiet", "--set", "run.steps=4"]) == 0
+
+
+def test_a_trained_network_may_begin_to_find_masks(capsys, tmp_path, runs, on, photograph):
+    masked, image = str(tmp_path / "masked"), ["--images", str(photograph)]
+    given = assigned(
+        *SMALL, f"regularizer.start={runs[1]}", "regularizer.contrast_channels=4", "regularizer.masks=true"
+    )
+    _, begun = begin(load(PRESETS / "foe-mcp-denoise.toml", given[1::2]))
+    before = load_model(str(runs[1]))[0].regularizer
+    last, wider = before.network.last, begun.regularizer.network.last
+    assert torch.equal(wider, torch.cat([last, torch.zeros_like(last)]))
+    assert main(["train", "foe-mcp-denoise", "--out", masked, *on, *given]) == 0
+    assert main(["evaluate", masked, *image, "--quiet"]) == 0
+    assert "1/1" in capsys.readouterr().out
+    assert main(["check", masked]) == 0
 
 
 def test_both_solves_count_and_both_must_be_certified(tmp_path, monkeypatch, runs, photograph):

@@ -16,7 +16,7 @@ import torch
 from regularizers.foe.compiled import cuda
 from regularizers.foe.filter_bank import analysis, synthesis
 from regularizers.foe.spline import spline
-from tests.test_kernels import everything, field, in_torch, with_contrasts
+from tests.test_kernels import everything, field, in_torch, modulated
 
 triton = pytest.importorskip("triton", minversion="3.4")
 
@@ -56,9 +56,8 @@ def problem(potential, boundary, channels, experts, size, shape, dtype):
 
 
 def moved(functional, to):
-    tensors = {name: to(getattr(functional, name)) for name in ("filters", "weights", "smoothings")}
-    if functional.contrasts is not None:
-        tensors["contrasts"] = to(functional.contrasts)
+    names = ("filters", "weights", "smoothings", "contrasts", "masks")
+    tensors = {name: to(t) for name in names if (t := getattr(functional, name)) is not None}
     if functional.potential.shape is not None:
         tensors["potential"] = spline(to(functional.potential.shape), functional.potential.budgeted)
     return replace(functional, **tensors)
@@ -96,9 +95,9 @@ def test_the_kernel_computes_what_torch_computes(case, monkeypatch):
 
 @executed
 @pytest.mark.parametrize("case", [CASES[1]])
-def test_contrasts_are_those_of_the_response(case, monkeypatch):
+def test_contrasts_and_masks_are_those_of_the_response(case, monkeypatch):
     functional, x, v = problem(*case)
-    functional = with_contrasts(functional, x.shape)
+    functional = modulated(functional, x.shape)
     expected = in_double(functional, x, v, monkeypatch=monkeypatch)
     assert_same(in_triton(functional, x, v, monkeypatch), expected, x.dtype)
 

@@ -16,7 +16,7 @@ from regularizers import POTENTIALS, Adaptive, AutogradFunctional, FieldOfExpert
 from regularizers.foe.filter_bank import analysis
 from regularizers.foe.groups import KINDS, NORMS, SIZES, GroupPotential, group_potential
 from tests.problems import perturbed
-from tests.test_kernels import with_contrasts
+from tests.test_kernels import modulated
 
 pytestmark = pytest.mark.usefixtures("double")
 
@@ -100,17 +100,15 @@ def test_a_group_with_one_response_that_is_not_zero_is_the_potential_of_it(kind,
 
 
 @pytest.mark.parametrize("case", EVERY)
-@pytest.mark.parametrize("contrasts", [False, True], ids=["", "contrasts"])
-def test_closed_forms_are_the_derivatives_of_the_value(case, contrasts):
+@pytest.mark.parametrize("planes", [(), ("contrasts",), ("masks",), ("contrasts", "masks")], ids="-".join)
+def test_closed_forms_are_the_derivatives_of_the_value(case, planes):
     r, x, q = field(*case), drawn(2, 1, 8, 8), drawn(2, 1, 8, 8, seed=1)
     f = r.frozen()
-    if contrasts:
-        f = with_contrasts(f, x.shape)
-        f = replace(f, contrasts=f.contrasts[:, : len(f.weights)])
+    f = replace(f, **{name: getattr(modulated(f, x.shape), name) for name in planes})
     natural = [t.clone().requires_grad_() for t in f.natural]
     shape = {} if f.potential.shape is None else {"potential": replace(f.potential, shape=natural[3])}
     tensors = dict(zip(("filters", "weights", "smoothings"), natural, strict=False))
-    tensors |= {"contrasts": natural[-1]} if contrasts else {}
+    tensors |= dict(zip(planes, natural[len(natural) - len(planes) :], strict=True))
     varied, at = replace(f, **tensors, **shape), x.clone().requires_grad_()
     value = varied.value(at).sum()
     gradient, *slopes = torch.autograd.grad(value, (at, *natural), create_graph=True)

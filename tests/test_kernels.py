@@ -21,12 +21,13 @@ def field(channels: int, filters: int, size: int, potential: str, boundary: str,
     return perturbed(r.to(dtype)).frozen()
 
 
-def with_contrasts(functional: FieldOfExpertsFunctional, shape: torch.Size) -> FieldOfExpertsFunctional:
-    """Random ones of images of this shape."""
+def modulated(functional: FieldOfExpertsFunctional, shape: torch.Size) -> FieldOfExpertsFunctional:
+    """With random contrasts and masks of images of this shape."""
     lost = functional.filters.shape[-1] - 1 if functional.boundary == "valid" else 0
     batch, _, h, w = shape
-    random = torch.rand(batch, len(functional.weights), h - lost, w - lost, generator=torch.Generator().manual_seed(3))
-    return replace(functional, contrasts=(0.5 + random).to(functional.filters))
+    generator, size = torch.Generator().manual_seed(3), (batch, len(functional.weights), h - lost, w - lost)
+    g, m = (torch.rand(size, generator=generator).to(functional.filters) for _ in range(2))
+    return replace(functional, contrasts=0.5 + g, masks=m)
 
 
 def everything(functional: FieldOfExpertsFunctional, x: torch.Tensor, v: torch.Tensor) -> list[torch.Tensor]:
@@ -51,13 +52,13 @@ CASES = [
 @pytest.mark.parametrize("shape", [(2, 11, 11), (1, 40, 230), (3, 17, 64)])
 @pytest.mark.parametrize("case", CASES, ids=lambda case: "-".join(map(str, case)))
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("adaptive", [False, True], ids=["", "contrasts"])
+@pytest.mark.parametrize("adaptive", [False, True], ids=["", "modulated"])
 def test_the_kernel_computes_what_torch_computes(case, shape, dtype, adaptive, monkeypatch):
     potential, boundary, channels, filters, size = case
     functional = field(channels, filters, size, potential, boundary, dtype)
     generator = torch.Generator().manual_seed(0)
     x, v = torch.randn((2, shape[0], channels, *shape[1:]), generator=generator, dtype=torch.float64).to(dtype)
-    functional = with_contrasts(functional, x.shape) if adaptive else functional
+    functional = modulated(functional, x.shape) if adaptive else functional
     assert_same(everything(functional, x, v), in_torch(functional, x, v, monkeypatch))
 
 
@@ -82,14 +83,14 @@ GROUPS = [
 
 @needs_compiler
 @pytest.mark.parametrize("case", GROUPS, ids=lambda case: "-".join(map(str, case[:7])))
-@pytest.mark.parametrize("adaptive", [False, True], ids=["", "contrasts"])
+@pytest.mark.parametrize("adaptive", [False, True], ids=["", "modulated"])
 def test_the_kernel_computes_groups_as_torch_does(case, adaptive, monkeypatch):
     potential, norm, group, boundary, channels, experts, size, shape, dtype = case
     functional = field(channels, experts, size, potential, boundary, dtype, group_size=group, group_norm=norm)
     generator = torch.Generator().manual_seed(0)
     x, v = torch.randn((2, shape[0], channels, *shape[1:]), generator=generator, dtype=torch.float64).to(dtype)
     x *= 0.3  # on both sides of every kink
-    functional = with_contrasts(functional, x.shape) if adaptive else functional
+    functional = modulated(functional, x.shape) if adaptive else functional
     result = everything(functional, x, v)
     assert_same(result, in_torch(functional, x, v, monkeypatch))
     monkeypatch.setattr(cpu, "REMEMBERED_BYTES", 0)
@@ -99,7 +100,7 @@ def test_the_kernel_computes_groups_as_torch_does(case, adaptive, monkeypatch):
 @needs_compiler
 def test_a_hessian_too_large_to_remember_is_the_same_hessian(monkeypatch):
     x, v = torch.randn(2, 2, 1, 40, 30, dtype=torch.float64)
-    functional = with_contrasts(field(1, 7, 5, "charbonnier", "reflect", torch.float64), x.shape)
+    functional = modulated(field(1, 7, 5, "charbonnier", "reflect", torch.float64), x.shape)
     remembered = functional.hessian(x)(v)
     monkeypatch.setattr(cpu, "REMEMBERED_BYTES", 0)
     torch.testing.assert_close(functional.hessian(x)(v), remembered)
@@ -108,7 +109,7 @@ def test_a_hessian_too_large_to_remember_is_the_same_hessian(monkeypatch):
 @needs_compiler
 def test_results_do_not_depend_on_the_number_of_threads():
     x, v = torch.randn(2, 2, 1, 150, 40)
-    functional = with_contrasts(field(1, 8, 7, "mcp", "circular", torch.float32), x.shape)
+    functional = modulated(field(1, 8, 7, "mcp", "circular", torch.float32), x.shape)
     threads = torch.get_num_threads()
     try:
         results = []

@@ -225,6 +225,23 @@ def test_smoothings_stay_above_their_bound(capsys, tmp_path, on, start):
     assert "any regularizer.potential but mcp and weak_spline" in unread
 
 
+def test_curvatures_of_mcp_stay_below_their_bound(capsys, tmp_path, on):
+    first, second, third = (tmp_path / name for name in "abc")
+    assert main(["train", "foe-mcp-denoise", "--out", str(first), *on, *assigned(*SMALL)]) == 0
+    before = load_model(str(first))[0].regularizer.frozen()
+    ratios = before.weights / before.smoothings
+    bound = float(ratios.sort(0).values[-2]) / 1.0001  # between them
+    held = ("upper.step_size=1e-9", "run.steps=1", f"regularizer.largest_curvature={bound}")
+    for start, run in ((first, second), (second, third)):
+        given = assigned(*SMALL, f"regularizer.start={start}", *held)
+        assert main(["train", "foe-mcp-denoise", "--out", str(run), *on, *given]) == 0
+        after = load_model(str(run))[0].regularizer.frozen()
+        torch.testing.assert_close(after.weights / after.smoothings, ratios.clamp(max=bound / 1.01), rtol=1e-3, atol=0)
+        assert after.curvature()[1] < before.curvature()[1]
+    bad = assigned("regularizer.largest_curvature=5", "regularizer.weight=0.1", "regularizer.smoothing=0.01")
+    assert "must be above the initial weight / smoothing = 10" in refused(capsys, "train", "foe-mcp-denoise", *bad)
+
+
 def test_a_model_tells_the_training_of_its_start(capsys, refined):
     first, second = (read_facts(folder / "model.safetensors") for folder in refined)
     assert first["seconds_before"] == 0

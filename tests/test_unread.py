@@ -59,7 +59,7 @@ CIRCUMSTANCES: list[Nested] = [
 VALUES: dict[str, Any] = {
     "problem.noise_level": 0.1, "problem.kernel": "gaussian:5:1", "data.patch_size": 16,
     "run.device": "cpu", "run.budget": 5e5, "regularizer.smoothing": 0.02, "regularizer.hidden_channels": [3],
-    "regularizer.least_smoothing": 0.001, "regularizer.group_size": 4,
+    "regularizer.least_smoothing": 0.001, "regularizer.largest_curvature": 100.0, "regularizer.group_size": 4,
 }  # fmt: skip
 
 

@@ -77,7 +77,10 @@ def build_regularizer(options: RegularizerOptions, color: bool) -> Regularizer:
     except ValueError as error:
         raise ConfigError(f"[regularizer] {error}") from None
     if isinstance(options, FieldOptions) and options.contrasts and isinstance(base, FieldOfExperts):
-        base = Adaptive(base, options.contrasts, options.contrast_network, options.updates, options.learn_guide)
+        base = Adaptive(
+            base, options.contrasts, options.contrast_network, masks=options.masks, updates=options.updates,
+            learn_guide=options.learn_guide,
+        )  # fmt: skip
     return base if options.learn == "all" else Rescaled(base, options.learn == "scale_and_level")
 
 
@@ -105,7 +108,7 @@ def _field_of_experts(options: FoeOptions | RidgeOptions, channels: int) -> Fiel
     else:
         size, potential, hidden = options.filter_size, options.potential, options.hidden_channels
     some = ["weak_convexity" if options.budgeted else "least_smoothing"] + ["shared_potential"] * (potential in LEARNED)
-    some += ["group_size", "group_norm"] * (potential in GROUPED)
+    some += ["group_size", "group_norm"] * (potential in GROUPED) + ["largest_curvature"] * (potential == "mcp")
     may: dict[str, Any] = {name: getattr(options, name) for name in some}  # not every potential has them
     return FieldOfExperts(
         channels, options.filters, size, potential, boundary=options.boundary, weight=options.weight,

@@ -39,8 +39,8 @@ class RegularizerOptions:
     start: str = option(
         "",
         "begin with the regularizer of this model, a run folder or a file: its architecture and weights. A larger "
-        "filter_size (foe without hidden_channels), another weak_convexity or least_smoothing and shared_potential = "
-        "false refine it",
+        "filter_size (foe without hidden_channels), another weak_convexity, least_smoothing or largest_curvature and "
+        "shared_potential = false refine it",
     )
     learn: Literal["all", "scale", "scale_and_level"] = option(
         "all",
@@ -96,6 +96,9 @@ class FieldOptions(RegularizerOptions):
         "dilated", "that finds them: two dilated layers, or a U-net, which sees texture and has ten times the "
         "parameters", when=ADAPTIVE,
     )  # fmt: skip
+    masks: bool = option(
+        False, "the network also finds how much each filter counts at each pixel, by factors m up to 1", when=ADAPTIVE
+    )
     updates: int = option(
         1, "reconstructions after that of the guide, each with the thresholds that the one before asks for",
         when=ADAPTIVE, at_least=1, at_most=100,
@@ -132,6 +135,10 @@ class FoeOptions(FieldOptions):
     shared_potential: bool = _shared_potential(when=_potential(LEARNED))
     weak_convexity: float = _weak_convexity(when=_potential(BUDGETED))
     least_smoothing: float = _least_smoothing(when=_potential(BUDGETED, but=True))
+    largest_curvature: float = option(
+        0.0, "of the potential: smoothings stay above this share of their weights, 1 / largest_curvature; the smaller, "
+        "the faster to solve. 0: no bound", when=_potential(("mcp",)), at_least=0,
+    )  # fmt: skip
     hidden_channels: tuple[int, ...] = option(
         (), "filters are composed of layers of filter_size, with so many channels between them; []: they are not",
         at_least=1, at_most=256,

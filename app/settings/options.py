@@ -169,6 +169,12 @@ def _check_smoothing(c: Config) -> None:
     if r.budgeted and r.smoothing >= r.weight:
         limit = f"weight = {r.weight} for potentials with a weak_convexity"
         raise ConfigError(f"regularizer.smoothing = {r.smoothing} must be below {limit}")
+    largest = getattr(r, "largest_curvature", 0.0)
+    if r.budgeted and largest and r.smoothing * largest <= r.weight:
+        raise ConfigError(
+            f"regularizer.largest_curvature = {largest:g} must be above the initial weight / smoothing = "
+            f"{r.weight / r.smoothing:g}"
+        )
     least = getattr(r, "least_smoothing", 0.0)
     if least >= r.smoothing:
         raise ConfigError(f"regularizer.least_smoothing = {least} must be below the initial smoothing = {r.smoothing}")

@@ -6,6 +6,7 @@ import os
 from dataclasses import fields, replace
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -18,11 +19,11 @@ from datasets.blur_kernels import is_file
 from datasets.image_sets import is_named
 from regularizers import Adaptive, FieldOfExperts, Regularizer, Rescaled, TotalVariation
 
-NETWORK = ("contrast_channels", "contrast_network")  # keys of what finds contrasts
+NETWORK = ("contrast_channels", "contrast_network", "masks")  # keys of what finds contrasts
 CHAIN = ("updates", "learn_guide")  # keys of what they are found from
 OWN = ("start", "learn", *NETWORK, *CHAIN)  # keys that say how to go on; all others belong to the start
 # keys that may differ from the start
-REFINED = ("weak_convexity", "least_smoothing", "filter_size", "shared_potential")
+REFINED = ("weak_convexity", "least_smoothing", "largest_curvature", "filter_size", "shared_potential")
 SLIGHTLY = 0.01  # above a bound that rose, in units of its rise, begins what was below
 
 
@@ -74,7 +75,7 @@ def begin(config: Config) -> tuple[Config, Model]:
     elif isinstance(regularizer, Rescaled) and not isinstance(trained.regularizer, Rescaled):
         _adopt(regularizer.base, known)
     else:
-        _adopt(regularizer, known, _least(config.regularizer) - _least(old.regularizer))
+        _adopt(regularizer, known, (old.regularizer, config.regularizer))
     before, now = old.problem.level, config.problem.level
     if isinstance(regularizer, Rescaled) and regularizer.learns_level and not isinstance(trained.regularizer, Rescaled):
         before = regularizer.put_level(now) if now > 0 else before
@@ -93,7 +94,11 @@ def _amplify(regularizer: Regularizer, factor: float) -> None:
 
 
 def _least(options: RegularizerOptions) -> float:
-    """The bound that smoothings stay above; 0 for families without one."""
+    """The bound that smoothings stay above, of budgeted potentials in units of their weights; 0 for families without
+    one."""
+    if options.budgeted:
+        largest = getattr(options, "largest_curvature", 0.0)
+        return 1 / largest if largest else 0.0
     return getattr(options, "least_smoothing", 0.0)
 
 
@@ -135,14 +140,16 @@ def _architecture(config: Config, old: Config) -> RegularizerOptions:
         if key not in (*OWN, *refined) and mine != theirs:
             raise ConfigError(
                 f"regularizer.{key} = {mine!r}, but {start} has {theirs!r}: leave out all keys of [regularizer] but "
-                f"start, learn, a larger filter_size, weak_convexity, least_smoothing and shared_potential = false"
+                f"start, learn, a larger filter_size, weak_convexity, least_smoothing, largest_curvature and "
+                "shared_potential = false"
             )
     network = _network(given, wanted, trained)
     return replace(trained, **refined, **network, start=start, learn=wanted.learn)
 
 
 def _network(given: dict[str, Any], wanted: RegularizerOptions, trained: RegularizerOptions) -> dict[str, Any]:
-    """The given keys of the network that finds contrasts, where the start has none, and of what they are found from."""
+    """The given keys of the network that finds contrasts, where the start has none, and of what they are found from. A
+    network may begin to find masks, too."""
     if (wanted.contrasts or trained.contrasts) and wanted.learn != "all":
         raise ConfigError("a regularizer with contrast_channels cannot be rescaled: set regularizer.learn = all")
     if not isinstance(trained, FieldOptions):
@@ -150,7 +157,7 @@ def _network(given: dict[str, Any], wanted: RegularizerOptions, trained: Regular
             raise ConfigError(f"regularizer.contrast_channels is for foe, crr and wcrr, not {trained.name}")
         return {}
     for key in given.keys() & set(NETWORK):
-        if trained.contrasts and given[key] != (theirs := getattr(trained, key)):
+        if trained.contrasts and key != "masks" and given[key] != (theirs := getattr(trained, key)):
             raise ConfigError(f"{wanted.start} has regularizer.{key} = {theirs}: leave it out")
     return {"learn_guide": False} | {key: given[key] for key in (*NETWORK, *CHAIN) if key in given}
 
@@ -166,17 +173,32 @@ def _refined(given: dict[str, Any], old: RegularizerOptions) -> dict[str, Any]:
     return new
 
 
-def _adopt(regularizer: nn.Module, known: dict[str, Tensor], rise: float = 0.0) -> None:
-    """Begin as the regularizer with these tensors: its filters in a margin of zeros, its potential for each filter, and
-    its smoothings as far as they are above a bound that rose."""
+def _above_bound(raw: Tensor, before: float, now: float, budgeted: bool) -> Tensor:
+    """Return raw smoothings for the bound that there is now, of the same smoothings where they are above it."""
+    if before == now:
+        return raw
+    above = (before + (1 - before) / (1 + raw.exp()) if budgeted else before + raw.exp()) - now
+    above = above.clamp(min=SLIGHTLY * abs(now - before))
+    return ((1 - now) / above - 1).log() if budgeted else above.log()
+
+
+def _adopt(
+    regularizer: nn.Module,
+    known: dict[str, Tensor],
+    options: tuple[RegularizerOptions, RegularizerOptions] | None = None,  # before, now
+) -> None:
+    """Begin as the regularizer with these tensors: its filters in a margin of zeros, its potential for each filter,
+    its smoothings as far as they are above a bound that rose, and masks that are the same everywhere."""
     tensors = dict(known)
     for name, now in regularizer.state_dict().items():
         before = known[name]
         if name.endswith("raw_filters") and now.shape != before.shape:
             centred = before - before.mean((2, 3), keepdim=True)  # what is centred in the margin is not what was before
             tensors[name] = F.pad(centred, 4 * ((now.shape[-1] - before.shape[-1]) // 2,))
-        elif name.endswith("raw_smoothings") and rise:
-            tensors[name] = (before.exp() - rise).clamp(min=SLIGHTLY * abs(rise)).log()
+        elif name.endswith("raw_smoothings") and options:
+            tensors[name] = _above_bound(before, *map(_least, options), options[1].budgeted)
+        elif name.startswith("network.last") and len(now) > len(before):
+            tensors[name] = torch.cat([before, now[len(before) :]])
         elif name.endswith("raw_shape"):
             tensors[name] = before.expand_as(now)
     regularizer.load_state_dict(tensors)

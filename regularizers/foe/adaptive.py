@@ -1,16 +1,14 @@
 """An adaptive field of experts: what counts as an edge differs from pixel to pixel.
 
-    R(x; z) = scale sum_k sum_i phi(g_ki(z) (c_k * x)_i; w_k, s_k) / g_ki(z)^2,
+    R(x; z) = scale sum_k sum_i m_ki(z) phi(g_ki(z) (c_k * x)_i; w_k, s_k) / g_ki(z)^2,
 
 with z the reconstruction by a guide, a field of experts that was trained before, or that of the last update, and g > 0
-the output of a convolutional network; groups of responses have a g each. With t = g u the derivatives by a response u
-are phi'(t) / g and phi''(t): the contrast g stretches the potential (thresholds are divided by g) and leaves the range
-of its curvature as it is, so -rho <= d2R/dx2 <= L with the bounds for g = 1, whatever the network says. z is found
-first and does not change while x is sought: a certificate bounds the distance to argmin_x 1/2 ||A x - y||^2 + R(x; z)
-for this z.
-
-(Masks m_ki(z) phi(u) from a first reconstruction: Neumayer and Altekrueger, arXiv 2406.12289. With m <= 1 they keep the
-curvature, too, but they can only weaken a filter, and where they do a potential is less than rho-weakly convex.)
+and 0 < m <= 1 the output of a convolutional network; groups of responses have a g and an m each. With t = g u the
+derivatives by a response u are m phi'(t) / g and m phi''(t): the contrast g stretches the potential (thresholds are
+divided by g) and leaves the range of its curvature as it is, and the mask m (Neumayer and Altekrueger, arXiv
+2406.12289) brings it nearer to zero. So -rho <= d2R/dx2 <= L with the bounds for g = m = 1, whatever the network says;
+where phi is convex, weights have no bound, and m <= 1 is no loss. z is found first and does not change while x is
+sought: a certificate bounds the distance to argmin_x 1/2 ||A x - y||^2 + R(x; z) for this z.
 """
 
 from collections.abc import Iterator
@@ -33,18 +31,17 @@ from regularizers.regularizer import Regularizer
 
 @dataclass(frozen=True)
 class InStrips:
-    """R(.; z) for a single gradient: the contrasts of few rows are held at a time. All else asks for the whole."""
+    """R(.; z) for a single gradient: the planes of few rows are held at a time. All else asks for the whole."""
 
-    base: FieldOfExpertsFunctional  # R for g = 1
+    base: FieldOfExpertsFunctional  # R for g = m = 1
     network: ContrastNetwork
     z: Tensor  # (B, C, H, W)
     unit: float
 
     @cached_property
     def whole(self) -> FieldOfExpertsFunctional:
-        contrasts = self.network(self.z, self.unit)
-        r = self._outside
-        return replace(self.base, contrasts=contrasts[:, :, r : contrasts.shape[2] - r, r : contrasts.shape[3] - r])
+        planes, r = self.network(self.z, self.unit), self._outside
+        return self._modulated(planes[:, :, r : planes.shape[2] - r])
 
     @cached_property
     def rows(self) -> Rows:
@@ -56,8 +53,7 @@ class InStrips:
         padded = pad(x, filters.shape[-1], self.base.boundary)
         g, reach = torch.zeros_like(padded), filters.shape[-1] - 1
         for first, last in strips(padded.shape[2] - reach, len(filters), padded):
-            contrasts = self.rows(first + r, last + r)
-            part = replace(self.base, boundary="valid", contrasts=contrasts[..., r : contrasts.shape[3] - r])
+            part = replace(self._modulated(self.rows(first + r, last + r)), boundary="valid")
             g[:, :, first : last + reach] += part.gradient(padded[:, :, first : last + reach])
         return pad_adjoint(g, filters.shape[-1], self.base.boundary)
 
@@ -66,6 +62,12 @@ class InStrips:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.whole, name)
+
+    def _modulated(self, planes: Tensor) -> FieldOfExpertsFunctional:  # (B, P, rows, W)
+        """Return R with contrasts and masks, of rows where there are responses."""
+        r, count = self._outside, len(self.base.weights)
+        g, m = planes[..., r : planes.shape[3] - r].tensor_split((count,), 1)
+        return replace(self.base, contrasts=g.contiguous(), masks=m.contiguous() if m.numel() else None)
 
     @property
     def _outside(self) -> int:
@@ -76,26 +78,27 @@ class InStrips:
 class Adaptive(Regularizer):
     """A base, which is a field of experts, and a network that are learned. The guide is a copy of the base as it comes.
 
-    in_strips: whether R that is not differentiated in theta computes contrasts anew for every gradient, to save memory.
+    in_strips: whether R that is not differentiated in theta computes planes anew for every gradient, to save memory.
     base: trained already, or to be loaded.  width: channels of the network at full resolution.
-    network: one of `contrast_networks`.  updates: T of z_0, the guide's, and z_t = argmin h(.; z_{t-1}), t = 1 ... T.
+    network: one of `contrast_networks`.  masks: whether it finds masks, too; else m = 1.
+    updates: T of z_0, the guide's, and z_t = argmin h(.; z_{t-1}), t = 1 ... T.
     learn_guide: whether the guide is learned, too; else its tensors stay as they are.
     """
 
     in_strips = False
 
     def __init__(
-        self, base: FieldOfExperts, width: int, network: Literal["dilated", "unet"] = "dilated", updates: int = 1,
-        learn_guide: bool = False,
+        self, base: FieldOfExperts, width: int, network: Literal["dilated", "unet"] = "dilated", masks: bool = False,
+        updates: int = 1, learn_guide: bool = False,
     ) -> None:  # fmt: skip
         super().__init__(base.noise_nodes)
         self.base, self.guide, self.updates, self.learn_guide = base, deepcopy(base), updates, learn_guide
         functional = base.functional()
         channels, groups = functional.filters.shape[1], len(functional.weights)
         self.network = (
-            Unet(channels, width, groups, levels=base.noise_nodes > 0)
+            Unet(channels, width, groups, masks, levels=base.noise_nodes > 0)
             if network == "unet"
-            else Dilated(channels, width, groups)
+            else Dilated(channels, width, groups, masks)
         )
         self.condition: Tensor | None = None  # z
 
@@ -131,7 +134,7 @@ class Adaptive(Regularizer):
         return view
 
     def functional(self) -> FieldOfExpertsFunctional | InStrips:
-        """Return R(.; z), or R for g = 1 where there is no z yet."""
+        """Return R(.; z), or R for g = m = 1 where there is no z yet."""
         functional = self.base.at(self.noise_level).functional()
         if self.condition is None:
             return functional

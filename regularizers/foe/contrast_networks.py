@@ -1,7 +1,8 @@
-"""Networks that say how far an adaptive field of experts stretches its potentials: z (B, C, H, W) -> g (B, K, H, W).
+"""Networks that say how an adaptive field of experts changes its potentials: z (B, C, H, W) -> planes (B, P, H, W).
 
 Both see z in units of a noise level, through zero-mean filters without their signs, so that neither brightness nor
-which side is brighter counts. g = LARGEST^tanh(..) is 1 at first. Parameters are numbers of size one, scaled so that
+which side is brighter counts. The planes are contrasts g = LARGEST^tanh(..), 1 at first, of K potentials, P = K, or
+these and masks m = 1 / (1 + exp(.. - 3)), 0.95 at first, P = 2 K. Parameters are numbers of size one, scaled so that
 outputs are as large as inputs: the step size that suits the parameters of a field of experts then suits them too.
 
 Layers would take several times the memory of all else, so that what is not differentiated is computed strip by strip.
@@ -19,27 +20,29 @@ from regularizers.noise_levels import REFERENCE
 
 FIRST, SIZE = 7, 3  # sides of filters
 STRIP = 16_000_000  # bytes of a layer at a time, where nothing is to be differentiated
-Rows = Callable[[int, int], Tensor]  # (first, last) -> g (B, K, last - first, W)
+BEGINNING = 3.0  # of masks: m = 1 / (1 + exp(-3)), where they can still move
+Rows = Callable[[int, int], Tensor]  # (first, last) -> planes (B, P, last - first, W)
 
 
 class ContrastNetwork(Protocol):
-    """Maps z, in units of a noise level, to g. largest: of g and of 1 / g."""
+    """Maps z, in units of a noise level, to planes. largest: of g and of 1 / g."""
 
     largest: float
 
-    def __call__(self, z: Tensor, unit: float) -> Tensor: ...  # (B, C, H, W) -> (B, K, H, W)
+    def __call__(self, z: Tensor, unit: float) -> Tensor: ...  # (B, C, H, W) -> (B, P, H, W)
     def rows(self, z: Tensor, unit: float) -> Rows: ...
 
 
 class Dilated(nn.Module):
-    """|c_j * z| of `width` filters, dilated 3 x 3 filters with ReLU, and a mixture of channels for each log g_k."""
+    """|c_j * z| of `width` filters, dilated 3 x 3 filters with ReLU, and a mixture of channels for each plane."""
 
     largest = 4.0
     dilations = (2, 4)
     reach = FIRST // 2 + SIZE // 2 * sum(dilations)  # g sees pixels so far away in each direction
 
-    def __init__(self, channels: int, width: int, filters: int) -> None:
+    def __init__(self, channels: int, width: int, potentials: int, masks: bool = False) -> None:
         super().__init__()
+        planes, self.contrasts = potentials * (1 + masks), potentials
         generator = torch.Generator().manual_seed(0)
 
         def layer(n: int, m: int, size: int) -> nn.Parameter:
@@ -47,13 +50,13 @@ class Dilated(nn.Module):
 
         self.first = layer(width, channels, FIRST)
         self.hidden = nn.ParameterList(layer(width, width, SIZE) for _ in self.dilations)
-        self.last = nn.Parameter(torch.zeros(filters, width, 1, 1))
+        self.last = nn.Parameter(torch.zeros(planes, width, 1, 1))
         self.biases = nn.ParameterList(torch.zeros(width) for _ in self.dilations)
-        self.last_bias = nn.Parameter(torch.zeros(filters))
+        self.last_bias = nn.Parameter(torch.zeros(planes))
 
-    def forward(self, z: Tensor, unit: float) -> Tensor:  # (B, C, H, W) -> (B, K, H, W)
+    def forward(self, z: Tensor, unit: float) -> Tensor:  # (B, C, H, W) -> (B, P, H, W)
         if torch.is_grad_enabled():
-            return self._contrasts(z / unit)
+            return self._planes(z / unit)
         return in_strips(self.rows(z, unit), z, len(self.first), len(self.last))
 
     def rows(self, z: Tensor, unit: float) -> Rows:  # (B, C, H, W)
@@ -61,15 +64,15 @@ class Dilated(nn.Module):
 
         def of(first: int, last: int) -> Tensor:
             above = min(first, self.reach)
-            return self._contrasts(z[:, :, first - above : last + self.reach])[:, :, above : above + last - first]
+            return self._planes(z[:, :, first - above : last + self.reach])[:, :, above : above + last - first]
 
         return of
 
-    def _contrasts(self, z: Tensor) -> Tensor:
+    def _planes(self, z: Tensor) -> Tensor:
         u = _first(z, self.first)
         for layer, bias, dilation in zip(self.hidden, self.biases, self.dilations, strict=True):
             u = F.conv2d(_around(u, dilation), _scaled(layer), bias, dilation=dilation).relu()
-        return _bounded(F.conv2d(u, _scaled(self.last), self.last_bias), self.largest)
+        return _bounded(F.conv2d(u, _scaled(self.last), self.last_bias), self.contrasts, self.largest)
 
 
 class Unet(nn.Module):
@@ -84,8 +87,9 @@ class Unet(nn.Module):
     stride = 4
     halo = 16  # rows around a strip, of which 12 have a part in it
 
-    def __init__(self, channels: int, width: int, filters: int, levels: bool) -> None:
+    def __init__(self, channels: int, width: int, potentials: int, masks: bool = False, levels: bool = False) -> None:
         super().__init__()
+        self.contrasts = potentials
         generator, half, quarter = torch.Generator().manual_seed(0), 3 * width // 2, 2 * width
 
         def layer(n: int, m: int, size: int = SIZE, stride: int = 1) -> _Layer:
@@ -101,17 +105,17 @@ class Unet(nn.Module):
         )
         self.up = nn.ModuleList([layer(half, quarter, 1), layer(width, half, 1)])
         self.fused = nn.ModuleList([layer(half, half), layer(width, width)])
-        self.last = idle(filters, width, 1)
+        self.last = idle(potentials * (1 + masks), width, 1)
         self.by_level = nn.Parameter(torch.zeros(quarter, 1, 1)) if levels else None
 
-    def forward(self, z: Tensor, unit: float) -> Tensor:  # (B, C, H, W) -> (B, K, H, W)
+    def forward(self, z: Tensor, unit: float) -> Tensor:  # (B, C, H, W) -> (B, P, H, W)
         if not torch.is_grad_enabled():
             return in_strips(self.rows(z, unit), z, len(self.first), len(self.last.bias))
         fine, half, quarter = self._down(self._whole_blocks(z / unit))
         return self._up(fine, half, self._context(quarter, unit))[:, :, : z.shape[2], : z.shape[3]]
 
     def rows(self, z: Tensor, unit: float) -> Rows:  # (B, C, H, W)
-        """Return what computes rows of g, from all of the lowest resolution: as much memory as a few images."""
+        """Return what computes rows of planes, from all of the lowest resolution: as much memory as a few images."""
         width, z = z.shape[3], self._whole_blocks(z / unit)
 
         def around(first: int, last: int) -> tuple[int, int]:
@@ -158,7 +162,7 @@ class Unet(nn.Module):
     def _up(self, fine: Tensor, half: Tensor, quarter: Tensor) -> Tensor:
         half = self.fused[0]((half + _doubled(self.up[0](quarter))).relu()).relu()
         fine = self.fused[1]((fine + _doubled(self.up[1](half))).relu()).relu()
-        return _bounded(self.last(fine), self.largest)
+        return _bounded(self.last(fine), self.contrasts, self.largest)
 
 
 class _Layer(nn.Module):
@@ -179,9 +183,9 @@ def strips(rows: int, channels: int, x: Tensor) -> Iterator[tuple[int, int]]:  #
     yield from ((first, min(first + step, rows)) for first in range(0, rows, step))
 
 
-def in_strips(rows: Rows, z: Tensor, channels: int, filters: int) -> Tensor:
-    """Return g (B, filters, H, W) on all rows of z, from a few at a time of layers with these channels."""
-    found = z.new_empty(len(z), filters, *z.shape[2:])
+def in_strips(rows: Rows, z: Tensor, channels: int, planes: int) -> Tensor:
+    """Return planes (B, P, H, W) on all rows of z, from a few at a time of layers with these channels."""
+    found = z.new_empty(len(z), planes, *z.shape[2:])
     for first, last in strips(z.shape[2], channels, z):
         found[:, :, first:last] = rows(first, last)
     return found
@@ -192,8 +196,10 @@ def _first(z: Tensor, filters: Tensor) -> Tensor:
     return F.conv2d(_around(z, FIRST // 2), _scaled(centred)).abs()
 
 
-def _bounded(u: Tensor, largest: float) -> Tensor:
-    return (math.log(largest) * u.tanh()).exp()
+def _bounded(u: Tensor, contrasts: int, largest: float) -> Tensor:  # (B, P, H, W)
+    contrasts_of, masks_of = u[:, :contrasts], u[:, contrasts:]
+    g = (math.log(largest) * contrasts_of.tanh()).exp()
+    return torch.cat([g, (BEGINNING - masks_of).sigmoid()], 1) if masks_of.numel() else g
 
 
 def _scaled(layer: Tensor) -> Tensor:

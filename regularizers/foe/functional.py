@@ -36,8 +36,9 @@ class FieldOfExpertsFunctional:
     Of a potential of d responses, phi is a function of each group of d that follow each other, and D has blocks.
     Weights, smoothings, shape and contrasts have an entry for each group instead of each filter.
 
-    With contrasts g > 0 (`regularizers.foe.adaptive`), (B, K, H', W') as the responses of a batch, phi(g u; w, s) / g^2
-    stands in the place of phi(u; w, s), and the derivatives by u are phi'(g u) / g and phi''(g u).
+    With contrasts g > 0 and masks 0 < m <= 1 (`regularizers.foe.adaptive`), (B, K, H', W') as the responses of a batch,
+    m phi(g u; w, s) / g^2 stands in the place of phi(u; w, s), and the derivatives by u are m phi'(g u) / g and m
+    phi''(g u). Without them g = 1, m = 1.
     """
 
     filters: Tensor
@@ -47,6 +48,7 @@ class FieldOfExpertsFunctional:
     boundary: str
     scale: float
     contrasts: Tensor | None = None
+    masks: Tensor | None = None
 
     @property
     def parameters(self) -> tuple[Tensor, ...]:
@@ -56,14 +58,15 @@ class FieldOfExpertsFunctional:
 
     @property
     def natural(self) -> tuple[Tensor, ...]:
-        return self.parameters if self.contrasts is None else (*self.parameters, self.contrasts)
+        return *self.parameters, *(t for t in (self.contrasts, self.masks) if t is not None)
 
     def of_experts(self, of_groups: Tensor) -> Tensor:  # (..., K / d, H', W') -> (..., K, H', W')
         """Return for every expert what its group has."""
         return of_groups if self.potential.size == 1 else of_groups.repeat_interleave(self.potential.size, -3)
 
     def take(self, images: Tensor) -> "FieldOfExpertsFunctional":
-        return self if self.contrasts is None else replace(self, contrasts=self.contrasts[images])
+        parts = {"contrasts": self.contrasts, "masks": self.masks}
+        return replace(self, **{name: t[images] for name, t in parts.items() if t is not None})
 
     def value(self, x: Tensor) -> Tensor:  # (B, C, H, W) -> (B,)
         padded, w, s = self._pad(x), self.weights, self.smoothings
@@ -101,14 +104,14 @@ class FieldOfExpertsFunctional:
             v = self._pad(v)
             h = torch.zeros_like(v)
             for tile, hessian in parts:
-                h[tile] += synthesis(hessian(analysis(v[tile], self.filters)), scaled)
+                h[tile] += synthesis(self._masked(hessian(analysis(v[tile], self.filters)), tile), scaled)
             return self._pad_adjoint(h)
 
         return product
 
     def curvature_model(self, x: Tensor) -> tuple[Tensor, Tensor]:  # (B, C, H, W)
         """Return the stencil of sum_k mean(d_k) C_k^T C_k and the diagonal of sum_k C_k^T d_k C_k, with
-        d_k = |phi''(C_k x)|, of groups the diagonal."""
+        d_k = |phi''(C_k x)|, of groups the diagonal, times m."""
         padded, size = self._pad(x), self.filters.shape[-1]
         compiled = self._compiled(padded)
         if compiled:
@@ -117,6 +120,7 @@ class FieldOfExpertsFunctional:
             diagonal, sums = torch.zeros_like(padded), x.new_zeros(len(x), len(self.filters))
             for tile in tiles(padded.shape, self.filters):
                 d = self.potential.curvature(self._stretched(padded, tile), self.weights, self.smoothings).abs()
+                d = self._masked(d, tile)
                 diagonal[tile] += synthesis(d, self.scale * self.filters.square())
                 sums[tile[0]] += d.sum((2, 3))
         means = self.scale * sums / ((padded.shape[2] - size + 1) * (padded.shape[3] - size + 1))
@@ -132,16 +136,17 @@ class FieldOfExpertsFunctional:
         x, q = self._pad(x), self._pad(q)
         compiled = self._compiled(x)
         if compiled:
-            return (*compiled.mixed(self, x, q), *self._mixed_by_contrasts(x, q))
+            return (*compiled.mixed(self, x, q), *self._mixed_by_planes(x, q))
         by_filters, by_parameters = torch.zeros_like(self.filters), self._zeros()
         for tile in tiles(x.shape, self.filters):
             t, v = self._stretched(x, tile), analysis(q[tile], self.filters)
             influence = self._shrunk(self.potential.influence(t, w, s), tile)
-            by_filters.add_(filter_gradient(x[tile], self.potential.hessian(t, w, s)(v), size))
+            bent = self._masked(self.potential.hessian(t, w, s)(v), tile)
+            by_filters.add_(filter_gradient(x[tile], bent, size))
             by_filters.add_(self.of_experts(w).unsqueeze(-1) * filter_gradient(q[tile], influence, size))
             for i, along in enumerate(self.potential.mixed(t, self._shrunk(v, tile), w, s)):
                 by_parameters[:, i] += along.sum((0, 2, 3))
-        return (*self._in_natural(by_filters, by_parameters), *self._mixed_by_contrasts(x, q))
+        return (*self._in_natural(by_filters, by_parameters), *self._mixed_by_planes(x, q))
 
     def slopes(self, x: Tensor) -> tuple[Tensor, ...]:  # (B, C, H, W)
         """Return, with u = C x, dR/dc = x (x) phi'(u) and the sums of d phi / dw, d phi / ds, ..."""
@@ -155,13 +160,15 @@ class FieldOfExpertsFunctional:
             for i, slope in enumerate(self.potential.slopes(t, w, s)):
                 by_parameters[:, i] += self._reduced(slope, tile, 2).sum((0, 2, 3))
 
-        def derivative(tile: Tile) -> Tensor:
+        def by_contrasts(tile: Tile) -> Tensor:
             t = self._stretched(x, tile)
-            slope = t * self.of_experts(w) * self.potential.influence(t, w, s)
-            slope = self._group_sums(slope) - 2 * self.potential.value(t, w, s)
-            return self._reduced(slope, tile, 3)
+            slope = self._group_sums(t * self.of_experts(w) * self.potential.influence(t, w, s))
+            return self._reduced(slope - 2 * self.potential.value(t, w, s), tile, 3)
 
-        return (*self._in_natural(by_filters, by_parameters), *self._by_contrasts(x, derivative))
+        def by_masks(tile: Tile) -> Tensor:
+            return self._over_contrasts(self.potential.value(self._stretched(x, tile), w, s), tile, 2)
+
+        return (*self._in_natural(by_filters, by_parameters), *self._by_planes(x, by_contrasts, by_masks))
 
     def _in_natural(self, by_filters: Tensor, by_parameters: Tensor) -> tuple[Tensor, ...]:
         """Return derivatives by filters (K, C, s, s) and by parameters of the potential (K, 2 + J), times the scale, in
@@ -170,25 +177,32 @@ class FieldOfExpertsFunctional:
         every = by_filters, by_weights.unsqueeze(-1), by_smoothings.unsqueeze(-1), by_shape
         return tuple(self.scale * gradient for gradient in every[: len(self.parameters)])
 
-    def _mixed_by_contrasts(self, x: Tensor, q: Tensor) -> tuple[Tensor, ...]:
-        """Return the derivatives by g:  d/dg (phi'(g u) / g) = (t phi''(t) - phi'(t)) / g^2,  t = g u."""
+    def _mixed_by_planes(self, x: Tensor, q: Tensor) -> tuple[Tensor, ...]:
+        """Return the derivatives by g and by m:  d/dg (m phi'(g u) / g) = m (t phi''(t) - phi'(t)) / g^2,  t = g u, and
+        d/dm (m phi'(g u) / g) = phi'(t) / g."""
         w, s = self.weights, self.smoothings
 
-        def derivative(tile: Tile) -> Tensor:
+        def by_contrasts(tile: Tile) -> Tensor:
             t, v = self._stretched(x, tile), analysis(q[tile], self.filters)
             bend = self.potential.hessian(t, w, s)(t) - self.of_experts(w) * self.potential.influence(t, w, s)
             return self._reduced(self._group_sums(bend * v), tile, 2)
 
-        return self._by_contrasts(x, derivative)
+        def by_masks(tile: Tile) -> Tensor:
+            t, v = self._stretched(x, tile), analysis(q[tile], self.filters)
+            slope = self._group_sums(self.of_experts(w) * self.potential.influence(t, w, s) * v)
+            return self._over_contrasts(slope, tile, 1)
 
-    def _by_contrasts(self, padded: Tensor, derivative: Callable[[Tile], Tensor]) -> tuple[Tensor, ...]:
-        """Return the derivatives by the contrasts, tile by tile; nothing where there are none."""
-        if self.contrasts is None:
-            return ()
-        found = torch.empty_like(self.contrasts)
-        for tile in tiles(padded.shape, self.filters):
-            found[self._responses(tile)] = self.scale * derivative(tile)
-        return (found,)
+        return self._by_planes(x, by_contrasts, by_masks)
+
+    def _by_planes(self, padded: Tensor, *derivatives: Callable[[Tile], Tensor]) -> tuple[Tensor, ...]:
+        """Return the derivatives by contrasts and masks, tile by tile, of those that there are."""
+        every = []
+        for plane, derivative in zip((self.contrasts, self.masks), derivatives, strict=True):
+            if plane is not None:
+                every.append(torch.empty_like(plane))
+                for tile in tiles(padded.shape, self.filters):
+                    every[-1][self._responses(tile)] = self.scale * derivative(tile)
+        return tuple(every)
 
     def _stretched(self, padded: Tensor, tile: Tile) -> Tensor:
         """Return what the potential is applied to, g u."""
@@ -196,8 +210,13 @@ class FieldOfExpertsFunctional:
         return u if self.contrasts is None else u * self.of_experts(self.contrasts[self._responses(tile)])
 
     def _shrunk(self, values: Tensor, tile: Tile) -> Tensor:
-        """Return values of experts / g."""
+        """Return values of experts times m / g."""
+        values = self._masked(values, tile)
         return values if self.contrasts is None else values / self.of_experts(self.contrasts[self._responses(tile)])
+
+    def _masked(self, values: Tensor, tile: Tile) -> Tensor:
+        """Return values of experts times m."""
+        return values if self.masks is None else values * self.of_experts(self.masks[self._responses(tile)])
 
     def _group_sums(self, of_experts: Tensor) -> Tensor:  # (B, K, H', W') -> (B, K / d, H', W')
         return of_experts if self.potential.size == 1 else of_experts.unflatten(1, (-1, self.potential.size)).sum(2)
@@ -208,6 +227,11 @@ class FieldOfExpertsFunctional:
         return self.weights.new_zeros(len(self.weights), 2 if shape is None else 2 + shape.shape[1])
 
     def _reduced(self, values: Tensor, tile: Tile, power: int) -> Tensor:
+        """Return values of groups times m / g^power."""
+        values = values if self.masks is None else values * self.masks[self._responses(tile)]
+        return self._over_contrasts(values, tile, power)
+
+    def _over_contrasts(self, values: Tensor, tile: Tile, power: int) -> Tensor:
         """Return values of groups / g^power."""
         return values if self.contrasts is None else values / self.contrasts[self._responses(tile)] ** power
 

@@ -41,7 +41,7 @@ class FieldOfExperts(Regularizer):
     hidden_channels: (n_1, ...) composes the filters of layers with so many channels between them, each of filter_size.
     shared_potential: whether a learned shape is one for all filters.
     least_smoothing: s never falls below it, so that L does not outgrow what the solver pays for; not for `budgeted`
-    potentials, whose L is bounded otherwise.
+    potentials.  largest_curvature: of `mcp`, phi'' never exceeds it, because s >= w / largest_curvature; 0: no bound.
     group_size: 2 or 4 for `huber` or `mcp` of so many responses together, those of filters that follow each other, of
     which there is a multiple of it; their norm is `group_norm`, one of `groups.NORMS`. 1: of single responses.
     """
@@ -53,7 +53,7 @@ class FieldOfExperts(Regularizer):
         potential: str | Potential | LearnedPotential = "charbonnier", *, boundary: str = "circular",
         weak_convexity: float = 0.95, weight: float = 0.01, smoothing: float = 0.01,
         hidden_channels: tuple[int, ...] = (), shared_potential: bool = True, noise_nodes: int = 0,
-        least_smoothing: float = 0.0, group_size: int = 1, group_norm: str = "l2",
+        least_smoothing: float = 0.0, largest_curvature: float = 0.0, group_size: int = 1, group_norm: str = "l2",
     ) -> None:  # fmt: skip
         super().__init__(noise_nodes)
         if boundary not in BOUNDARIES:
@@ -64,15 +64,19 @@ class FieldOfExperts(Regularizer):
         self.has_sensitivity = group_size == 1
         self.scale = weak_convexity if self.potential.budgeted else 1.0
         self.least_smoothing = 0.0 if self.potential.budgeted else least_smoothing
+        self.least_share = 1 / largest_curvature if self.potential.budgeted and largest_curvature else 0.0
         self.composition = ComposedFilters(channels, hidden_channels, filters, filter_size) if hidden_channels else None
         if self.composition is None:
             self.raw_filters = nn.Parameter(dct_filters(channels, filters, filter_size))
         groups = filters // group_size
         self.log_weights = nn.Parameter(initial_at_nodes(torch.full((groups, 1, 1), weight).log(), noise_nodes))
         if not (isinstance(self.potential, LearnedPotential) and self.potential.budgeted):
-            raw = torch.tensor(weight / smoothing - 1 if self.potential.budgeted else smoothing - least_smoothing).log()
+            raw = smoothing - least_smoothing
+            if self.potential.budgeted:
+                raw = (1 - self.least_share) / (smoothing / weight - self.least_share) - 1
             exponent = 0 if self.potential.budgeted else 1
-            self.raw_smoothings = nn.Parameter(initial_at_nodes(raw.repeat(groups, 1, 1), noise_nodes, exponent))
+            raw = torch.tensor(raw).log().repeat(groups, 1, 1)
+            self.raw_smoothings = nn.Parameter(initial_at_nodes(raw, noise_nodes, exponent))
         if isinstance(self.potential, LearnedPotential):
             rows = 1 if shared_potential else filters
             self.raw_shape = nn.Parameter(self.potential.initial(weight, smoothing).repeat(rows, 1))
@@ -93,7 +97,8 @@ class FieldOfExperts(Regularizer):
         if isinstance(potential, GroupPotential) and potential.budgeted:
             potential = potential.at(weights, self.raw_matrices)
         raw = self._present(self.raw_smoothings) if hasattr(self, "raw_smoothings") else weights
-        smoothings = potential.smoothing(weights, raw) + self.least_smoothing
+        least = self.least_smoothing + self.least_share * weights
+        smoothings = least + (1 - self.least_share) * potential.smoothing(weights, raw)
         return FieldOfExpertsFunctional(filters, weights, smoothings, potential, self.boundary, self.scale)
 
     def centred_filters(self) -> Tensor:  # -> (K, C, s, s)

@@ -20,4 +20,6 @@ class Bank(Protocol):
     @property
     def contrasts(self) -> Tensor | None: ...  # (B, K, H - s + 1, W - s + 1) of padded images (B, C, H, W)
     @property
+    def masks(self) -> Tensor | None: ...  # as the contrasts
+    @property
     def scale(self) -> float: ...

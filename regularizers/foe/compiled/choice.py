@@ -13,12 +13,12 @@ from regularizers.foe.compiled.bank import Bank
 class CompiledKernel(Protocol):
     """Computes a field of experts in one pass over images x, v, q (B, C, H, W) that have their padding.
 
-    The formulas are those of `regularizers.foe.functional`, with contrasts g, or g = 1:
+    The formulas are those of `regularizers.foe.functional`, with contrasts g and masks m, or 1:
 
-        gradient   scale C^T phi'(g C x) / g
-        hessian    v -> scale C^T phi''(g C x) C v
-        summary    sum_i |phi''(g C x)|, (B, K), and scale (C o C)^T |phi''(g C x)|, C o C the entries squared
-        mixed      d/d parameters of <scale C^T phi'(g C x) / g, q>, summed over the batch
+        gradient   scale C^T m phi'(g C x) / g
+        hessian    v -> scale C^T m phi''(g C x) C v
+        summary    sum_i m |phi''(g C x)|, (B, K), and scale (C o C)^T m |phi''(g C x)|, C o C the entries squared
+        mixed      d/d parameters of <scale C^T m phi'(g C x) / g, q>, summed over the batch
     """
 
     def gradient(self, bank: Bank, x: Tensor) -> Tensor: ...

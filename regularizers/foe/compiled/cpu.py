@@ -95,9 +95,9 @@ class CpuKernel:
     def _call(self, function, head: tuple, bank: Bank, x: Tensor, *others: Tensor | None) -> None:
         parameters = [t.contiguous() for t in bank.parameters]  # alive during the call
         shape = (None,) * (4 - len(parameters))
-        contrasts = None if bank.contrasts is None else bank.contrasts.contiguous()
+        planes = [None if t is None else t.contiguous() for t in (bank.contrasts, bank.masks)]
         function(
-            *head, ctypes.byref(_Shape(*x.shape)), *map(_address, (*parameters, *shape, contrasts)),
+            *head, ctypes.byref(_Shape(*x.shape)), *map(_address, (*parameters, *shape, *planes)),
             ctypes.c_double(bank.scale), ctypes.c_int(len(bank.filters)), *map(_address, (x, *others)),
         )  # fmt: skip
 

@@ -1,6 +1,6 @@
 """The compiled kernel of a GPU: a field of experts R(x) = scale sum_k sum_i phi((c_k * x)_i; w_k, s_k) in Triton. It
-computes the gradient, Hessian-vector products and derivatives by the parameters, also with contrasts; the formulas are
-those of regularizers/foe/functional.py. Nothing of size K x H x W is written.
+computes the gradient, Hessian-vector products and derivatives by the parameters, also with contrasts and masks; the
+formulas are those of regularizers/foe/functional.py. Nothing of size K x H x W is written.
 
 A program of one warp takes a tile of ROWS x COLUMNS responses of a block of experts at a time into its registers, a
 column per thread: an image row, once loaded, serves all filter rows and experts, a vector of taps all rows of the tile.
@@ -154,15 +154,15 @@ def _vectors(values, place, VECTOR: tl.constexpr):
 
 
 @jit
-def _contrast(contrasts, tile, k, i, columns, experts, height, width):
-    """Return the contrasts of experts k in row i of the tile's image, (vector, COLUMNS).
+def _local(plane, tile, k, i, columns, experts, height, width):
+    """Return the contrasts, or masks, of experts k in row i of the tile's image, (vector, COLUMNS).
 
     The parameters height and width are those of the responses.
     """
     down, across = tl.cdiv(height, ROWS), tl.cdiv(width, COLUMNS)
-    plane = (tile // (across * down)).to(tl.int64) * experts + k
+    place = (tile // (across * down)).to(tl.int64) * experts + k
     known = (k < experts)[:, None] & _inside(i, columns, height, width)[None, :]
-    return tl.load(contrasts + (plane[:, None] * height + i) * width + columns[None, :], known, 1.0)
+    return tl.load(plane + (place[:, None] * height + i) * width + columns[None, :], known, 1.0)
 
 
 @jit
@@ -234,8 +234,9 @@ def _add_adjoint(z, taps, part, CHANNELS: tl.constexpr, SIZE: tl.constexpr, SQUA
 
 @jit
 def _parts(
-    x, v, taps, weights, smoothings, shapes, contrasts, parts, sums, height, width, experts, blocks, tiles,
-    MODE: tl.constexpr, ADAPTIVE: tl.constexpr, POTENTIAL: tl.constexpr, CHANNELS: tl.constexpr, SIZE: tl.constexpr,
+    x, v, taps, weights, smoothings, shapes, contrasts, masks, parts, sums, height, width, experts, blocks, tiles,
+    MODE: tl.constexpr, ADAPTIVE: tl.constexpr, MASKED: tl.constexpr, POTENTIAL: tl.constexpr,
+    CHANNELS: tl.constexpr, SIZE: tl.constexpr,
 ):  # fmt: skip
     """Compute what a tile adds to scale^-1 dR/dx, to a product with v, or to the summary, whose sums are (tile, k).
 
@@ -254,9 +255,9 @@ def _parts(
         for e in tl.static_range(VECTORS):
             for i in tl.static_range(ROWS):
                 t = u[e * ROWS + i]
+                k = (block * VECTORS + e) * VECTOR + tl.arange(0, VECTOR)
                 if ADAPTIVE:
-                    k = (block * VECTORS + e) * VECTOR + tl.arange(0, VECTOR)
-                    g = _contrast(contrasts, tile, k, row + i, columns, experts, height - SIZE + 1, width - SIZE + 1)
+                    g = _local(contrasts, tile, k, row + i, columns, experts, height - SIZE + 1, width - SIZE + 1)
                     t = g * t
                 if MODE == "gradient":
                     value = _influence(t, w[e], s[e], shape + e * VECTOR, POTENTIAL)
@@ -264,6 +265,8 @@ def _parts(
                         value = value / g
                 else:
                     value = _curvature(t, w[e], s[e], shape + e * VECTOR, POTENTIAL)
+                if MASKED:
+                    value *= _local(masks, tile, k, row + i, columns, experts, height - SIZE + 1, width - SIZE + 1)
                 inside = _inside(row + i, columns, height - SIZE + 1, width - SIZE + 1)[None, :]
                 z += (tl.where(inside, tl.abs(value) if MODE == "summary" else value, 0.0),)
         if MODE == "product":
@@ -306,8 +309,8 @@ def _sum_parts(
 
 @jit
 def _derivatives(
-    x, v, taps, weights, smoothings, shapes, contrasts, sums, height, width, experts, tiles,
-    ADAPTIVE: tl.constexpr, POTENTIAL: tl.constexpr, CHANNELS: tl.constexpr, SIZE: tl.constexpr,
+    x, v, taps, weights, smoothings, shapes, contrasts, masks, sums, height, width, experts, tiles,
+    ADAPTIVE: tl.constexpr, MASKED: tl.constexpr, POTENTIAL: tl.constexpr, CHANNELS: tl.constexpr, SIZE: tl.constexpr,
 ):  # fmt: skip
     """Compute derivatives of scale^-1 <dR/dx, v> by a block's taps, weights, smoothings and b, over every
     num_programs-th tile. Its parameters and lines are many, as those of `_parts`."""
@@ -333,16 +336,25 @@ def _derivatives(
                 along = tl.where(inside, r[e * ROWS + i], 0.0)
                 t, a = u[e * ROWS + i], shape + e * VECTOR
                 if ADAPTIVE:
-                    g = _contrast(
+                    g = _local(
                         contrasts, tile, (block * VECTORS + e) * VECTOR + k, row + i, columns, experts,
                         height - SIZE + 1, width - SIZE + 1,
                     )  # fmt: skip
                     t = g * t
                 d, z = _curvature(t, w[e], s[e], a, POTENTIAL), _influence(t, w[e], s[e], a, POTENTIAL)
+                if MASKED:
+                    m = _local(
+                        masks, tile, (block * VECTORS + e) * VECTOR + k, row + i, columns, experts,
+                        height - SIZE + 1, width - SIZE + 1,
+                    )  # fmt: skip
+                    along = m * along
                 by_x += (d * along,)
-                by_v += (tl.where(inside, z / g if ADAPTIVE else z, 0.0),)
+                pull = z
+                if MASKED:
+                    pull = m * pull
                 if ADAPTIVE:
-                    along = along / g
+                    pull, along = pull / g, along / g
+                by_v += (tl.where(inside, pull, 0.0),)
                 seen += (t,)
                 reduced += (along,)
                 if POTENTIAL == "spline":
@@ -402,7 +414,7 @@ class CudaKernel:
         with torch.cuda.device_of(x):
             _derivatives[programs, blocks](
                 x, q.contiguous(), *packed, sums, *x.shape[2:], len(bank.filters), tiles,
-                bank.contrasts is not None, self.potential, channels, size, **OPTIONS,
+                bank.contrasts is not None, bank.masks is not None, self.potential, channels, size, **OPTIONS,
             )  # fmt: skip
         found = bank.scale * sums.sum(0, dtype=torch.float64).transpose(0, 1).reshape(-1, experts)
         found = found[:, : len(bank.filters)].T
@@ -427,7 +439,7 @@ class CudaKernel:
         with torch.cuda.device_of(x):
             _parts[tiles, groups](
                 x, along, *packed, parts, sums, *sizes, len(bank.filters), blocks, tiles,
-                mode, bank.contrasts is not None, self.potential, channels, size, **OPTIONS,
+                mode, bank.contrasts is not None, bank.masks is not None, self.potential, channels, size, **OPTIONS,
             )  # fmt: skip
             _sum_parts[programs,](parts, image, *sizes, tiles, groups, bank.scale, channels, size, **FUSED)
         return image, sums
@@ -439,9 +451,9 @@ def _tiles(x: Tensor, bank: Bank) -> int:
     return len(x) * down * across
 
 
-def _packed(bank: Bank) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+def _packed(bank: Bank) -> tuple[Tensor, ...]:
     """Return filters as (block, c, q, p, expert), weights, smoothings, a, b and tau of a spline as (block, 3, j,
-    expert), and the contrasts as they are. Zero filters fill the last block."""
+    expert), and contrasts and masks as they are. Zero filters fill the last block."""
     experts, together = len(bank.filters), VECTORS.value * 16 // bank.filters.element_size()
     blocks = triton.cdiv(experts, together)
     missing = (0, blocks * together - experts)
@@ -453,8 +465,8 @@ def _packed(bank: Bank) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         b, tau = a - pad(a[:, 1:], (0, 1)), a.new_tensor(KNOTS).expand_as(a)
         table = pad(torch.stack((a, b, tau), 1), (0, 0, 0, 0, *missing))
         shapes = table.unflatten(0, (blocks, together)).permute(0, 2, 3, 1).contiguous()
-    contrasts = taps.new_empty(0) if bank.contrasts is None else bank.contrasts.contiguous()
-    return taps, weights, smoothings, shapes, contrasts
+    planes = (taps.new_empty(0) if t is None else t.contiguous() for t in (bank.contrasts, bank.masks))
+    return taps, weights, smoothings, shapes, *planes
 
 
 @cache

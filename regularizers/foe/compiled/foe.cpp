@@ -1,7 +1,7 @@
 // Field of experts R(x) = scale sum_k sum_i phi((c_k * x)_i; w_k, s_k) on a CPU: gradient, Hessian-vector product and
-// parameter derivatives, each in one pass over the image; with contrasts g_ki, phi(g u) / g^2 instead of phi(u). See
-// regularizers/foe/functional.py for the formulas. phi may be a potential of GROUP responses that follow each other, with
-// w, s, shape and g for each group; EXPERTS is a multiple of GROUP.
+// parameter derivatives, each in one pass over the image; with contrasts g_ki and masks m_ki, m phi(g u) / g^2 instead of
+// phi(u). See regularizers/foe/functional.py for the formulas. phi may be a potential of GROUP responses that follow each
+// other, with w, s, shape, g and m for each group; EXPERTS is a multiple of GROUP.
 //
 // Responses live in a tile of ROWS x COLUMNS that stays in the cache; nothing of size K x H x W is written to memory.
 // Vectors run along image rows. Filtering keeps a block of experts in registers while one tap after the other is
@@ -294,8 +294,8 @@ struct Responses {
     }
 };
 
-// g_ki of every group of responses, (B, K / GROUP, height - HALO, width - HALO); none: 1.
-struct Contrast {
+// g_ki or m_ki of every group of responses, (B, K / GROUP, height - HALO, width - HALO); none: 1.
+struct Plane {
     const real* data;
     explicit operator bool() const { return data != nullptr; }
     Responses row_of_ones(const Bank& bank) const {
@@ -358,13 +358,15 @@ void over_bands(const Shape& n, F f) {
     }
 }
 
-// What `apply` does with the responses u = C x of a tile, g the contrasts.
+struct Modulation { Plane contrast, mask; };
+
+// What `apply` does with the responses u = C x of a tile, g the contrasts and m the masks.
 enum Mode {
-    GRADIENT,     // g += scale C^T phi'(g u) / g
+    GRADIENT,     // g += scale C^T m phi'(g u) / g
     REMEMBER,     // curvature = phi''(g u), or g u of groups, in the order of the tiles
-    SUMMARY,      // g += scale (C o C)^T |phi''(g u)|, of groups the diagonal; curvature[image, band, k] = sums of it
-    PRODUCT,      // g += scale C^T curvature C v, with the curvature of REMEMBER
-    PRODUCT_AT_X  // g += scale C^T phi''(g C x) C v, for images whose curvature would fill the memory
+    SUMMARY,      // g += scale (C o C)^T m |phi''(g u)|, of groups the diagonal; curvature[image, band, k] = sums of it
+    PRODUCT,      // g += scale C^T m curvature C v, with the curvature of REMEMBER
+    PRODUCT_AT_X  // g += scale C^T m phi''(g C x) C v, for images whose curvature would fill the memory
 };
 
 // Where REMEMBER keeps the curvature of one row of a tile.
@@ -373,11 +375,12 @@ long place(const Shape& n, int experts, int image, int row, int column) {
 }
 
 template <Mode mode>
-void apply(const real* x, const real* v, real* g, real* curvature, const Shape& n, const Bank& bank, Contrast contrast) {
+void apply(const real* x, const real* v, real* g, real* curvature, const Shape& n, const Bank& bank, Modulation by) {
+    auto [contrast, mask] = by;
     over_bands(n, [&](int b, int band, int first, int rows) {
         real* sums = curvature + ((long)b * n.bands() + band) * bank.experts;
         Tile at(n.channels), along(n.channels), sum(n.channels);
-        Responses z(bank.experts), factor = contrast.row_of_ones(bank);
+        Responses z(bank.experts), factor = contrast.row_of_ones(bank), share = mask.row_of_ones(bank);
         for (int j0 = 0; j0 < n.width - HALO; j0 += COLUMNS) {
             int columns = std::min(COLUMNS, n.width - HALO - j0);
             if (mode != PRODUCT) at.read(x + b * n.size(), n, first, rows, j0, columns);
@@ -386,6 +389,7 @@ void apply(const real* x, const real* v, real* g, real* curvature, const Shape& 
             for (int i = 0; i < rows; i++) {
                 constexpr bool remembers = mode == REMEMBER || mode == PRODUCT;
                 if (mode != PRODUCT) contrast.read(factor, n, bank, b, first + i, j0, columns);
+                if (mode != REMEMBER) mask.read(share, n, bank, b, first + i, j0, columns);
                 real* remembered = remembers ? curvature + place(n, bank.experts, b, first + i, j0) : nullptr;
                 over_row(bank.experts / EXPERTS, columns, [&](int block, int j, auto vectors) {
                     constexpr int M = vectors;
@@ -402,6 +406,7 @@ void apply(const real* x, const real* v, real* g, real* curvature, const Shape& 
                             int column = j + m * LANES;
                             bool stretched = contrast && mode != PRODUCT;
                             vec local = stretched ? load(factor.row(k / GROUP) + column) : vec{} + 1;
+                            vec part = mask && mode != REMEMBER ? load(share.row(k / GROUP) + column) : vec{} + 1;
                             vec t[GROUP], y[GROUP];
 #pragma GCC unroll 4
                             for (int i = 0; i < GROUP; i++) {
@@ -416,10 +421,11 @@ void apply(const real* x, const real* v, real* g, real* curvature, const Shape& 
 #pragma GCC unroll 4
                             for (int i = 0; i < GROUP; i++) {
                                 real* to = z.row(k + i) + column;
-                                if (mode == GRADIENT) store(to, contrast ? t[i] / local : t[i]);
+                                if (mode == GRADIENT && contrast) t[i] /= local;
+                                if (mode == SUMMARY) t[i] = absolute(t[i]);
                                 if (mode == REMEMBER) store(remembered + (long)(k + i) * n.span() + column, t[i]);
-                                if (mode == SUMMARY) store(to, absolute(t[i]));
-                                if (mode >= PRODUCT) store(to, y[i]);
+                                else if (mode >= PRODUCT) store(to, mask ? part * y[i] : y[i]);
+                                else store(to, mask ? part * t[i] : t[i]);
                             }
                         }
                     }
@@ -472,12 +478,14 @@ inline void add_by_bends(const vec t[M], const vec v[M], const Expert& e, real* 
 }
 
 // Per band: derivatives of scale^-1 <dR/dx, q> by the filters, then by weights, by smoothings and by the shape (K, J).
-void mixed(const real* x, const real* q, double* totals, const Shape& n, const Bank& bank, Contrast contrast) {
+void mixed(const real* x, const real* q, double* totals, const Shape& n, const Bank& bank, Modulation by) {
+    auto [contrast, mask] = by;
     long taps = (long)bank.experts * bank.channels * SIZE * SIZE, stride = taps + (2 + J) * bank.groups;
     over_bands(n, [&](int b, int band, int first, int rows) {
         double* total = totals + ((long)b * n.bands() + band) * stride;
         Tile at(n.channels), along(n.channels);
-        Responses by_x(bank.experts, ROWS), by_q(bank.experts, ROWS), factor = contrast.row_of_ones(bank);
+        Responses by_x(bank.experts, ROWS), by_q(bank.experts, ROWS);
+        Responses factor = contrast.row_of_ones(bank), share = mask.row_of_ones(bank);
         std::vector<real> by_weight(bank.groups * LANES), by_smoothing(bank.groups * LANES);
         std::vector<real> by_shape(bank.groups * J * LANES);  // of a spline by b
         for (int j0 = 0; j0 < n.width - HALO; j0 += COLUMNS) {
@@ -486,6 +494,7 @@ void mixed(const real* x, const real* q, double* totals, const Shape& n, const B
             along.read(q + b * n.size(), n, first, rows, j0, columns);
             for (int i = 0; i < rows; i++) {
                 contrast.read(factor, n, bank, b, first + i, j0, columns);
+                mask.read(share, n, bank, b, first + i, j0, columns);
                 over_row(bank.experts / EXPERTS, columns, [&](int block, int j, auto vectors) {
                     constexpr int M = vectors;
                     vec u[EXPERTS][M], w[EXPERTS][M];
@@ -497,8 +506,9 @@ void mixed(const real* x, const real* q, double* totals, const Shape& n, const B
                         real* of_shape = by_shape.data() + group * J * LANES;
                         for (int m = 0; m < M; m++) {
                             int column = j + m * LANES;
-                            vec inverse = vec{} + 1, t[GROUP], y[GROUP], slope[GROUP], local[GROUP];
-                            if (contrast) inverse /= load(factor.row(group) + column);
+                            vec part = vec{} + 1, t[GROUP], y[GROUP], slope[GROUP], local[GROUP];
+                            if (mask) part = load(share.row(group) + column);
+                            vec over_contrast = contrast ? part / load(factor.row(group) + column) : part;
                             for (int r = 0; r < GROUP; r++) {
                                 if (contrast) u[e + r][m] *= load(factor.row(group) + column);
                                 for (int l = columns - column; l < LANES; l++) w[e + r][m][l] = 0;
@@ -507,9 +517,9 @@ void mixed(const real* x, const real* q, double* totals, const Shape& n, const B
                             Phi::influence(slope, expert);
                             Phi::local(local, expert), Phi::times(local, y, expert);
                             for (int r = 0; r < GROUP; r++) {
-                                store(by_x.row(k + r, i) + column, y[r]);
-                                store(by_q.row(k + r, i) + column, slope[r] * inverse);
-                                y[r] = w[e + r][m] *= inverse;
+                                store(by_x.row(k + r, i) + column, part * y[r]);
+                                store(by_q.row(k + r, i) + column, slope[r] * over_contrast);
+                                y[r] = w[e + r][m] *= over_contrast;
                             }
                             Phi::add_by_parameters(t, y, expert, &by_weight[group * LANES], &by_smoothing[group * LANES], of_shape);
                         }
@@ -540,28 +550,29 @@ extern "C" long foe_memory(const Shape* n, int experts) { return place(*n, up(ex
 extern "C" int foe_bands(const Shape* n) { return n->bands(); }
 extern "C" int foe_experts(int experts) { return up(experts, EXPERTS); }
 
-// filters (K, C, s, s), of groups weights (K / GROUP), smoothings, shape (K / GROUP, J) and contrast (B, K / GROUP, H - s +
-// 1, W - s + 1) or null; x, v, g (B, C, H, W), v and g where the mode has them.
+// filters (K, C, s, s), of groups weights (K / GROUP), smoothings, shape (K / GROUP, J), contrast and mask (B, K / GROUP,
+// H - s + 1, W - s + 1) or null; x, v, g (B, C, H, W), v and g where the mode has them.
 extern "C" void foe_apply(int mode, const Shape* n, const real* filters, const real* weights, const real* smoothings,
-                          const real* shape, const real* contrast, double scale, int experts, const real* x, const real* v,
-                          real* g, real* curvature) {
+                          const real* shape, const real* contrast, const real* mask, double scale, int experts,
+                          const real* x, const real* v, real* g, real* curvature) {
     Bank bank(filters, weights, smoothings, shape, (real)scale, experts, n->channels, mode == SUMMARY);
-    if (mode == GRADIENT) apply<GRADIENT>(x, v, g, curvature, *n, bank, Contrast{contrast});
-    if (mode == REMEMBER) apply<REMEMBER>(x, v, g, curvature, *n, bank, Contrast{contrast});
-    if (mode == SUMMARY) apply<SUMMARY>(x, v, g, curvature, *n, bank, Contrast{contrast});
-    if (mode == PRODUCT) apply<PRODUCT>(x, v, g, curvature, *n, bank, Contrast{contrast});
-    if (mode == PRODUCT_AT_X) apply<PRODUCT_AT_X>(x, v, g, curvature, *n, bank, Contrast{contrast});
+    Modulation by{{contrast}, {mask}};
+    if (mode == GRADIENT) apply<GRADIENT>(x, v, g, curvature, *n, bank, by);
+    if (mode == REMEMBER) apply<REMEMBER>(x, v, g, curvature, *n, bank, by);
+    if (mode == SUMMARY) apply<SUMMARY>(x, v, g, curvature, *n, bank, by);
+    if (mode == PRODUCT) apply<PRODUCT>(x, v, g, curvature, *n, bank, by);
+    if (mode == PRODUCT_AT_X) apply<PRODUCT_AT_X>(x, v, g, curvature, *n, bank, by);
 }
 
 // derivatives (K C s s + (2 + J) K / GROUP): of <dR/dx, q>, summed over the batch, by filters, weights, smoothings, shape.
 extern "C" void foe_mixed(const Shape* n, const real* filters, const real* weights, const real* smoothings,
-                          const real* shape, const real* contrast, double scale, int experts, const real* x,
-                          const real* q, double* derivatives) {
+                          const real* shape, const real* contrast, const real* mask, double scale, int experts,
+                          const real* x, const real* q, double* derivatives) {
     Bank bank(filters, weights, smoothings, shape, (real)scale, experts, n->channels, false);
     long per_expert = (long)n->channels * SIZE * SIZE, stride = bank.experts * per_expert + bank.groups * (2 + J);
     long parts = (long)n->batch * n->bands();
     std::vector<double> totals(parts * stride);
-    mixed(x, q, totals.data(), *n, bank, Contrast{contrast});
+    mixed(x, q, totals.data(), *n, bank, Modulation{{contrast}, {mask}});
     // A fixed order of summation: the result does not depend on the number of threads.
     for (long part = 0; part < parts; part++) {
         const double* total = totals.data() + part * stride;
