@@ -73,9 +73,10 @@ def of_rows(f: FieldOfExpertsFunctional, x: Tensor, first: int) -> Tensor:  # (1
     rows = padded[:, :, first : first + ROWS + f.filters.shape[-1] - 1]
     if rows.shape[2] < f.filters.shape[-1]:
         return 0 * x.sum()
-    g = x.new_ones(1, len(f.weights), 1, 1) if f.contrasts is None else f.contrasts[:, :, first : first + ROWS]
+    ones = x.new_ones(1, len(f.weights), 1, 1)
+    g, m = (ones if plane is None else plane[:, :, first : first + ROWS] for plane in (f.contrasts, f.masks))
     values = f.potential.value(f.of_experts(g) * F.conv2d(rows, f.filters), f.weights, f.smoothings)
-    return f.scale * (values / g**2).sum()
+    return f.scale * (m * values / g**2).sum()
 
 
 def shipped(name: str, root: Path, chosen: Callable[[bool], Iterable[Tensor]]) -> Iterator[Case]:
@@ -117,7 +118,11 @@ def random_case(n: int) -> Case:
     k, mask = torch.rand(1, 1, pick([3, 5]), 3, generator=draw), torch.rand(1, *shape[1:], generator=draw).round()
     potential, smoothing = pick(POTENTIALS), pick([0.01, 0.1])
     field = FieldOfExperts(shape[0], 8, 3, **potential, boundary=boundary, weight=0.2, smoothing=smoothing)
-    kinds = [TotalVariation(shape[0], smoothing=smoothing), InputConvexNetwork(shape[0], 4, 3), Adaptive(field, 4)]
+    kinds = [
+        TotalVariation(shape[0], smoothing=smoothing),
+        InputConvexNetwork(shape[0], 4, 3),
+        Adaptive(field, 4, masks=True),
+    ]
     r = pick([field, field, field, Rescaled(field), *kinds])
     for p in torch.nn.Module.parameters(r):
         p.data += 0.1 * torch.randn(p.shape, generator=draw)

@@ -88,7 +88,9 @@ def _kind(r: RegularizerOptions) -> str:
         kind += f", {len(r.hidden_channels) + 1} layers of {r.layer_size} x {r.layer_size}"
     if isinstance(r, FieldOptions):
         kind += f", {r.filters} filters of {r.side} x {r.side}, {r.boundary}"
-    return kind + (f", contrasts from {r.contrasts} channels, guide {r.start}" if r.contrasts else "")
+        if r.contrasts:
+            kind += f", contrasts{' and masks' * r.masks} from {r.contrasts} channels, guide {r.start}"
+    return kind
 
 
 def _assessed(assessments: tuple[Assessment, ...]) -> str:
