@@ -5,7 +5,7 @@
     cbsd68_gaussian_denoising    A = I, sigma 0.1                                     on CBSD68
     div2k_gaussian_deblurring    a 15 x 15 Gaussian of width 2, unknown border, sigma 0.05; 16 outer pixels left out
     div2k_inpainting_easy        30 % of the pixels are kept, no noise
-    div2k_super_resolution_2x    circular bicubic filter, each second pixel, no noise                   on DIV2K, validation
+    div2k_super_resolution_2x    circular bicubic filter, each second pixel, no noise               on DIV2K, validation
 
 PSNR is deepinv's, which does not clip; our reconstructions are clipped to [0, 1]. The benchmarks also report LPIPS by
 pyiqa, which is not computed here. Which noise and mask they draw is not stated there: here an image has its own seed.
@@ -70,7 +70,8 @@ PROTOCOLS = {
         stands_in="learned on grey images at 2.55/255 and width 1.6, amplitude 8",
     ),
     "div2k_inpainting_easy": Protocol(
-        physics=lambda g: Inpainting((3, SIDE, SIDE), mask=0.3, rng=g), model="foe-inpaint-grey-10",
+        physics=lambda g: Inpainting((3, SIDE, SIDE), mask=0.3, rng=g),  # type: ignore[arg-type]
+        model="foe-inpaint-grey-10",
         amplitude=0.04, channels=3, stands_in="learned on grey images at 10/255, told 2/255 (amplitude 0.04)",
     ),
     "div2k_super_resolution_2x": Protocol(
