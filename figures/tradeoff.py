@@ -9,7 +9,8 @@ from figures.style import PALETTE, PAPER, FigureError, Look, plain, style
 from figures.table import Evaluated, standard_error
 
 COSTS = {
-    "seconds": "seconds per image", "iterations": "gradients of $h$ per image",
+    "seconds": "seconds per image",
+    "iterations": "gradients of $h$ per image",
     "parameters": "learned parameters",
 }
 MARKERS = "osD^vP*X"
