@@ -18,7 +18,7 @@ def draw(
     names = list(dict.fromkeys(name for lines in problems.values() for name in lines))
     lines = {name: {"color": PALETTE[i], "linestyle": STYLES[i % len(STYLES)]} for i, name in enumerate(names)}
     with style(look):
-        figure, shown = panels(len(problems), look)
+        figure, shown = panels(len(problems), look, most=2 if len(problems) == 4 else 3)
         for axes, (title, methods) in zip(shown, problems.items(), strict=True):
             for name, values in methods.items():
                 steps = _thinned(len(values), log_x)

@@ -18,6 +18,7 @@ NEAR = 10.0  # times what the authors' code printed
 SLACK = 0.05  # of an exponent
 REACHED = 0.05  # of the first distance
 GD_POLYAK, MEHA = "arXiv 2409.19791", "arXiv 2405.09927"
+OURS = "app/lower/polyak.py"
 PRINTED = {"rosenbrock": (5000, 1.02e-27), "sensing": (15000, 3.30e-20), "neurons": (2000, 2.95e-17)}  # gradients, f
 
 
@@ -57,7 +58,8 @@ def of_ravines(falls: dict[str, dict[str, Tensor]]) -> list[Claim]:
             linear = kind != KINDS[0]
             holds = last >= LINEAR * middle > 0 if linear else last < LINEAR * middle
             rate = "falls linearly" if linear else "falls like a power"
-            claims.append(Claim(claim=f"{kind} {rate}", source=GD_POLYAK, setting=setting, found=told, holds=holds))
+            source = OURS if kind == KINDS[3] else GD_POLYAK
+            claims.append(Claim(claim=f"{kind} {rate}", source=source, setting=setting, found=told, holds=holds))
         after, printed = PRINTED[name]
         ours = float(by[KINDS[2]][after - 1])
         claims.append(Claim(

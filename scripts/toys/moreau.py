@@ -103,8 +103,9 @@ def public_steps(steps: int = 1000) -> Example:
     return convex(0.01, 0.25, steps, 5.0, sizes, setting)
 
 
-def public_code(steps: int = 3000) -> Example:
-    """Return the convex example as the public code has it: F is multiplied by 0.6 (k + 1)^0.49."""
+def public_code(steps: int = 725) -> Example:
+    """Return the convex example with the steps and weights of the public code, which moves u before x: F is multiplied
+    by 0.6 (k + 1)^0.49, for 725 iterations. From 1,290 on, beta times that is more than 2, and it would diverge."""
     sizes = lambda k: Sizes(5.0, 0.009, 0.1, 1 / (0.6 * (k + 1) ** 0.49))  # noqa: E731
     setting = "alpha 0.012, beta 0.1, eta 0.009, gamma 5, c_k = (k + 1)^(-0.49) / 0.6"
     return convex(0.012, -0.49, steps, 5.0, sizes, setting)
