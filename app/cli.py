@@ -18,7 +18,10 @@ from app.settings.options import Config, ConfigError
 from app.settings.toml import load, override
 from datasets.files import home_expanded, printable
 
-BASELINES = ("tv", "wavelet", "nlm", "bm3d", "wiener")
+BASELINES = (
+    "tv", "wavelet", "nlm", "bm3d", "wiener",
+    "drunet", "gsdrunet", "ffdnet", "dncnn", "scunet", "swinir", "restormer", "deal", "ram", "dpir",
+)  # fmt: skip
 MODEL = "a run folder, a .safetensors file or the name of a shipped model"
 MODELS = "list the models that come with the program, show what is known about one, or ship another"
 FIGURE = "Draw a figure or a table that goes into a paper unchanged; `figure KIND --help` explains each kind."
@@ -277,7 +280,13 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--markdown", type=path, metavar="FILE", help="the means and certificates as Markdown")
     evaluate.add_argument(
         "--baselines", type=names(BASELINES), default=(), metavar="NAME,...",
-        help="classical methods on the same measurements: tv, wavelet, nlm, bm3d to denoise, wiener to deblur",
+        help="other methods on the same measurements: tv, wavelet, nlm, bm3d to denoise, wiener to deblur; networks of "
+        "deepinv: drunet, gsdrunet, ffdnet, dncnn, scunet, swinir, restormer, deal to denoise, dpir to deblur, inpaint "
+        "and superres, ram to do all four",
+    )  # fmt: skip
+    evaluate.add_argument(
+        "--weights", type=path, metavar="FOLDER", help="where the weights of networks are, in files of deepinv's names "
+        "(default: deepinv downloads them)",
     )  # fmt: skip
     evaluate.add_argument(
         "--measured", metavar="FOLDER", help="what was measured of the images, in files of the same names: nothing is "

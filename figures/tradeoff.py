@@ -8,7 +8,11 @@ from figures.axes import legend, new_figure, share_x, tidy
 from figures.style import PALETTE, PAPER, FigureError, Look, plain, style
 from figures.table import Evaluated, standard_error
 
-COSTS = {"seconds": "seconds per image", "iterations": "gradients of $h$ per image"}
+COSTS = {
+    "seconds": "seconds per image",
+    "iterations": "gradients of $h$ per image",
+    "parameters": "learned parameters",
+}
 MARKERS = "osD^vP*X"
 
 

@@ -124,5 +124,6 @@ def test_only_the_operators_import_deepinv_physics():
         "app/problem/tasks.py",
         "app/problem/tomography.py",
         "app/evaluation/learned.py",
+        "app/evaluation/networks.py",
         "app/evaluation/reconstructor.py",
     }

@@ -188,7 +188,7 @@ def test_columns_are_aligned_and_durations_short():
 def evaluation(psnr: float) -> Evaluation:
     return Evaluation(
         image=f"{psnr}", psnr=psnr, ssim=0.8, psnr_degraded=20.0, ssim_degraded=0.4, error_bound=0.09, converged=True,
-        iterations=40, seconds=0.5, relative_bound=0.00123456,
+        iterations=40, seconds=0.5, relative_bound=0.00123456, parameters=72,
     )  # fmt: skip
 
 
@@ -198,9 +198,9 @@ def test_tables_tell_the_standard_error_of_the_mean_psnr():
     table = summary_table({"foe": rows})
     assert "3.00 ± 1.15" in table
     assert "± SE: standard error of the mean PSNR over the 3 images" in table
-    assert r"foe & $3.00 \pm 1.15$ & 0.8000 \\" in latex_table({"foe": rows})
-    assert "| foe | 3.00 ± 1.15 | 0.8000 | 3/3 | 0.13 % | 40 | 0.50 |" in markdown_table({"foe": rows})
-    assert "| degraded | 20.00 ± 0.00 | 0.4000 |  |  |  |  |" in markdown_table({"foe": rows})
+    assert r"foe & $3.00 \pm 1.15$ & 0.8000 & 3/3 & 72 \\" in latex_table({"foe": rows})
+    assert "| foe | 3.00 ± 1.15 | 0.8000 | 3/3 | 0.13 % | 40 | 0.50 | 72 |" in markdown_table({"foe": rows})
+    assert "| degraded | 20.00 ± 0.00 | 0.4000 |  |  |  |  |  |" in markdown_table({"foe": rows})
     stationary = [replace(row, error_bound=math.inf, relative_bound=math.inf, converged=False) for row in rows]
     assert "| 0/3 | stationary |" in markdown_table({"foe": stationary})
     assert "±" not in summary_table({"foe": rows[:1]})

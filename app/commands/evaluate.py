@@ -21,7 +21,15 @@ def evaluate(o: Namespace, settings: list[str]) -> int:
     if o.range and o.measured is None:
         raise ConfigError("--range BLACK WHITE is for files of --measured")
     methods, notes = evaluate_together(
-        o.models, o.baselines, o.images, settings, o.data_root, o.quiet, measured=o.measured, limits=o.range
+        o.models,
+        o.baselines,
+        o.images,
+        settings,
+        o.data_root,
+        o.quiet,
+        measured=o.measured,
+        limits=o.range,
+        weights=o.weights,
     )
     print(summary_table(methods), *notes, sep="\n")
     for name, file in csv_files.items():

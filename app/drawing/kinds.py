@@ -16,8 +16,8 @@ from app.drawing.arguments import Add, either, names, number, option, path, plac
 # Names that have their home in figures/, which is heavy to import; a test holds both together.
 CURVES = ("loss", "psnr", "accuracy", "step_size", "iterations", "products")
 ABSCISSAE = ("step", "computations", "seconds")
-METRICS = ("psnr", "ssim", "error_bound", "iterations", "seconds")
-COSTS = ("seconds", "iterations")
+METRICS = ("psnr", "ssim", "lpips", "error_bound", "iterations", "seconds", "parameters")
+COSTS = ("seconds", "iterations", "parameters")
 
 STILL = (".pdf", ".svg", ".png")
 FILES = "files of `evaluate --csv`"

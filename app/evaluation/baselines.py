@@ -1,4 +1,4 @@
-"""Baselines of `evaluate`: which ones, and what is to be tuned first."""
+"""Baselines of `evaluate`: which ones, what is to be tuned first, and what is to be loaded."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -6,12 +6,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from statistics import fmean
 
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
-from app.evaluation import classical as baselines
+from app.evaluation import classical, networks
 from app.evaluation.evaluate import Baseline
 from app.evaluation.simulation import Simulation
+from app.problem.operators import LinearOperator
 from app.problem.quality import psnr
 from app.settings.options import Config, ConfigError
 from datasets.held_out import images_to_learn_from
@@ -21,13 +22,21 @@ from datasets.images import ImageError, read_image
 Kernels = Callable[[int], Tensor]  # image -> the kernel (h, w) that blurred it
 
 
-@dataclass(frozen=True)
+TASKS = {name: (task,) for name, task in classical.TASKS.items()}
+TASKS |= {name: network.tasks for name, network in networks.NETWORKS.items()}
+
+
+@dataclass(frozen=True, kw_only=True)
 class Prepared:
-    """A baseline with its parameters set."""
+    """A baseline with its parameters set.
+
+    parameters: how many numbers were learned; None of a classical method.
+    """
 
     label: str
     about: str
     method: Baseline
+    parameters: int | None = None
 
 
 def label(name: str) -> str:
@@ -39,36 +48,63 @@ def check(names: tuple[str, ...], config: Config) -> None:
     """Check that baselines can run here, before anything long begins. Raises ConfigError."""
     problem = config.problem
     for name in names:
-        if baselines.TASKS[name] != problem.task:
-            known = ", ".join(n for n, task in baselines.TASKS.items() if task == problem.task) or "none"
-            there = f"is there to {baselines.TASKS[name]}; to {problem.task} there is {known}"
+        if problem.task not in TASKS[name]:
+            known = ", ".join(n for n, tasks in TASKS.items() if problem.task in tasks) or "none"
+            there = f"is there to {', '.join(TASKS[name])}; to {problem.task} there is {known}"
             raise ConfigError(f"--baselines {name} {there}")
-        package = baselines.PACKAGES.get(name)
+        package = classical.PACKAGES.get(name)
         if package and find_spec(package) is None:
             install = f"pip install {package.replace('pywt', 'PyWavelets')} (the extra {name!r} of pyproject.toml)"
             raise ConfigError(f"--baselines {name} needs a package that is not installed: {install}")
     if names and problem.level == 0:
         raise ConfigError("--baselines are set by the noise level, which is 0 here")
+    for name in names:
+        network = networks.NETWORKS.get(name)
+        if network and (fault := network.fault(3 if config.data.color else 1, problem.level)):
+            raise ConfigError(f"--baselines {name} {fault}")
+
+
+def load(names: tuple[str, ...], config: Config, weights: Path | None) -> dict[str, nn.Module]:
+    """Return the networks among these baselines, loaded. Raises ConfigError where one cannot be had, and where weights
+    are named and nothing reads them."""
+    chosen = [name for name in names if name in networks.NETWORKS]
+    if weights is not None and not chosen:
+        raise ConfigError(f"--weights is for --baselines of networks: {', '.join(networks.NETWORKS)}")
+    channels = 3 if config.data.color else 1
+    return {name: networks.load(name, channels, config.problem.level, weights) for name in chosen}
 
 
 def prepare(
     name: str, config: Config, measured: Simulation, kernels: Kernels | None, data_root: Path, quiet: bool
 ) -> Prepared:
-    """Return a baseline with its parameters set. measured: draws the noise of the images to tune on, too."""
+    """Return a classical baseline with its parameters set. measured: draws the noise of the images to tune on, too."""
     sigma = config.problem.level
     if name in ("tv", "wiener"):
         parameter, limits = "weight", (0.1 * sigma, 2 * sigma)
-        method = lambda y, i, value: baselines.total_variation(y, value)  # noqa: E731
+        method = lambda y, i, value: classical.total_variation(y, value)  # noqa: E731
         if name == "wiener":
             assert kernels is not None
             parameter, limits = "balance", (1e-3 * sigma, 1e3 * sigma)
-            method = lambda y, i, value: baselines.wiener(y, kernels(i), value)  # noqa: E731
+            method = lambda y, i, value: classical.wiener(y, kernels(i), value)  # noqa: E731
         found = _images_to_tune_on(data_root, config.data.color)
         value = _tune(method, found, config.data.color, measured, limits, "" if quiet else f"tuning {name}")
-        about = f"{baselines.ABOUT[name]}, {parameter} {value:.3g} tuned on {found.name}"
-        return Prepared(label(name), about, lambda y, i: method(y, i, value))
-    methods = {"wavelet": baselines.wavelet, "nlm": baselines.nonlocal_means, "bm3d": baselines.bm3d}
-    return Prepared(label(name), baselines.ABOUT[name], lambda y, i: methods[name](y, sigma))
+        about = f"{classical.ABOUT[name]}, {parameter} {value:.3g} tuned on {found.name}"
+        return Prepared(label=label(name), about=about, method=lambda y, i: method(y, i, value))
+    methods = {"wavelet": classical.wavelet, "nlm": classical.nonlocal_means, "bm3d": classical.bm3d}
+    return Prepared(label=label(name), about=classical.ABOUT[name], method=lambda y, i: methods[name](y, sigma))
+
+
+def prepare_network(name: str, model: nn.Module, config: Config, measured: Simulation) -> Prepared:
+    """Return a network as a baseline on the device of the models, its reconstruction where it was measured."""
+    apply = networks.applied(name, model.to(measured.device), config.problem.level)
+
+    def method(y: Tensor, image: int) -> Tensor:  # (1, ...) -> (1, C, h, w)
+        operator = measured.measuring(measured.measuring.image_shape(y.shape[1:]), (image,))
+        assert isinstance(operator, LinearOperator)  # of one image
+        return measured.seen_in(apply(y, operator))
+
+    about = f"{networks.NETWORKS[name].about}, by deepinv"
+    return Prepared(label=label(name), about=about, method=method, parameters=networks.count(model))
 
 
 def _images_to_tune_on(data_root: Path, color: bool) -> ImageSet:
@@ -96,4 +132,4 @@ def _tune(
             bar.update()
             return fmean(float(psnr(method(a, i, value), b)) for i, (a, b) in enumerate(zip(y, clean, strict=True)))
 
-        return baselines.golden_section(quality, *limits)
+        return classical.golden_section(quality, *limits)

@@ -28,9 +28,12 @@ class Evaluation:
     iterations: int | None  # gradients of h
     seconds: float
     relative_bound: float | None = None  # error_bound / ||x||
+    lpips: float | None = None  # None where no package computes it
+    parameters: int | None = None  # learned numbers of the method; None of classical ones
 
 
-Baseline = Callable[[Tensor, int], Tensor]  # y (1, C, H, W), position of the image in its set -> x (1, C, H, W)
+Baseline = Callable[[Tensor, int], Tensor]  # y (1, ...), position of the image in its set -> x (1, C, h, w)
+Distance = Callable[[Tensor, Tensor], float]  # between two images (1, C, H, W)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,10 +48,12 @@ class Pair:
 
 def evaluate(
     reconstruct: Simulation, paths: tuple[Path, ...], color: bool, baseline: Baseline | None = None,
-    measured: Callable[[int, Tensor], Pair] | None = None,
+    measured: Callable[[int, Tensor], Pair] | None = None, distance: Distance | None = None,
+    parameters: int | None = None,
 ) -> Iterator[Evaluation]:  # fmt: skip
     """Yield one row per image, whole images, in order; of a baseline, where one is given, on the same measurements.
-    measured: (position, clean image) -> the pair that files make; None: images are measured here."""
+    measured: (position, clean image) -> the pair that files make; None: images are measured here.  distance: LPIPS.
+    parameters: how many numbers the method has learned. Defaults are those of a model on its own."""
     for i, (path, name) in enumerate(zip(paths, names_of(paths), strict=True)):
         clean = reconstruct.read(path, color)
         if i == 0:
@@ -73,7 +78,7 @@ def evaluate(
             image=name, psnr=float(psnr(x, clean)), ssim=_known(ssim(x, clean)),
             psnr_degraded=float(psnr(degraded, clean)), ssim_degraded=_known(ssim(degraded, clean)),
             error_bound=bound, converged=converged, iterations=iterations, seconds=seconds,
-            relative_bound=relative,
+            relative_bound=relative, lpips=distance and distance(x, clean), parameters=parameters,
         )  # fmt: skip
 
 

@@ -15,24 +15,40 @@ from datasets.files import read_file
 from figures.style import escape
 from figures.table import standard_error
 
+NONE = "none"  # where a method has no such thing
+
 
 def summary_table(methods: dict[str, list[Evaluation]]) -> str:
-    """Write means over the images, the degraded measurements first; the certificates of baselines are empty."""
+    """Write means over the images, the degraded measurements first; baselines have no certificates."""
     width = max(len("degraded"), *(len(name) for name in methods))
     first = next(iter(methods.values()))
     several = len(first) > 1
     psnr_head = "PSNR ± SE" if several else "PSNR"
-    heads = f"{psnr_head:>12}  {'SSIM':>6}  {'certified':>9}  {'max bound':>9}  {'iterations':>10}  {'s/image':>7}"
-    lines = [f"{'':{width}}  {heads}"]
+    quality, cost = f"{psnr_head:>12}  {'SSIM':>6}", f"{'certified':>9}  {'max bound':>9}  {'iterations':>10}"
+    distances = _with_distances(methods)
+    lines = [f"{'':{width}}  {quality}{distances and '   LPIPS'}  {cost}  {'s/image':>7}  {'parameters':>10}"]
     degraded = _with_error([e.psnr_degraded for e in first], "±")
     lines.append(f"{'degraded':{width}}  {degraded:>12}  {_ssim(e.ssim_degraded for e in first):>6}")
     for name, rows in methods.items():
         quality = f"{_with_error([e.psnr for e in rows], '±'):>12}  {_ssim(e.ssim for e in rows):>6}"
-        lines.append(f"{name:{width}}  {quality}  {_certificates(rows):>32}  {fmean(e.seconds for e in rows):7.2f}")
+        quality += distances and f"  {_ssim(e.lpips for e in rows):>6}"
+        cost = f"{_certificates(rows):32}  {fmean(e.seconds for e in rows):7.2f}  {_parameters(rows):>10}"
+        lines.append(f"{name:{width}}  {quality}  {cost}")
     if several:
         lines.append(f"± SE: standard error of the mean PSNR over the {len(first)} images")
     lines += [f"{name}: {NOT_CERTIFIED}" for name, rows in methods.items() if all(e.error_bound == inf for e in rows)]
     return "\n".join(lines)
+
+
+def _with_distances(methods: dict[str, list[Evaluation]]) -> str:
+    """Return the name of the column of LPIPS, "" where nothing computed it."""
+    return "LPIPS" if any(e.lpips is not None for rows in methods.values() for e in rows) else ""
+
+
+def _parameters(rows: list[Evaluation]) -> str:
+    """'13602', or 'none' of a classical method."""
+    count = rows[0].parameters
+    return NONE if count is None else str(count)
 
 
 def _mean(values: Iterable[float | None]) -> float | None:
@@ -49,7 +65,7 @@ def _ssim(values: Iterable[float | None]) -> str:
 def _certificates(rows: list[Evaluation]) -> str:
     bounds, iterations = _column(rows, "error_bound"), _column(rows, "iterations")
     if bounds is None or iterations is None:
-        return ""
+        return f"{NONE:>9}"
     certified = f"{sum(bool(e.converged) for e in rows)}/{len(rows)}"
     return f"{certified:>9}  {rounded_up(max(bounds), 2):>9}  {fmean(iterations):10.1f}"
 
@@ -65,7 +81,9 @@ def _with_error(values: list[float], sign: str) -> str:
     return f"{fmean(values):.2f}" + (f" {sign} {standard_error(values):.2f}" if len(values) > 1 else "")
 
 
-COLUMNS = ("psnr", "ssim", "psnr_degraded", "error_bound", "relative_bound", "iterations", "seconds")
+COLUMNS = (
+    "psnr", "ssim", "psnr_degraded", "error_bound", "relative_bound", "iterations", "seconds", "lpips", "parameters",
+)  # fmt: skip
 
 
 def csv_table(rows: list[Evaluation]) -> str:
@@ -103,26 +121,49 @@ def read_csv(path: Path) -> dict[str, dict[str, float]]:
 def markdown_table(methods: dict[str, list[Evaluation]]) -> str:
     """Write means as a Markdown table: the measurement first, then each method with its certificates and cost."""
     first = next(iter(methods.values()))
-    heads = ("method", "PSNR ± SE", "SSIM", "certified", "largest bound / norm of x", "gradients", "s/image")
+    distances = [_with_distances(methods)] if _with_distances(methods) else []
+    heads = (
+        "method",
+        "PSNR ± SE",
+        "SSIM",
+        *distances,
+        "certified",
+        "largest bound / norm of x",
+        "gradients",
+        "s/image",
+    )
+    heads += ("parameters",)
     degraded = _with_error([e.psnr_degraded for e in first], "±")
-    rows = [heads, ("---",) * len(heads), ("degraded", degraded, _ssim(e.ssim_degraded for e in first), *4 * ("",))]
+    blank = ("",) * (len(heads) - 3)
+    rows = [heads, ("---",) * len(heads), ("degraded", degraded, _ssim(e.ssim_degraded for e in first), *blank)]
     for name, found in methods.items():
         bounds, iterations = _column(found, "relative_bound"), _column(found, "iterations")
-        proof = ("", "", "")
+        proof = (NONE, "", "")
         if bounds is not None and iterations is not None:
             largest = "stationary" if inf in bounds else f"{rounded_up(100 * max(bounds), 2)} %"
             proof = f"{sum(bool(e.converged) for e in found)}/{len(found)}", largest, f"{fmean(iterations):.0f}"
-        quality = _with_error([e.psnr for e in found], "±"), _ssim(e.ssim for e in found)
-        rows.append((name, *quality, *proof, f"{fmean(e.seconds for e in found):.2f}"))
+        quality = [_with_error([e.psnr for e in found], "±"), _ssim(e.ssim for e in found)]
+        quality += [_ssim(e.lpips for e in found) for _ in distances]
+        rows.append((name, *quality, *proof, f"{fmean(e.seconds for e in found):.2f}", _parameters(found)))
     return "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
 
 def latex_table(methods: dict[str, list[Evaluation]]) -> str:
-    r"""Write a booktabs table of mean PSNR, \pm its standard error, and mean SSIM."""
+    r"""Write a booktabs table: mean PSNR, \pm its standard error, mean SSIM and LPIPS, certificates and parameters."""
     first = next(iter(methods.values()))
-    rows = [("degraded", [e.psnr_degraded for e in first], _ssim(e.ssim_degraded for e in first))]
-    rows += [(name, [e.psnr for e in r], _ssim(e.ssim for e in r)) for name, r in methods.items()]
-    body = [rf"{escape(name)} & ${_with_error(p, chr(92) + 'pm')}$ & {s} \\" for name, p, s in rows]
+    distances = [_with_distances(methods)] if _with_distances(methods) else []
+    heads = ["method", "PSNR (dB)", "SSIM", *distances, "certified", "parameters"]
+    rows = [["degraded", _latex_psnr([e.psnr_degraded for e in first]), _ssim(e.ssim_degraded for e in first)]]
+    rows[0] += [""] * (len(heads) - 3)
+    for name, found in methods.items():
+        quality = [_latex_psnr([e.psnr for e in found]), _ssim(e.ssim for e in found)]
+        quality += [_ssim(e.lpips for e in found) for _ in distances]
+        rows.append([escape(name), *quality, _certificates(found).split()[0], _parameters(found)])
     about = rf"% \pm: standard error of the mean PSNR over the {len(first)} images"
-    head = [r"\begin{tabular}{lrr}", r"\toprule", r"method & PSNR (dB) & SSIM \\", r"\midrule"]
+    head = [rf"\begin{{tabular}}{{l{'r' * (len(heads) - 1)}}}", r"\toprule", " & ".join(heads) + r" \\", r"\midrule"]
+    body = [" & ".join(row) + r" \\" for row in rows]
     return "\n".join([about, *head, *body, r"\bottomrule", r"\end{tabular}", ""])
+
+
+def _latex_psnr(values: list[float]) -> str:
+    return f"${_with_error(values, chr(92) + 'pm')}$"

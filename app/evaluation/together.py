@@ -11,10 +11,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from app import assemble
-from app.evaluation import baselines, noise_check
+from app.evaluation import baselines, noise_check, perceptual
 from app.evaluation.evaluate import Evaluation, Pair, evaluate
 from app.evaluation.guide import condition_of
 from app.evaluation.measured import Files, config_of_files, files_of, pair
+from app.evaluation.networks import count
 from app.evaluation.simulation import Simulation, simulation
 from app.models.build import Model
 from app.settings.options import Config
@@ -27,19 +28,21 @@ Loaded = dict[str, tuple[Model, Config]]
 
 def evaluate_together(
     models: list[str], names: tuple[str, ...], images: str, settings: list[str], data_root: Path, quiet: bool,
-    measured: str | None = None, limits: Range | None = None,
+    measured: str | None = None, limits: Range | None = None, weights: Path | None = None,
 ) -> tuple[dict[str, list[Evaluation]], list[str]]:  # fmt: skip
     """Evaluate models, and the baselines of these names on the same measurements. Return all rows by the method's
     label, and what else is to be said about them. Raises ConfigError, ModelError and ImageError.
 
     measured: folder of what was measured of the images; None: they are measured here.  limits: black and white of its
-    files of floats. The parameters are those of the command.
+    files of floats.  weights: folder of those of networks; None: deepinv downloads them. The parameters are those of
+    the command.
     """
     loaded = assemble.load_comparable(models, settings)
     if measured is not None:
         loaded = {name: (model, config_of_files(own, settings, False)) for name, (model, own) in loaded.items()}
     _, config = next(iter(loaded.values()))
     baselines.check(names, config)
+    networks = baselines.load(names, config, weights)
     paths, color = find_images(images, data_root, config.data.color).paths, config.data.color
 
     def run(label: str, rows: Iterator[Evaluation]) -> list[Evaluation]:
@@ -52,15 +55,20 @@ def evaluate_together(
     files = None if measured is None else _checked(files_of(paths, measured, config, limits), paths, first)
     for name, (_, own) in loaded.items():
         noise_check.warn_of_level(name, own.problem)
-    found = {}
+    found, distance = {}, perceptual.distance(first.device, notes)
     for name, s in simulated.items():
         pairs = files and _pairs(files, s, name, *loaded[name], settings, notes)
-        found[name] = run(name, evaluate(s, paths, color, measured=pairs))
+        learned = count(loaded[name][0].regularizer)
+        found[name] = run(name, evaluate(s, paths, color, None, pairs, distance, learned))
     kernels = assemble.true_kernels(config.problem, data_root) if isinstance(config.problem, Deblur) else None
     for name in names:
-        baseline = baselines.prepare(name, config, first, kernels, data_root, quiet)
+        if name in networks:
+            baseline = baselines.prepare_network(name, networks[name], config, first)
+        else:
+            baseline = baselines.prepare(name, config, first, kernels, data_root, quiet)
         pairs = files and partial(pair, files, first)
-        found[baseline.label] = run(baseline.label, evaluate(first, paths, color, baseline.method, pairs))
+        rows = evaluate(first, paths, color, baseline.method, pairs, distance, baseline.parameters)
+        found[baseline.label] = run(baseline.label, rows)
         notes.append(f"{baseline.label}: {baseline.about}")
     return found, [*notes, *_remarks(loaded, data_root)]
 

@@ -1,0 +1,1 @@
+"""The own examples of two papers, by the method code of this program."""
