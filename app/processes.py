@@ -12,6 +12,7 @@ at the latest after `timeout` seconds. They then call the roll, and the first th
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import time
 from collections.abc import Iterator, Sequence
@@ -113,7 +114,9 @@ def joined(device: torch.device, timeout: float) -> Iterator[Processes]:
     _take_own_resources(device)
     patience = timedelta(seconds=timeout)
     with _contact():
-        store, _, _ = next(torch_distributed.rendezvous("env://", rank, count, timeout=patience))
+        common, _, _ = next(torch_distributed.rendezvous("env://", rank, count, timeout=patience))
+        # Each time that the processes join has names of its own.
+        store = torch_distributed.PrefixStore(f"join {common.add(f'joins of {rank}', 1)}", common)
         store.set(f"who/{rank}", f"rank {rank} (process {os.getpid()} on {socket.gethostname()})")
         torch_distributed.init_process_group(
             "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo",
@@ -122,6 +125,8 @@ def joined(device: torch.device, timeout: float) -> Iterator[Processes]:
     try:
         yield Processes(rank, count, int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0)
     except BaseException as error:
+        for number in (signal.SIGTERM, signal.SIGINT):  # torchrun sends them where a rank is lost; this one ends anyway
+            signal.signal(number, signal.SIG_IGN)
         _leave()
         if fault := _roll_call(store, rank, count, error):
             raise ProcessError(fault) from None
