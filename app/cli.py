@@ -32,8 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
     silence_all_but_first()
     try:
         options = _parser().parse_args(arguments)
-        if several() and options.command not in SHARED:
-            raise ConfigError("torchrun with several processes is for train, resume, evaluate and reconstruct")
+        _check_shared(options)
         options.typed = shlex.join(["python", "-m", "app", *(sys.argv[1:] if arguments is None else arguments)])
         keep_freed_memory()
         return options.command(options) or 0
@@ -190,6 +189,11 @@ def _settings(options: argparse.Namespace) -> list[str]:
     wins."""
     short = {name: getattr(options, name) for name in ("task", "noise_level", "kernel", "mask")}
     return [f"problem.{k}={v}" for k, v in short.items() if v is not None] + options.set
+
+
+def _check_shared(options: argparse.Namespace) -> None:
+    if several() and options.command not in SHARED:
+        raise ConfigError("torchrun with several processes is for train, resume, evaluate and reconstruct")
 
 
 SHARED = (_train, _resume, _evaluate, _reconstruct)  # commands whose images several processes share out

@@ -24,6 +24,8 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch import distributed as torch_distributed
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
 
 from app.ranks import launched, local_rank, processes_here, speak
 
@@ -114,13 +116,13 @@ def joined(device: torch.device, timeout: float) -> Iterator[Processes]:
     _take_own_resources(device)
     patience = timedelta(seconds=timeout)
     with _contact():
-        common, _, _ = next(torch_distributed.rendezvous("env://", rank, count, timeout=patience))
+        common, _, _ = next(rendezvous("env://", rank, count, timeout=patience))
         # Each time that the processes join has names of its own.
-        store = torch_distributed.PrefixStore(f"join {common.add(f'joins of {rank}', 1)}", common)
+        store = PrefixStore(f"join {common.add(f'joins of {rank}', 1)}", common)
         store.set(f"who/{rank}", f"rank {rank} (process {os.getpid()} on {socket.gethostname()})")
         torch_distributed.init_process_group(
             "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo",
-            store=torch_distributed.PrefixStore("group", store), rank=rank, world_size=count, timeout=patience,
+            store=PrefixStore("group", store), rank=rank, world_size=count, timeout=patience,
         )  # fmt: skip
     try:
         yield Processes(rank, count, int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0)

@@ -27,7 +27,7 @@ def processes_here() -> int:
 
 
 def silence_all_but_first() -> None:
-    """Let ranks above 0 print nothing, whoever prints: Python, compiled code, or a progress bar."""
+    """Keep ranks above 0 from printing, whoever prints: Python, compiled code, or a progress bar."""
     global _stderr
     if not several() or os.environ["RANK"] == "0" or _stderr is not None:
         return

@@ -42,22 +42,21 @@ STARTED = re.compile(r"^.*: \d+ training images.*$", re.M)
 
 
 def settings(method: str, steps: int) -> list[str]:
-    """Return the arguments of `train` for a small run."""
-    batch = [] if method in FULL_BATCH else [f"upper.batch_size={BATCH}"]
-    assigned = [*SMALL, f"run.steps={steps}", f"upper.algorithm={method}", *batch]
+    """Return the arguments of `train` for a small run, whose first steps do not depend on how many follow."""
+    drawn = [] if method in FULL_BATCH else [f"upper.batch_size={BATCH}", "upper.schedule=constant"]
+    assigned = [*SMALL, f"run.steps={steps}", f"upper.algorithm={method}", *drawn]
     return [word for assignment in assigned for word in ("--set", assignment)]
 
 
 def train(folder: Path, steps: int, methods: list[str]) -> int:
-    """Train by one method after the other, each to its end, as one of the processes that torchrun started, and return
-    the exit code. What is there already goes on. No figures are drawn: they would take longer than a small run."""
-    app.commands.train.draw_run = lambda *_: []
-    known = [method for method in methods if (folder / method / "config.toml").is_file()]
-    install()
+    """Train by one method after the other, each to its end, in this process or as one of several, and return the exit
+    code. What is there already goes on; what torchrun has started anew finds that out itself."""
+    anew = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
+    known = [method for method in methods if (folder / method / "config.toml").is_file() and not anew]
     for method in methods:
         out = str(folder / method)
-        new = ["train", "foe-denoise", "--quiet", "--out", out, *settings(method, steps)]
-        if code := main(["resume", out, "--quiet"] if method in known else new):
+        more = ["--quiet", *settings(method, steps)]
+        if code := main(["resume", out, *more] if method in known else ["train", "foe-denoise", "--out", out, *more]):
             return code
     return 0
 
@@ -101,7 +100,7 @@ def _relative(a: Tensor, b: Tensor) -> float:  # (...), (...)
 
 
 def killed(ranks: int, folder: Path, steps: int, wait: float, victim: int) -> str:
-    """Kill one rank so many seconds after a run has begun, resume it with as many processes, and return what was
+    """Run, kill one rank so many seconds after a run has begun, resume it with as many processes, and return what was
     wrong, or ""."""
     words = ["scripts.ranking", "train", str(folder), str(steps), "isgd"]
     process = start(ranks, words)
@@ -172,6 +171,8 @@ def storm(root: Path, kills: int, seed: int, steps: int) -> int:
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["train"]:
+        install()
+        app.commands.train.draw_run = lambda *_: []  # figures would take longer than all of a small run
         code = train(Path(sys.argv[2]), int(sys.argv[3]), sys.argv[4:])
         sys.stdout.flush()
         sys.stderr.flush()

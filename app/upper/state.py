@@ -91,13 +91,13 @@ def per_image(state: Any) -> list[PerImage]:
 
 
 def keep(state: Any, wanted: Callable[[int], bool]) -> None:
-    """Forget what is remembered of other images than the wanted ones."""
+    """Keep what is remembered of the wanted images alone."""
     for memory in per_image(state):
         memory.tensors = {image: t for image, t in memory.tensors.items() if wanted(image)}
 
 
 def settle(state: Any, images: tuple[int, ...], share: Share) -> None:
-    """Bring what is remembered of the images of a whole mini-batch to the ranks that have them, and forget it on the
+    """Move what is remembered of the images of a whole mini-batch to the ranks that have them, and forget it on the
     others. Most of it is there already."""
     memories = [memory for memory in per_image(state) if memory.kept]
     if share.processes.count == 1 or not memories:
