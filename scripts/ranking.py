@@ -34,7 +34,7 @@ METHODS = ("isgd", "maid", "meha", "stocbio", "amigo", "gd_polyak", "hoag")
 SMALL = (
     *("data.images=builtin:train", "data.validation=builtin:test", "data.patch_size=16", "data.validation_crop=16"),
     *("data.noise=fixed", "regularizer.filters=4", "regularizer.filter_size=3"),
-    *("run.precision=float64", "run.device=cpu", "run.checkpoint_every=3", "run.validate_every=5", "run.timeout=60"),
+    *("run.precision=float64", "run.device=cpu", "run.checkpoint_every=3", "run.validate_every=2", "run.timeout=60"),
 )
 FULL_BATCH = [method.algorithm for method in ALL if issubclass(method, FullBatchOptions)]
 BATCH = 5  # images that neither 2 nor 4 divide
