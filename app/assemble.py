@@ -32,6 +32,7 @@ from app.problem.tasks import (
     super_resolution,
     tomography,
 )
+from app.ranks import local_rank, processes_here
 from app.settings import methods as options
 from app.settings.options import Config, ConfigError
 from app.settings.tasks import DRAWN, Deblur, Denoise, Inpaint, Mri, Problem, SuperResolution, Tomography
@@ -67,8 +68,9 @@ HOLD = 10  # steps before a step size that was found at the first of them decrea
 
 
 def device_of(config: Config) -> torch.device:
-    """Return the device of run.device, on which float32 then means float32: TF32 would spoil the certificates. Raises
-    ConfigError where this machine has no such device."""
+    """Return the device of run.device, on which float32 then means float32: TF32 would spoil the certificates. Each
+    process of several has a GPU of its own, which "cuda" means to it. Raises ConfigError where there is no such device.
+    """
     torch.backends.cudnn.allow_tf32 = False
     name = config.run.device
     if name == "auto":
@@ -79,8 +81,13 @@ def device_of(config: Config) -> torch.device:
         device = None
     if device is None or device.type not in ("cpu", "cuda"):
         raise ConfigError(f"run.device = {name!r}; allowed are auto, cpu, cuda, cuda:N")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ConfigError(f"run.device = {name!r}, but this machine has {torch.cuda.device_count()} CUDA devices")
+    if device.type == "cuda" and (device.index or local_rank()) >= torch.cuda.device_count():
+        raise ConfigError(
+            f"run.device = {name!r}, but this machine has {torch.cuda.device_count()} CUDA devices for "
+            f"{processes_here()} processes"
+        )
+    if device.index is not None and processes_here() > 1:
+        raise ConfigError(f"run.device = {name!r} is one device for {processes_here()} processes: set cuda or auto")
     return device
 
 

@@ -13,6 +13,7 @@ from typing import NoReturn
 from app.drawing.arguments import Container, names, number, path, split_label
 from app.drawing.kinds import add_kinds
 from app.memory import keep_freed_memory
+from app.ranks import several, silence_all_but_first
 from app.settings.comparison import Comparison, is_comparison, read_comparison
 from app.settings.options import Config, ConfigError
 from app.settings.toml import load, override
@@ -31,8 +32,10 @@ PRESETS = Path(__file__).parent.parent / "scripts" / "experiments"
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command. A mistake the user can mend ends in one line on stderr and exit code 2."""
+    silence_all_but_first()
     try:
         options = _parser().parse_args(arguments)
+        _check_shared(options)
         options.typed = shlex.join(["python", "-m", "app", *(sys.argv[1:] if arguments is None else arguments)])
         keep_freed_memory()
         return options.command(options) or 0
@@ -43,7 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
         _complain(f"{error.strerror or error}: {error.filename or ''}".rstrip(": "))
     except ConfigError as error:
         _complain(error)
-    except (ValueError, ArithmeticError) as error:
+    except (ValueError, ArithmeticError, RuntimeError) as error:
         from app.commands.errors import USER_ERRORS
 
         if not isinstance(error, USER_ERRORS):
@@ -189,6 +192,14 @@ def _settings(options: argparse.Namespace) -> list[str]:
     wins."""
     short = {name: getattr(options, name) for name in ("task", "noise_level", "kernel", "mask")}
     return [f"problem.{k}={v}" for k, v in short.items() if v is not None] + options.set
+
+
+def _check_shared(options: argparse.Namespace) -> None:
+    if several() and options.command not in SHARED:
+        raise ConfigError("torchrun with several processes is for train, resume, evaluate and reconstruct")
+
+
+SHARED = (_train, _resume, _evaluate, _reconstruct)  # commands whose images several processes share out
 
 
 class _Parser(argparse.ArgumentParser):

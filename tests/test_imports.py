@@ -15,6 +15,8 @@ ORDER = (
     "app/files.py",
     "app/interrupt.py",
     "app/memory.py",
+    "app/ranks.py",
+    "app/processes.py",
     "app/scale.py",
     "app/settings",
     "app/problem",

@@ -4,6 +4,7 @@ from app.lower.solution import CurvatureError, NonFiniteError, NotProvableError,
 from app.models.files import ModelError
 from app.problem.operators import OperatorError
 from app.problem.problem import ProblemError
+from app.processes import ProcessError
 from app.settings.options import ConfigError
 from app.training.checkpoint import RunError
 from datasets.arrays import ArrayError
@@ -17,5 +18,5 @@ from regularizers import ImageTooSmallError, RegularizerError
 USER_ERRORS = (
     ArrayError, ConfigError, CurvatureError, FetchError, FigureError, ImageError, ImageTooSmallError, KernelError,
     MaskError, ModelError, NonFiniteError, NotProvableError, NotStronglyConvexError, OperatorError, ProblemError,
-    RegularizerError, RunError,
+    ProcessError, RegularizerError, RunError,
 )  # fmt: skip

@@ -2,35 +2,34 @@
 
 from argparse import Namespace
 
+from app.assemble import device_of, load
 from app.evaluation.baselines import label
 from app.evaluation.tables import csv_table, latex_table, markdown_table, summary_table
 from app.evaluation.together import evaluate_together
 from app.files import check_writable, write_atomically
+from app.processes import joined
 from app.settings.options import ConfigError
 
 
 def evaluate(o: Namespace, settings: list[str]) -> int:
     """Print one table of models and baselines, and write it where files are asked for. Raises ConfigError, ModelError
-    and ImageError."""
+    and ImageError, and ProcessError."""
     if o.csv and len(o.models) > 1:
         raise ConfigError("--csv holds the images of one model; evaluate the models one by one")
     csv_files = {label(name): o.csv.with_stem(f"{o.csv.stem}-{name}") for name in o.baselines} if o.csv else {}
     csv_files |= {o.models[0]: o.csv} if o.csv else {}
-    for file in filter(None, (o.latex, o.markdown, *csv_files.values())):
-        check_writable(file)
     if o.range and o.measured is None:
         raise ConfigError("--range BLACK WHITE is for files of --measured")
-    methods, notes = evaluate_together(
-        o.models,
-        o.baselines,
-        o.images,
-        settings,
-        o.data_root,
-        o.quiet,
-        measured=o.measured,
-        limits=o.range,
-        weights=o.weights,
-    )
+    _, config = load(o.models[0], settings)
+    with joined(device_of(config), config.run.timeout) as processes:
+        for file in filter(None, (o.latex, o.markdown, *csv_files.values())) if processes.first else ():
+            check_writable(file)
+        methods, notes = evaluate_together(
+            o.models, o.baselines, o.images, settings, o.data_root, o.quiet, measured=o.measured, limits=o.range,
+            weights=o.weights, processes=processes,
+        )  # fmt: skip
+    if not processes.first:
+        return 0
     print(summary_table(methods), *notes, sep="\n")
     for name, file in csv_files.items():
         write_atomically(file, csv_table(methods[name]).encode())

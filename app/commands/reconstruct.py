@@ -1,6 +1,10 @@
 """`reconstruct`."""
 
+import io
+import sys
 from argparse import Namespace
+from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 from app import assemble
@@ -10,6 +14,7 @@ from app.evaluation.simulation import Simulation, simulation
 from app.files import write_atomically
 from app.models.build import Model
 from app.problem.quality import psnr
+from app.processes import Processes, joined
 from app.settings.options import Config
 from datasets.encode import encode_like
 from datasets.files import printable
@@ -18,28 +23,50 @@ from datasets.patches import whole_blocks
 
 def reconstruct(o: Namespace, settings: list[str]) -> int:
     """Reconstruct files, measured first where o.degrade. Raises ConfigError, ImageError and MaskError before anything
-    is written."""
+    is written, and ProcessError."""
     model, config = assemble.load(o.model, settings)
     config = config_of_files(config, settings, o.degrade)
+    with joined(assemble.device_of(config), config.run.timeout) as processes:
+        _reconstruct(o, settings, model, config, processes)
+    return 0
+
+
+def _reconstruct(o: Namespace, settings: list[str], model: Model, config: Config, processes: Processes) -> None:
     sources = sources_of(o.images, o.data_root, config, o.degrade)
     simulated = simulation(config, model, o.data_root, {i: s.path.with_stem(s.name) for i, s in enumerate(sources)})
     files = Files(
         sources=sources, config=config, limits=o.range, out=o.out, degrade=o.degrade, keep=o.keep, form=f".{o.format}"
     )  # fmt: skip
     targets = files.targets(simulated)
+    processes.numbers(0)  # nobody writes before all have looked
     o.out.mkdir(parents=True, exist_ok=True)
     for note in assemble.kernel_notes(config, o.data_root):
         print(note)
     noise_check.warn_of_level(o.model, config.problem)
     given = noise_check.is_given(settings)
-    for i, own in enumerate(targets):
+
+    def one(i: int) -> None:
+        own = targets[i]
         if all(target.exists() for target in own):
             print(f"{printable(own[0])}: kept")
         elif o.degrade:
             _from_clean(files, i, own, simulated, model, config)
         else:
             _from_measured(files, i, own, simulated, model, config, given)
-    return 0
+
+    for first in range(0, len(targets), processes.count):  # each rank one image, and what is said of them in order
+        said = _heard(one, first + processes.rank) if first + processes.rank < len(targets) else ("", "")
+        for out, errors in processes.objects(said):
+            print(out, end="", flush=True)
+            print(errors, end="", file=sys.stderr, flush=True)
+
+
+def _heard(one: Callable[[int], None], i: int) -> tuple[str, str]:
+    """What is printed while one image is reconstructed, and what of it is a warning."""
+    out, errors = io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(errors):
+        one(i)
+    return out.getvalue(), errors.getvalue()
 
 
 def _from_clean(

@@ -3,7 +3,9 @@
 import logging
 from pathlib import Path
 
+from app.assemble import device_of
 from app.drawing.run import draw_run
+from app.processes import joined
 from app.settings.options import Config
 from app.training import session
 from app.training.run import Progress, Run
@@ -12,21 +14,28 @@ log = logging.getLogger("app")
 
 
 def train(config: Config, folder: Path, data_root: Path, quiet: bool, command: str) -> int:
-    """Learn a regularizer, and return the exit code. Raises the errors of `session.begin`."""
-    with session.begin(config, folder, data_root, command) as (run, progress):
-        return _to_the_end(run, progress, data_root, quiet)
+    """Learn a regularizer, and return the exit code. What torchrun has started anew goes on with the run of these
+    settings that the folder holds. Raises the errors of `session.begin`, and ProcessError."""
+    with joined(device_of(config), config.run.timeout) as processes:
+        known = processes.of_first(processes.restarted and session.holds(folder, config))
+        opened = session.restore if known else session.begin
+        with opened(config, folder, data_root, command, processes=processes) as (run, progress):
+            return _to_the_end(run, progress, data_root, quiet)
 
 
 def resume(
     config: Config, folder: Path, data_root: Path, quiet: bool, command: str, accept_changes: bool = False
 ) -> int:
-    """Continue a run, and return the exit code. Raises RunError."""
-    with session.restore(config, folder, data_root, command, accept_changes) as (run, progress):
+    """Continue a run, and return the exit code. Raises RunError and ProcessError."""
+    with (
+        joined(device_of(config), config.run.timeout) as processes,
+        session.restore(config, folder, data_root, command, accept_changes, processes) as (run, progress),
+    ):
         return _to_the_end(run, progress, data_root, quiet)
 
 
 def _to_the_end(run: Run, progress: Progress, data_root: Path, quiet: bool) -> int:
     session.train(run, progress, data_root, quiet)
-    for name in draw_run(run, data_root):
+    for name in draw_run(run, data_root) if run.processes.first else ():
         log.info("%s", run.folder / name)
     return session.DONE

@@ -1,7 +1,7 @@
 """Held-out reconstruction: measure, solve to the certified accuracy, compare with the clean image."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,14 +49,17 @@ class Pair:
 def evaluate(
     reconstruct: Simulation, paths: tuple[Path, ...], color: bool, baseline: Baseline | None = None,
     measured: Callable[[int, Tensor], Pair] | None = None, distance: Distance | None = None,
-    parameters: int | None = None,
+    parameters: int | None = None, own: Sequence[int] | None = None,
 ) -> Iterator[Evaluation]:  # fmt: skip
     """Yield one row per image, whole images, in order; of a baseline, where one is given, on the same measurements.
     measured: (position, clean image) -> the pair that files make; None: images are measured here.  distance: LPIPS.
-    parameters: how many numbers the method has learned. Defaults are those of a model on its own."""
-    for i, (path, name) in enumerate(zip(paths, names_of(paths), strict=True)):
+    parameters: how many numbers the method has learned.  own: positions of the images that are evaluated; None: all.
+    Images, a method and what is known of both are as many parameters."""
+    names, positions = names_of(paths), range(len(paths)) if own is None else own
+    for i in positions:
+        path, name = paths[i], names[i]
         clean = reconstruct.read(path, color)
-        if i == 0:
+        if i == positions[0]:
             for r, x in ((reconstruct.regularizer, clean), (reconstruct.regularizer.promoted(), clean.double())):
                 r.frozen().gradient(x)  # compiles what is compiled at first use, for the solve and its certificate
         if measured is None:

@@ -102,11 +102,17 @@ class Simulation:
 
         return check
 
-    def check_images(self, paths: Sequence[Path], color: bool) -> None:
-        """Check, before anything long begins, that all images can be read and are large enough. Raises one ImageError
-        that names all that are not."""
+    def check_images(self, paths: Sequence[Path], color: bool) -> list[torch.Size]:
+        """Check, before anything long begins, that all images can be read and are large enough, and return their
+        shapes (C, H, W). Raises one ImageError that names all that are not."""
         check = self.check_sizes()
-        read_all(range(len(paths)), lambda i: check(i, paths[i], self.read(paths[i], color).shape[1:]))
+
+        def shape(i: int) -> torch.Size:
+            found = self.read(paths[i], color).shape[1:]
+            check(i, paths[i], found)
+            return found
+
+        return read_all(range(len(paths)), shape)
 
     def to_device(self, x: Tensor) -> Tensor:  # (B, ...) -> (B, ...)
         """Return a tensor on the device and, where it is real, in the precision of the reconstruction."""

@@ -18,6 +18,7 @@ from app.evaluation.measured import Files, config_of_files, files_of, pair
 from app.evaluation.networks import count
 from app.evaluation.simulation import Simulation, simulation
 from app.models.build import Model
+from app.processes import ALONE, Processes
 from app.settings.options import Config
 from app.settings.tasks import Deblur, Tomography
 from datasets.image_sets import find_images
@@ -29,13 +30,14 @@ Loaded = dict[str, tuple[Model, Config]]
 def evaluate_together(
     models: list[str], names: tuple[str, ...], images: str, settings: list[str], data_root: Path, quiet: bool,
     measured: str | None = None, limits: Range | None = None, weights: Path | None = None,
+    processes: Processes = ALONE,
 ) -> tuple[dict[str, list[Evaluation]], list[str]]:  # fmt: skip
     """Evaluate models, and the baselines of these names on the same measurements. Return all rows by the method's
     label, and what else is to be said about them. Raises ConfigError, ModelError and ImageError.
 
     measured: folder of what was measured of the images; None: they are measured here.  limits: black and white of its
-    files of floats.  weights: folder of those of networks; None: deepinv downloads them. The parameters are those of
-    the command.
+    files of floats.  weights: folder of those of networks; None: deepinv downloads them.  processes: share the images
+    out. The parameters are those of the command.
     """
     loaded = assemble.load_comparable(models, settings)
     if measured is not None:
@@ -45,21 +47,32 @@ def evaluate_together(
     networks = baselines.load(names, config, weights)
     paths, color = find_images(images, data_root, config.data.color).paths, config.data.color
 
-    def run(label: str, rows: Iterator[Evaluation]) -> list[Evaluation]:
-        return list(tqdm(rows, label, len(paths), disable=quiet, unit="image", dynamic_ncols=True))
-
     simulated = {name: simulation(c, model, data_root, dict(enumerate(paths))) for name, (model, c) in loaded.items()}
     first, notes = simulated[models[0]], assemble.kernel_notes(config, data_root)
+    sizes: list[int] = []
     for s in simulated.values():
-        s.check_images(paths, color)
+        sizes = [shape.numel() for shape in s.check_images(paths, color)]
+    mine = processes.own_part(sizes)
+
+    def run(label: str, rows: Iterator[Evaluation]) -> list[Evaluation]:
+        bar = tqdm(rows, label, len(mine), disable=quiet or not processes.first, unit="image", dynamic_ncols=True)
+        found = {i: row for part in processes.objects(dict(zip(mine, bar, strict=True))) for i, row in part.items()}
+        return [found[i] for i in range(len(paths))]
+
     files = None if measured is None else _checked(files_of(paths, measured, config, limits), paths, first)
     for name, (_, own) in loaded.items():
         noise_check.warn_of_level(name, own.problem)
     found, distance = {}, perceptual.distance(first.device, notes)
     for name, s in simulated.items():
-        pairs = files and _pairs(files, s, name, *loaded[name], settings, notes)
-        learned = count(loaded[name][0].regularizer)
-        found[name] = run(name, evaluate(s, paths, color, None, pairs, distance, learned))
+        told: dict[int, str] = {}
+        pairs, learned = (
+            files and _pairs(files, s, name, *loaded[name], settings, told),
+            count(loaded[name][0].regularizer),
+        )
+        rows = evaluate(s, paths, color, measured=pairs, distance=distance, parameters=learned, own=mine)
+        found[name] = run(name, rows)
+        of_all = {i: note for part in processes.objects(told) for i, note in part.items()}
+        notes += [of_all[i] for i in sorted(of_all)]
     kernels = assemble.true_kernels(config.problem, data_root) if isinstance(config.problem, Deblur) else None
     for name in names:
         if name in networks:
@@ -67,7 +80,7 @@ def evaluate_together(
         else:
             baseline = baselines.prepare(name, config, first, kernels, data_root, quiet)
         pairs = files and partial(pair, files, first)
-        rows = evaluate(first, paths, color, baseline.method, pairs, distance, baseline.parameters)
+        rows = evaluate(first, paths, color, baseline.method, pairs, distance, baseline.parameters, own=mine)
         found[baseline.label] = run(baseline.label, rows)
         notes.append(f"{baseline.label}: {baseline.about}")
     return found, [*notes, *_remarks(loaded, data_root)]
@@ -81,15 +94,22 @@ def _checked(files: Files, paths: tuple[Path, ...], simulated: Simulation) -> Fi
 
 
 def _pairs(
-    files: Files, simulated: Simulation, name: str, model: Model, config: Config, settings: list[str], notes: list[str]
+    files: Files,
+    simulated: Simulation,
+    name: str,
+    model: Model,
+    config: Config,
+    settings: list[str],
+    notes: dict[int, str],
 ) -> Callable[[int, Tensor], Pair]:
-    """Return what reads the pairs for one model; where no noise level is given, it is estimated, and told in a note.
+    """Return what reads the pairs for one model; where no noise level is given, it is estimated, and told in a note of
+    the image.
     The parameters are all that is known of a model."""
 
     def estimated(i: int, clean: Tensor) -> Pair:  # (1, C, H, W)
         found = pair(files, simulated, i, clean)
         reconstruct, told = noise_check.at_estimated_level(simulated, model, config.problem, found.y, i)
-        notes.append(f"{name}: {files.sources[i]}: {told}")
+        notes[i] = f"{name}: {files.sources[i]}: {told}"
         return replace(found, reconstruct=reconstruct)
 
     return partial(pair, files, simulated) if noise_check.is_given(settings) else estimated

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
-from copy import deepcopy
+from copy import copy, deepcopy
 from dataclasses import dataclass, field, fields, replace
 from functools import cache
 from typing import Any, TypeVar
@@ -263,6 +263,16 @@ class Operators:
 
     def __call__(self, shape: torch.Size, images: tuple[int, ...]) -> Operator:
         return self.build(torch.Size(shape), images)
+
+
+def within(operator: Operator, lambda_min: float, norm_squared: float) -> Operator:
+    """Return the operator of some images with bounds that hold for more of them, too."""
+    if (operator.lambda_min, operator.norm_squared) == (lambda_min, norm_squared):
+        return operator
+    wider = copy(operator)
+    object.__setattr__(wider, "lambda_min", lambda_min)
+    object.__setattr__(wider, "norm_squared", norm_squared)
+    return wider
 
 
 def operators_of(

@@ -107,9 +107,12 @@ class Problem:
     def __len__(self) -> int:
         return len(self.patches)
 
-    def sample(self, step: int, size: int | None = None) -> Sample:
-        """Return the mini-batch of a step: `size` images, all where None. Raises ProblemError or OperatorError."""
-        patches, level = self.patches.batch(step, size or len(self)), self.noise_levels.at(step)
+    def sample(self, step: int, size: int | None = None, places: Sequence[int] | None = None) -> Sample:
+        """Return the mini-batch of a step: `size` images, all where None; or what is at some places of it alone. Raises
+        ProblemError or OperatorError."""
+        size = size or len(self)
+        patches = self.patches.batch(step, size) if places is None else self._some(step * size, places)
+        level = self.noise_levels.at(step)
         clean = self.operators.lifted(patches.clean.to(self.device, self.dtype), patches.images)
         operator = self._operator(clean.shape[1:], patches)
         keys = list(zip(patches.images, patches.visits, strict=True))
@@ -126,6 +129,16 @@ class Problem:
             images=patches.images, target=target, y=y, operator=operator, noise_level=level, loss=loss,
             tolerance_factor=self.noise_levels.relative(level),
         )  # fmt: skip
+
+    def _some(self, first: int, places: Sequence[int]) -> PatchBatch:
+        """The patches at some places of the mini-batch that begins at `first`: place n is the n-th batch of one."""
+        ones = [self.patches.batch(first + place, 1) for place in places]
+        together = {
+            name: torch.cat([getattr(one, name) for one in ones])
+            for name in ("clean", "measured", "masks") if getattr(ones[0], name) is not None
+        }  # fmt: skip
+        images, visits = (tuple(getattr(one, name)[0] for one in ones) for name in ("images", "visits"))
+        return PatchBatch(images=images, visits=visits, **together)
 
     def operator(self, step: int = 0, size: int | None = None) -> Operator:
         """Return the operator of a mini-batch, without measuring anything."""

@@ -88,7 +88,8 @@ class Run:
         at_least=0,
     )
     seed: int = option(0, "of crops, noise, masks and sampling", at_least=0)
-    device: str = option("auto", "auto | cpu | cuda | cuda:N")
+    device: str = option("auto", "auto | cpu | cuda | cuda:N; each process of torchrun takes a GPU of its own")
+    timeout: float = option(600.0, "seconds that the processes of a run wait for each other (torchrun)", above=0)
     precision: Literal["float32", "float64"] = option("float32", "of all computations")
     validate_every: int = option(250, "steps between validations; 0 only at the end", at_least=0)
     checkpoint_every: int = option(50, "steps between checkpoints", at_least=1)

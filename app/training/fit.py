@@ -21,11 +21,15 @@ from app.lower.solution import NotStronglyConvexError
 from app.lower.stationary import certified_or_stationary
 from app.models.build import Model
 from app.problem.blur_kernel import SemiBlind
+from app.problem.operators import Operator, within
 from app.problem.problem import Problem, ProblemError, Sample
+from app.processes import ALONE, Processes
 from app.training.chain import Chain
 from app.upper import hypergradient as core
 from app.upper.hypergradient import Hypergradient, Learned
 from app.upper.method import Batch, Cost, Method, Step
+from app.upper.share import Share, shared
+from app.upper.state import settle
 from app.upper.theta import copies
 from regularizers import Regularizer, for_channels
 
@@ -40,12 +44,14 @@ def fit(
     state: Any = None,
     solver: Solver = lbfgs.solve,
     certified: bool = True,
+    processes: Processes = ALONE,
 ) -> Iterator[Step]:
     """Learn in place, and yield what each step saw and did.
 
     learned: its parameters move from step to step.  steps: the number of the last step plus one; None: without end.
     first, state: where to go on.  solver: finds what a guide reconstructs.  certified: refuse a lower level that is not
-    provably strongly convex. A loop that can be continued needs as many parameters; all but four have defaults.
+    provably strongly convex.  processes: share every mini-batch; all take the same steps. A loop that can be continued
+    needs as many parameters; all but four have defaults.
     Raises ProblemError where the method cannot learn from this problem, NotStronglyConvexError, and NonFiniteError
     with the parameters as they were before the step.
     """
@@ -53,15 +59,27 @@ def fit(
     size = method.images_per_step(len(problem))
     if method.needs_finite_sum and not problem.patches.fixed:
         raise ProblemError(f"{type(method).__name__} works on a finite sum: crops and noise must be fixed")
+    if size < processes.count:
+        raise ProblemError(f"{processes.count} processes cannot share the {size} images of a step")
     mu = proven_modulus(model, problem, size)
     if certified and method.needs_convexity and mu <= 0:
         raise NotStronglyConvexError(mu)
     state = method.begin(problem.patches.fixed) if state is None else state
     for k in count(first) if steps is None else range(first, steps):
-        sample = problem.sample(k, size)
-        batch = batch_of(model, sample, problem.ridge, solver, method.through_guide)
-        step = method.step(k, batch, state)
-        yield replace(step, target=sample.target, computations=batch.spent.computations + step.computations)
+        images, _ = problem.patches.places(k, size)
+        share = shared(images, processes)
+        settle(state, images, share)
+        sample = problem.sample(k, size, None if processes.count == 1 else share.own)
+        batch = batch_of(model, sample, problem.ridge, solver, method.through_guide, share)
+        yield _of_all(method.step(k, batch, state), sample, batch)
+
+
+def _of_all(step: Step, sample: Sample, batch: Batch) -> Step:
+    """The step with the numbers of the whole mini-batch, and its cost."""
+    share, names = batch.share, ("loss", "error_bound", "certified", "lower_iterations", "linear_iterations")
+    numbers = {name: share.gather(getattr(step, name)) for name in names}
+    computations = share.count(batch.spent.computations + step.computations)
+    return replace(step, **numbers, computations=computations, target=sample.target, share=share)
 
 
 def energy_bounds(model: Model, problem: Problem, size: int | None = None) -> tuple[float, float]:
@@ -97,15 +115,18 @@ def hypergradient(
 
 
 def batch_of(
-    model: Model, sample: Sample, ridge: float, solver: Solver = lbfgs.solve, through_guide: bool = False
-) -> Batch:
+    model: Model, sample: Sample, ridge: float, solver: Solver = lbfgs.solve, through_guide: bool = False,
+    share: Share | None = None,
+) -> Batch:  # fmt: skip
     """Return lower-level problems with the model's regularizer, and what is learned from them.
+
+    share: whose images the sample has, where it is not the whole mini-batch.
 
     What the regularizer is conditioned on is found here, once, and stays; with `through_guide` it follows theta.
     """
-    kernel, solver, spent = model.kernel, certified_or_stationary(solver), Cost()
+    kernel, solver, spent, share = model.kernel, certified_or_stationary(solver), Cost(), share or Share()
     grid = sample.target.shape[2:]
-    operator = sample.operator if kernel is None else kernel.operator(grid)
+    operator = _bounded_for_all(sample.operator, share) if kernel is None else kernel.operator(grid)
     regularizer = for_channels(model.regularizer.at(sample.noise_level), sample.target.shape[1])
 
     def solved() -> LowerProblem:
@@ -128,5 +149,11 @@ def batch_of(
         learned = SemiBlind(lower.regularizer, kernel, sample.y)
     return Batch(
         learned=learned, energy=energy, loss=sample.loss, images=sample.images, spent=spent,
-        tolerance_factor=sample.tolerance_factor,
+        tolerance_factor=sample.tolerance_factor, share=share,
     )  # fmt: skip
+
+
+def _bounded_for_all(operator: Operator, share: Share) -> Operator:
+    """The operator with bounds that hold for the images of all processes: step sizes depend on them."""
+    low, high = (share.processes.numbers(bound) for bound in (operator.lambda_min, operator.norm_squared))
+    return within(operator, min(low), max(high))

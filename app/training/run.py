@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import math
@@ -28,6 +29,7 @@ from app.models.provenance import today, versions
 from app.models.sealed import read
 from app.problem.problem import Problem
 from app.problem.quality import psnr
+from app.processes import ALONE, ProcessError, Processes
 from app.settings.options import Config
 from app.settings.toml import to_toml
 from app.training import checkpoint, owner, records
@@ -39,6 +41,7 @@ from app.training.records import Record
 from app.training.selection import Selection, swapped_in
 from app.upper import state as states
 from app.upper.method import Method, Step
+from app.upper.share import home
 
 log = logging.getLogger("app")
 
@@ -59,6 +62,7 @@ class Run:
     solver: Solver  # of what guides reconstruct
     validate: Callable[[], float]  # mean held-out PSNR in dB
     inputs: Inputs  # what it is made of
+    processes: Processes = ALONE  # of which the first one owns the folder
     books: Books = field(default_factory=Books)
     provenance: dict[str, Any] = field(default_factory=dict)  # what else the model file says about the run
 
@@ -107,9 +111,10 @@ def begin(run: Run) -> Progress:
     """Claim the run folder, which this process owns, with a checkpoint of step 0. Raises RunError if it holds a run
     already."""
     folder = run.folder
-    if (folder / "config.toml").exists():
-        raise RunError(f"{folder} already holds a run: continue it with `resume {folder}`, or choose another --out")
-    (folder / "checkpoint").mkdir(exist_ok=True)
+    if run.processes.first:
+        if (folder / "config.toml").exists():
+            raise RunError(f"{folder} already holds a run: continue it with `resume {folder}`, or choose another --out")
+        (folder / "checkpoint").mkdir(exist_ok=True)
     run.books.note(0, run.model.regularizer, last=False)
     # The configuration last: a folder that has one can always be resumed.
     save(run, Progress())
@@ -119,7 +124,8 @@ def begin(run: Run) -> Progress:
 
 def write_config(run: Run) -> None:
     """Write the complete configuration; a resumed run may have changed settings."""
-    write_own(run.folder / "config.toml", to_toml(run.config).encode())
+    if run.processes.first:
+        write_own(run.folder / "config.toml", to_toml(run.config).encode())
 
 
 def restore(run: Run, accept_changes: bool = False) -> Progress:
@@ -133,6 +139,7 @@ def restore(run: Run, accept_changes: bool = False) -> Progress:
     try:
         run.model.load(_with_prefix(tensors, "parameter."))
         states.restore(run.state, _with_prefix(tensors, "state."), run.problem.device)
+        states.keep(run.state, lambda image: home(image, len(run.problem), run.processes) == run.processes.rank)
         run.selection.restore(_with_prefix(tensors, "selection."), run.problem.device)
         progress = Progress(**facts)
         run.books.restore(_with_prefix(tensors, "books."), run.folder, progress.step)
@@ -145,19 +152,48 @@ def restore(run: Run, accept_changes: bool = False) -> Progress:
 
 
 def save(run: Run, progress: Progress) -> None:
-    """Write the checkpoint, and then what follows from it. Raises RunError where the folder is another one now."""
+    """Write the checkpoint, and then what follows from it. Raises RunError where the folder is another one now, and
+    ProcessError where processes have come apart."""
+    _check_same(run, progress)
+    remembered = run.processes.handed_in(_of_images(run))
+    if not run.processes.first:
+        run.processes.numbers(0)  # nobody leaves before all is written
+        return
     owner.check(run.folder)
     parameters = {f"parameter.{n}": t for n, t in run.model.tensors().items()}
     state = {f"state.{n}": t for n, t in states.tensors(run.state).items()}
+    state |= {name: t for of_rank in remembered for name, t in of_rank.items()}
     selection = {f"selection.{n}": t for n, t in run.selection.tensors().items()}
     books = {f"books.{n}": t for n, t in run.books.tensors().items()}
     facts = asdict(progress) | {INPUTS: run.inputs}
     checkpoint.save(run.checkpoint_path, parameters | state | selection | books, facts)
     write_results(run, progress)
+    run.processes.numbers(0)
+
+
+def _check_same(run: Run, progress: Progress) -> None:
+    """Raise ProcessError where another process has other parameters than the first."""
+    bits = b"".join(p.detach().cpu().numpy().tobytes() for p in run.parameters)
+    digests = run.processes.objects(hashlib.sha256(bits).hexdigest())
+    if others := [str(rank) for rank, digest in enumerate(digests) if digest != digests[0]]:
+        raise ProcessError(
+            f"the parameters of rank {', '.join(others)} are not those of rank 0 after step {progress.step}: nothing "
+            f"is saved; the checkpoint in {run.folder} is the last one on which they agreed"
+        )
+
+
+def _of_images(run: Run) -> dict[str, Tensor]:
+    """What the state of this process remembers of its images; the first one has its own at hand."""
+    if run.processes.first:
+        return {}
+    flat = states.tensors(run.state)
+    return {f"state.{name}": t.cpu() for name, t in flat.items() if name.startswith("image.")}
 
 
 def write_results(run: Run, progress: Progress) -> None:
     """Write metrics, history and the model that the run hands over, unless the folder has those of this progress."""
+    if not run.processes.first:
+        return
     run.books.write(run.folder)
     facts: dict[str, Any] = asdict(progress)
     with suppress(OSError, SafetensorError, ValueError, KeyError, AttributeError):  # lost, damaged, not ours
@@ -218,9 +254,10 @@ def train(run: Run, progress: Progress, quiet: bool) -> Progress:
     write_results(run, progress)
     steps = fit(
         run.model, run.problem, run.method, steps=config.run.last_step, first=progress.step, state=run.state,
-        solver=run.solver, certified=not config.lower.uncertified,
+        solver=run.solver, certified=not config.lower.uncertified, processes=run.processes,
     )  # fmt: skip
-    bar = tqdm(total=config.run.last_step, initial=progress.step, disable=quiet, unit="step", dynamic_ncols=True)
+    silent = quiet or not run.processes.first
+    bar = tqdm(total=config.run.last_step, initial=progress.step, disable=silent, unit="step", dynamic_ncols=True)
     with bar, _stop_requests() as requested:
         while not last:
             start, before = time.perf_counter(), _Snapshot.of(run, progress)
@@ -233,14 +270,16 @@ def train(run: Run, progress: Progress, quiet: bool) -> Progress:
             good, seconds = before, progress.seconds + time.perf_counter() - start
             progress = Progress(progress.step + 1, progress.computations + step.computations, seconds)
             record = _noted(run, before, progress, step)
-            run.books.enter(run.folder, records.to_row(record))
-            _show(bar, record)
+            if run.processes.first:
+                run.books.enter(run.folder, records.to_row(record))
+                _show(bar, record)
             last = progress.ends(config) or run.out_of_patience
             run.books.note(progress.step, run.model.regularizer, last)
-            if last or progress.step % config.run.checkpoint_every == 0 or requested:
+            asked = int(max(run.processes.numbers(requested[0] if requested else 0)))  # all stop at one step
+            if last or progress.step % config.run.checkpoint_every == 0 or asked:
                 save(run, progress)
-            if requested and not last:
-                raise Interrupted(requested[0])
+            if asked and not last:
+                raise Interrupted(asked)
     return progress
 
 
@@ -272,7 +311,7 @@ def _validation_due(config: Config, before: Progress, after: Progress) -> bool:
 def _record(run: Run, step: Step, progress: Progress, held_out: float | None) -> Record:
     assert step.target is not None
     seen_in = run.problem.operators.seen_in
-    quality = psnr(seen_in(step.x), seen_in(step.target))
+    quality = step.share.gather(psnr(seen_in(step.x), seen_in(step.target)))
     return Record(
         step=progress.step, loss=float(step.loss.mean()), psnr=float(quality.mean()),
         accuracy=step.accuracy, step_size=step.step_size, error_bound=float(step.error_bound.max()),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from app.files import write_own
 from app.lower.solution import NOT_CERTIFIED, NonFiniteError
 from app.models.build import build_model
 from app.models.provenance import UNKNOWN
+from app.processes import ALONE, Processes
 from app.settings.methods import IsgdOptions
 from app.settings.options import Config
 from app.settings.toml import load
@@ -33,41 +34,52 @@ DONE, DIVERGED = 0, 1
 
 
 @contextmanager
-def begin(config: Config, folder: Path, data_root: Path, command: str = UNKNOWN) -> Iterator[tuple[Run, Progress]]:
+def begin(
+    config: Config, folder: Path, data_root: Path, command: str = UNKNOWN, processes: Processes = ALONE
+) -> Iterator[tuple[Run, Progress]]:
     """Begin a run in a folder that is held for as long as the context lasts. command: what the user typed. Raises
     RunError."""
     config, model = start.begin(config)
-    run = prepare(config, model, folder, data_root)
+    run = prepare(config, model, folder, data_root, processes)
     run = replace(run, provenance=provenance(ancestor(config.regularizer.start), command, run))
-    with owned(folder):
+    with owned(folder) if processes.first else nullcontext():
         yield run, stored.begin(run)
 
 
 @contextmanager
 def restore(
-    config: Config, folder: Path, data_root: Path, command: str = UNKNOWN, accept_changes: bool = False
-) -> Iterator[tuple[Run, Progress]]:
+    config: Config, folder: Path, data_root: Path, command: str = UNKNOWN, accept_changes: bool = False,
+    processes: Processes = ALONE,
+) -> Iterator[tuple[Run, Progress]]:  # fmt: skip
     """Restore a run from its last checkpoint, in a folder that is held for as long as the context lasts. Raises
     RunError."""
-    with owned(folder):
+    with owned(folder) if processes.first else nullcontext():
+        processes.numbers(0)  # nobody reads before the folder is held
         config = start.anchored(config)
-        run = prepare(config, build_model(config), folder, data_root)
-        if accept_changes:
+        run = prepare(config, build_model(config), folder, data_root, processes)
+        if accept_changes and processes.first:
             _log_to(folder / "log.txt")  # which shall say what was accepted
         progress = stored.restore(run, accept_changes)
         run = replace(run, provenance=provenance(past(folder), command, run))
+        processes.numbers(0)  # nobody writes before all have read
         stored.write_config(run)
         if accept_changes:
             stored.save(run, progress)
         yield run, progress
 
 
-def finish(config: Config, folder: Path, data_root: Path, quiet: bool, command: str) -> int:
-    """Train to the end from wherever the run in the folder is, and return DONE or DIVERGED. Raises RunError where the
-    folder holds a run with other settings."""
+def holds(folder: Path, config: Config) -> bool:
+    """Return whether a folder holds a run with these settings. Raises RunError where it holds another one."""
     known = (folder / "config.toml").is_file()
     if known and start.anchored(load(folder / "config.toml")) != start.inherited(config):
         raise RunError(f"{folder} holds a run with other settings: remove it, or choose another --out")
+    return known
+
+
+def finish(config: Config, folder: Path, data_root: Path, quiet: bool, command: str) -> int:
+    """Train to the end from wherever the run in the folder is, and return DONE or DIVERGED. Raises RunError where the
+    folder holds a run with other settings."""
+    known = holds(folder, config)
     try:
         with (restore if known else begin)(config, folder, data_root, command) as (run, progress):
             train(run, progress, data_root, quiet)
@@ -93,7 +105,8 @@ def finish_all(
 
 def train(run: Run, progress: Progress, data_root: Path, quiet: bool) -> None:
     """Train to the end, and say so in the log. Raises Interrupted and NonFiniteError."""
-    _log_to(run.folder / "log.txt")
+    if run.processes.first:
+        _log_to(run.folder / "log.txt")
     count = sum(p.numel() for p in run.model.parameters())
     log.info("%s: %d training images, %d parameters, %s at step %d",
              run.folder, len(run.problem), count, _bounds(run), progress.step)  # fmt: skip

@@ -19,6 +19,7 @@ from app.models.files import KERNEL, find_model, read_facts
 from app.models.provenance import UNKNOWN, processor
 from app.problem.problem import Problem
 from app.problem.quality import psnr
+from app.processes import ALONE, Processes
 from app.settings.options import Config, ConfigError
 from app.training.fit import batch_of, proven_modulus
 from app.training.inputs import inputs
@@ -32,7 +33,7 @@ from datasets.images import read_all, read_image
 COPIES = 20  # images that a solver keeps of each patch; evaluation was measured to need twice as much
 
 
-def prepare(config: Config, model: Model, folder: Path, data_root: Path) -> Run:
+def prepare(config: Config, model: Model, folder: Path, data_root: Path, processes: Processes = ALONE) -> Run:
     """Return a run that is ready to begin. Raises ConfigError, ImageError, NoiseLevelError and
     NotStronglyConvexError."""
     device, dtype = assemble.device_of(config), assemble.dtype_of(config)
@@ -42,17 +43,21 @@ def prepare(config: Config, model: Model, folder: Path, data_root: Path) -> Run:
     method = assemble.method(config)
     if method.needs_finite_sum and not problem.patches.fixed:
         raise ConfigError(f"{config.upper.algorithm} works on a finite sum: set data.noise = fixed")
-    _check_memory(config, method.images_per_step(len(problem)))
+    if (images := method.images_per_step(len(problem))) < processes.count:
+        key = "the number of training images" if method.full_batch else "upper.batch_size"
+        raise ConfigError(f"{processes.count} processes cannot share the {images} images of a step: raise {key}")
+    _check_memory(config, images)
     model = model.to(device, dtype)
     for level in (problem.noise_levels.low, problem.noise_levels.high):
         model.at(level)  # raises NoiseLevelError
-    mu = proven_modulus(model, problem, method.images_per_step(len(problem)))
+    mu = proven_modulus(model, problem, images)
     if mu <= 0 and method.needs_convexity and not config.lower.uncertified:
         raise NotStronglyConvexError(mu)
     return Run(
         folder=folder, config=config, model=model, problem=problem, method=method,
         state=method.begin(problem.patches.fixed), selection=Selection(config.run.average, config.run.keep_best),
-        solver=assemble.lower_solver(config), validate=partial(validate, config, model, held_out, data_root),
+        solver=assemble.lower_solver(config), processes=processes,
+        validate=partial(validate, config, model, held_out, data_root, processes),
         inputs=inputs(config, _files(problem), held_out.paths, data_root),
     )  # fmt: skip
 

@@ -51,7 +51,7 @@ def estimated_error(coarse: Hypergradient, fine: Hypergradient) -> float:
 
     It is no bound: for what is trained, omega is too far from sharp to steer by. Infinite where `fine` is not finer.
     """
-    s, r_s = float(inexactness(coarse).mean()), float(inexactness(fine).mean())
+    s, r_s = float(coarse.inexactness.mean()), float(fine.inexactness.mean())
     if r_s == 0:
         return 0.0
     change = length(tuple(a - b for a, b in zip(coarse.gradient, fine.gradient, strict=True)))
@@ -59,8 +59,3 @@ def estimated_error(coarse: Hypergradient, fine: Hypergradient) -> float:
 
 
 MARGIN = 4.0  # over the accuracy at which floating point ended a solve
-
-
-def inexactness(z: Hypergradient) -> Tensor:  # (B,)
-    """Return the larger of the error bound of x and the residual of q, for each image."""
-    return torch.maximum(z.lower.error_bound, z.linear.residual)

@@ -104,5 +104,6 @@ def longest_descent(theta: Theta, gradient: Theta, loss: Callable[[], float], di
 def first_step(batch: Batch, z: Hypergradient, solve: Solver, cost: Cost) -> float:
     """Return longest_descent along z by the losses of some images of the batch alone."""
     subset = Subset.of(batch, z)
-    loss = tight_loss(subset.batch, solve, subset.at_z.lower.x, float(z.lower.error_bound.max()), cost)
+    accuracy = float(batch.share.gather(z.lower.error_bound).max())
+    loss = tight_loss(subset.batch, solve, subset.at_z.lower.x, accuracy, cost)
     return longest_descent(tuple(batch.learned.parameters()), subset.gradient, loss, z.gradient)

@@ -48,13 +48,19 @@ class Loss(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Hypergradient:
-    """An inexact hypergradient with the two solves that it is made of."""
+    """An inexact hypergradient with the two solves that it is made of.
+
+    Of a mini-batch that several processes share, gradient, inexactness and converged are those of all its images, and
+    the other numbers those of one process.
+    """
 
     gradient: tuple[Tensor, ...]  # d/dtheta of the mean loss, one per parameter
     loss: Tensor  # (B,) at the inexact x
     lower: LowerSolution
     linear: LinearSolution
     computations: Tensor  # (B,) gradients of h, products with H and preconditioners: the papers' unit of cost
+    inexactness: Tensor  # (B,) the larger of the error bound of x and the residual of q
+    converged: Tensor  # (B,) bool: whether both solves reached their accuracy
 
 
 @torch.no_grad()
@@ -81,7 +87,8 @@ def hypergradient(
     gradient = tuple(-g / len(b) for g in learned.mixed(lower.x, linear.q))
     return Hypergradient(
         gradient=gradient, loss=loss.value(lower.x), lower=lower, linear=linear,
-        computations=lower.iterations + computations,
+        computations=lower.iterations + computations, inexactness=torch.maximum(lower.error_bound, linear.residual),
+        converged=lower.converged & linear.converged,
     )  # fmt: skip
 
 

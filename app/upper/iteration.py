@@ -1,7 +1,7 @@
 """One iteration of a method: how all of them begin, solve and report."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
@@ -60,28 +60,33 @@ class Iteration:
         """
         if state.eps_0 is None:
             loss = self.batch.loss
-            slope = loss.gradient(self.energy.backprojection).flatten(1).norm(dim=1).mean()
+            slope = self.batch.share.gather(loss.gradient(self.energy.backprojection).flatten(1).norm(dim=1)).mean()
             state.eps_0 = float(ACCURACY_SHARE * slope / (loss.smoothness * self.batch.tolerance_factor))
         return state.eps_0
 
     def hypergradient(self, solve: Solver, x: Tensor, q: Tensor | None, accuracy: float) -> Hypergradient:
         """Solve for the hypergradient from x and q (B, C, H, W). Raises NonFiniteError."""
-        batch = self.batch
+        batch, share = self.batch, self.batch.share
         z = hypergradient(
             batch.learned, self.energy, batch.loss, solve=solve, start=x, adjoint_start=q, accuracy=accuracy
         )
         self.cost.add(z.computations)
+        z = replace(
+            z, gradient=share.mean(z.gradient), inexactness=share.gather(z.inexactness),
+            converged=share.gather(z.converged),
+        )  # fmt: skip
         self.require_finite(z.loss, *z.gradient)
         return z
 
     def proven_error(self, z: Hypergradient) -> float:
         """Return a proven bound on the error of z, of the mean over the batch. Raises what bound.py raises."""
-        loss = self.batch.loss
-        return float(error_bound(self.batch.learned, self.energy, loss.smoothness, z.lower, z.linear).mean())
+        batch = self.batch
+        bound = error_bound(batch.learned, self.energy, batch.loss.smoothness, z.lower, z.linear)
+        return float(batch.share.gather(bound).mean())
 
     def truncated_hypergradient(self, x: Tensor, q: Tensor) -> tuple[Tensor, Theta]:  # (B, C, H, W), (B, C, H, W)
         """Return the losses (B,) at x and mean_b - J_b^T q_b, for any x and q. Raises NonFiniteError."""
-        z = tuple(-g / len(q) for g in self.batch.learned.mixed(x, q))
+        z = self.batch.share.mean(tuple(-g / len(q) for g in self.batch.learned.mixed(x, q)))
         loss = self.batch.loss.value(x)
         self.require_finite(loss, *z)
         return loss, z
@@ -90,9 +95,9 @@ class Iteration:
         """Return theta -> the mean loss, as in trial.py, at the cost of this iteration."""
         return tight_loss(self.batch, solve, start, accuracy, self.cost)
 
-    def require_finite(self, *tensors: Tensor) -> None:
-        """Raise NonFiniteError where one of the tensors has an entry that is not finite."""
-        if not all(bool(t.isfinite().all()) for t in tensors):
+    def require_finite(self, loss: Tensor, *gradient: Tensor) -> None:  # (B,)
+        """Raise NonFiniteError where the loss of an image of the batch, or the gradient, is not finite."""
+        if not all(bool(t.isfinite().all()) for t in (self.batch.share.gather(loss), *gradient)):
             raise NonFiniteError(f"the loss or its gradient is not finite at step {self.k}")
 
     def report(self, z: Hypergradient, accuracy: float, step_size: float) -> Step:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from app.lower.energy import Energy
 from app.upper.hypergradient import Learned, Loss
+from app.upper.share import Share
 
 S = TypeVar("S")  # a dataclass, of a kind that state.py can write
 
@@ -24,7 +25,11 @@ class Cost:
 
 @dataclass(frozen=True)
 class Batch:
-    """Lower-level problems h_b(., theta) with their losses, and which images of the training set they are."""
+    """Lower-level problems h_b(., theta) with their losses, and which images of the training set they are.
+
+    Where several processes work on a mini-batch, these are the images of this one. A mean, an extreme or a decision is
+    one of the whole mini-batch: it is made from what `share` gathers.
+    """
 
     learned: Learned
     energy: Callable[[], Energy]  # at the present theta
@@ -32,11 +37,15 @@ class Batch:
     images: tuple[int, ...]
     spent: Cost = field(default_factory=Cost)  # on what its energy and derivatives are conditioned on
     tolerance_factor: float = 1.0  # of the accuracy eps_k for this batch, where batches differ in their noise level
+    share: Share = field(default_factory=Share)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """What one step saw and did; NaN, infinity and zeros where a method has no such thing."""
+    """What one step saw and did; NaN, infinity and zeros where a method has no such thing.
+
+    A method reports of the images of its process; `fit` gathers the numbers of the whole mini-batch, and their cost.
+    """
 
     x: Tensor  # (B, C, H, W), the lower level before the step
     loss: Tensor  # (B,) at x
@@ -48,6 +57,7 @@ class Step:
     linear_iterations: Tensor  # (B,) products with H
     computations: int  # gradients, products and preconditioners of the step, summed over images
     target: Tensor | None = None  # (B, C, H, W), what x was compared with, where the caller knows it
+    share: Share = field(default_factory=Share)  # whose images x and the target are
 
 
 class Method(Protocol[S]):

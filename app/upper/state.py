@@ -15,6 +15,7 @@ or one of these and None. Neither None nor () is written. Tensors are replaced, 
 state and its flat form share them, and cost nothing.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import cache
 from types import NoneType
@@ -22,6 +23,8 @@ from typing import Any, TypeVar, get_args, get_type_hints
 
 import torch
 from torch import Tensor
+
+from app.upper.share import Share
 
 State = TypeVar("State")
 
@@ -77,6 +80,48 @@ def copy(state: State) -> State:
         return replace(state, tensors=dict(state.tensors))
     inner = {f.name: getattr(state, f.name) for f in fields(state)}  # type: ignore[arg-type]
     return replace(state, **{n: copy(v) for n, v in inner.items() if is_dataclass(v)})  # type: ignore[type-var]
+
+
+def per_image(state: Any) -> list[PerImage]:
+    """Return all that a state remembers of images, in the order of its fields."""
+    if isinstance(state, PerImage):
+        return [state]
+    inner = (getattr(state, f.name) for f in fields(state))
+    return [found for value in inner if is_dataclass(value) for found in per_image(value)]
+
+
+def keep(state: Any, wanted: Callable[[int], bool]) -> None:
+    """Keep what is remembered of the wanted images alone."""
+    for memory in per_image(state):
+        memory.tensors = {image: t for image, t in memory.tensors.items() if wanted(image)}
+
+
+def settle(state: Any, images: tuple[int, ...], share: Share) -> None:
+    """Move what is remembered of the images of a whole mini-batch to the ranks that have them, and forget it on the
+    others. Most of it is there already."""
+    memories = [memory for memory in per_image(state) if memory.kept]
+    if share.processes.count == 1 or not memories:
+        return
+    own = {images[place] for place in share.own}
+    arrived = _arrivals(memories, images, share)
+    for m, memory in enumerate(memories):
+        stays = {i: t for i, t in memory.tensors.items() if i in own or i not in images}
+        memory.tensors = {i: t for (n, i), t in arrived.items() if n == m and i in own} | stays
+
+
+def _arrivals(memories: list[PerImage], images: tuple[int, ...], share: Share) -> dict[tuple[int, int], Tensor]:
+    """What ranks lack of their images, from the first rank that has it, by number of the memory and image."""
+    held = torch.tensor([[i in memory.tensors for i in images] for memory in memories], dtype=torch.uint8)
+    ranks = [flags.tolist() for flags in share.processes.exchange(held)]
+    sent, needed = {}, False
+    for rank, places in enumerate(share.places):
+        for m, place in ((m, place) for m in range(len(memories)) for place in places):
+            holder = next((r for r, flags in enumerate(ranks) if flags[m][place]), rank)
+            if holder != rank and not ranks[rank][m][place]:
+                needed = True
+                if holder == share.processes.rank:
+                    sent[m, images[place]] = memories[m].tensors[images[place]].cpu()
+    return {key: t for part in share.processes.objects(sent) for key, t in part.items()} if needed else {}
 
 
 def tensors(state: Any) -> dict[str, Tensor]:

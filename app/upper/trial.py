@@ -14,9 +14,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from app.lower.energy import Solver
+from app.lower.energy import Energy, Solver
 from app.lower.solution import LowerSolution, NonFiniteError, norm
-from app.upper.hypergradient import Hypergradient, Loss
+from app.upper.hypergradient import Hypergradient
 from app.upper.method import Batch, Cost
 from app.upper.theta import Theta
 
@@ -34,13 +34,13 @@ class TrialLoss:
     high: float
 
 
-def loss_bounds(loss: Loss, lower: LowerSolution) -> TrialLoss:
+def loss_bounds(batch: Batch, lower: LowerSolution) -> TrialLoss:
     """Return the mean loss of certified solutions, with its bounds."""
-    x, e = lower.x.double(), lower.error_bound.double()
+    loss, x, e = batch.loss, lower.x.double(), lower.error_bound.double()
     value, slope = loss.value(x), norm(loss.gradient(x))
     change = slope * e
     low, high = value - change, value + change + loss.smoothness * e.square() / 2
-    return TrialLoss(lower, float(low.mean()), float(value.mean()), float(high.mean()))
+    return TrialLoss(lower, *(float(batch.share.gather(bound).mean()) for bound in (low, value, high)))
 
 
 def trial_loss(
@@ -55,14 +55,18 @@ def trial_loss(
         energy = batch.energy()
         certifiable = energy.bounds[0] > 0
     except NonFiniteError:
-        nothing = torch.full_like(start[:, 0, 0, 0], torch.inf)
-        never = torch.zeros_like(nothing)
-        lower = LowerSolution(x=start, error_bound=nothing, converged=nothing < 0, iterations=never)
-        return TrialLoss(lower, torch.inf, torch.inf, torch.inf)
-    lower = solve(energy, start, accuracy)
+        return TrialLoss(_nothing(start), torch.inf, torch.inf, torch.inf)
+    lower = solve(energy, start, accuracy) if len(start) else _nothing(start)
     cost.add(lower.iterations)
-    found = loss_bounds(batch.loss, lower)
-    return replace(found, value=found.high) if certifiable and not bool(lower.converged.all()) else found
+    found, converged = loss_bounds(batch, lower), bool(batch.share.gather(lower.converged).all())
+    return replace(found, value=found.high) if certifiable and not converged else found
+
+
+def _nothing(start: Tensor) -> LowerSolution:  # (B, C, H, W)
+    """What is known without a solve."""
+    unknown = torch.full_like(start[:, 0, 0, 0], torch.inf)
+    never = torch.zeros_like(unknown, dtype=torch.long)
+    return LowerSolution(x=start, error_bound=unknown, converged=unknown < 0, iterations=never)
 
 
 def tight_loss(
@@ -89,13 +93,20 @@ class Subset:
     @staticmethod
     @torch.no_grad()
     def of(batch: Batch, z: Hypergradient) -> "Subset":
-        """Take about SCREENED images, evenly spaced."""
-        count, lower, q = len(batch.images), z.lower, z.linear.q
-        places = torch.arange(0, count, max(1, count // SCREENED), device=q.device)[:SCREENED]
-        chosen = torch.zeros_like(q).index_copy(0, places, q[places])
-        gradient = tuple(-g / len(places) for g in batch.learned.mixed(lower.x, chosen))
-        few = replace(batch, energy=lambda: batch.energy().take(places), loss=batch.loss.take(places))
-        return Subset(few, loss_bounds(few.loss, lower.take(places)), gradient)
+        """Take about SCREENED images of the whole mini-batch, evenly spaced; a process may have none of them."""
+        count, lower, q = len(z.inexactness), z.lower, z.linear.q
+        chosen = list(range(0, count, max(1, count // SCREENED)))[:SCREENED]
+        share, own = batch.share.take(chosen), batch.share.among_own(chosen)
+        places = torch.tensor(own, dtype=torch.long, device=q.device)
+        alone = torch.zeros_like(q).index_copy(0, places, q[places])
+        gradient = share.mean(tuple(-g / max(1, len(own)) for g in batch.learned.mixed(lower.x, alone)))
+
+        def energy() -> Energy:
+            whole = batch.energy()
+            return whole.take(places) if own else whole
+
+        few = replace(batch, energy=energy, loss=batch.loss.take(places), share=share)
+        return Subset(few, loss_bounds(few, lower.take(places)), gradient)
 
     def loss_rises(self, solve: Solver, accuracy: float, cost: Cost, slack: float = 0.0) -> bool:
         """Return whether the mean loss of S at the present theta is certified to be more than `slack` above that at

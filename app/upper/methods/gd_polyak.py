@@ -78,7 +78,7 @@ class GdPolyak(FullBatch):
         epoch, eta = self._steps(here, state, z)
         usual = eta
 
-        theta, now = here.theta, loss_bounds(batch.loss, z.lower)
+        theta, now = here.theta, loss_bounds(batch, z.lower)
         before, squared = copies(theta), torch.tensor(length(z.gradient) ** 2, dtype=torch.float64)
         subset = Subset.of(batch, z)
         longest = LAST_MOVE * (sum(p.numel() for p in theta) / squared) ** 0.5
@@ -102,7 +102,7 @@ class GdPolyak(FullBatch):
             trial, alpha = now, 0.0
         else:
             eta = usual
-            if bool((z.lower.converged & z.linear.converged).all()):
+            if bool(z.converged.all()):
                 state.tighter = TIGHTER * (state.tighter or 1.0)
         state.warm.remember(batch.images, trial.lower.x, z.linear.q)
         state.steps = Steps(gap=float(epoch.gap), fallen=float(epoch.fallen), count=float(epoch.count), eta=eta)
@@ -112,4 +112,4 @@ class GdPolyak(FullBatch):
         if state.steps is not None:
             return state.steps.epoch, state.steps.eta
         first = self.step_size or first_step(here.batch, z, self.solve, here.cost)
-        return polyak.begin(z.loss.double().mean().cpu()), first
+        return polyak.begin(here.batch.share.gather(z.loss.double()).mean().cpu()), first

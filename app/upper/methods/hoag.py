@@ -18,7 +18,7 @@ import torch
 
 from app.lower import lbfgs
 from app.lower.energy import Solver
-from app.upper.bound import MARGIN, inexactness
+from app.upper.bound import MARGIN
 from app.upper.descent import first_step
 from app.upper.iteration import Iteration
 from app.upper.method import Batch, FullBatch, Step
@@ -76,11 +76,11 @@ class Hoag(FullBatch):
         # Where floating point stopped a solver once, it is not asked for more.
         accuracy = max(here.accuracy(self.schedule, self.accuracy, state), state.floor or 0.0)
         z = here.hypergradient(self.solve, *state.warm.recall(batch.images, here.energy.start), accuracy)
-        if not bool((z.lower.converged & z.linear.converged).all()):
-            state.floor = float(MARGIN * inexactness(z).max())
-        now, last = loss_bounds(batch.loss, z.lower), state.last
+        if not bool(z.converged.all()):
+            state.floor = float(MARGIN * z.inexactness.max())
+        now, last = loss_bounds(batch, z.lower), state.last
         # Far from its accuracy, x says nothing about this theta: the step went too far.
-        low = now.low if bool((z.lower.error_bound <= MARGIN * accuracy).all()) else torch.inf
+        low = now.low if bool((batch.share.gather(z.lower.error_bound) <= MARGIN * accuracy).all()) else torch.inf
 
         if last is None:
             lipschitz = 1 / (self.step_size or first_step(batch, z, self.solve, here.cost))

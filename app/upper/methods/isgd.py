@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from app.lower import lbfgs
 from app.lower.energy import Solver
-from app.upper.bound import estimated_error, inexactness
+from app.upper.bound import estimated_error
 from app.upper.descent import Descent, DescentState
 from app.upper.hypergradient import Hypergradient
 from app.upper.iteration import Iteration
@@ -79,14 +79,14 @@ class Isgd(Stochastic):
         before, asked = None, accuracy
         while True:
             z = here.hypergradient(self.solve, x, q, accuracy)
-            if self.relative_accuracy == 0 or not (z.lower.converged & z.linear.converged).all():
+            if self.relative_accuracy == 0 or not z.converged.all():
                 return z, accuracy
             if self._error(here, before, z) <= self.relative_accuracy * length(z.gradient):
                 # An estimate needs two solves: the looser one is where the next step begins.
                 state.eps = LOOSEN * (accuracy if self.proven else asked) / factor
                 return z, accuracy
             # Below what was reached, so that every solve moves on.
-            asked, reached = accuracy, min(accuracy, float(inexactness(z).max()))
+            asked, reached = accuracy, min(accuracy, float(z.inexactness.max()))
             before, accuracy, x, q = z, TIGHTEN * reached, z.lower.x, z.linear.q
 
     def _error(self, here: Iteration, before: Hypergradient | None, z: Hypergradient) -> float:

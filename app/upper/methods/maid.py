@@ -29,7 +29,7 @@ from torch import Tensor
 
 from app.lower import lbfgs
 from app.lower.energy import Solver
-from app.upper.bound import MARGIN, estimated_error, inexactness
+from app.upper.bound import MARGIN, estimated_error
 from app.upper.descent import step_of_change
 from app.upper.hypergradient import Hypergradient
 from app.upper.iteration import Iteration
@@ -116,7 +116,7 @@ class Maid(FullBatch):
                 return here.report(z, found.accuracy, alpha)
             if found.exhausted:
                 state.warm.remember(batch.images, z.lower.x, z.linear.q)
-                state.stalled, state.accuracy = unit, float(inexactness(z).max())
+                state.stalled, state.accuracy = unit, float(z.inexactness.max())
                 return here.report(z, found.accuracy, 0.0)
             trials += 1
             found = self._gradient(here, z.lower.x, z.linear.q, NU_UNDER * found.accuracy)
@@ -128,10 +128,10 @@ class Maid(FullBatch):
             if self.proven:
                 error = here.proven_error(z)
             else:  # below what was reached, so that every solve moves on
-                before, reached = z, min(accuracy, float(inexactness(z).max()))
+                before, reached = z, min(accuracy, float(z.inexactness.max()))
                 z = here.hypergradient(self.solve, z.lower.x, z.linear.q, NU_UNDER * reached)
                 error = estimated_error(before, z)
-            exhausted = float(inexactness(z).max()) > (accuracy if self.proven else NU_UNDER * accuracy)
+            exhausted = float(z.inexactness.max()) > (accuracy if self.proven else NU_UNDER * accuracy)
             if exhausted or error <= (1 - self.eta) * length(z.gradient):
                 return _Gradient(z, accuracy, exhausted)
             accuracy *= NU_UNDER
@@ -146,7 +146,7 @@ class Maid(FullBatch):
         Or the last one that was tried, theta as it was, and None.
         """
         z, before = found.z, copies(here.theta)
-        now = loss_bounds(here.batch.loss, z.lower)
+        now = loss_bounds(here.batch, z.lower)
         likely = now.value + CREDIBLE * (now.high - now.value)
         low, high = (max([bound, *highs]) for bound in (now.low, likely))
         for i in range(trials):
@@ -165,7 +165,7 @@ class Maid(FullBatch):
     def _screened(self, here: Iteration, found: _Gradient, alpha: float, highs: tuple[float, ...]) -> float:
         """Return the first of alpha, alpha rho, ... that is not certified to raise the mean loss of some images."""
         subset, before = Subset.of(here.batch, found.z), copies(here.theta)
-        low = loss_bounds(here.batch.loss, found.z.lower).low
+        low = loss_bounds(here.batch, found.z.lower).low
         slack = max([0.0, *(high - low for high in highs)])
         for _ in range(SCREENINGS):
             move(here.theta, found.z.gradient, alpha)
@@ -193,7 +193,7 @@ class Maid(FullBatch):
         before = tuple(p.detach() + alpha * g for p, g in zip(here.theta, z.gradient, strict=True))
         state.last = LastStep(alpha, before, z.gradient)
         state.warm.remember(here.batch.images, accepted.lower.x, z.linear.q)
-        reached = MARGIN * float(inexactness(z).max()) if found.exhausted else 0.0
+        reached = MARGIN * float(z.inexactness.max()) if found.exhausted else 0.0
         state.accuracy = max(NU_OVER * found.accuracy, reached)
         if self.memory > 1:
             state.highs = (*state.highs, accepted.high)[1 - self.memory :]

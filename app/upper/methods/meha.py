@@ -104,6 +104,7 @@ class Meha(Stochastic):
         batch, energy = here.batch, here.energy
         c = self.c * (here.k + 1) ** self.p
         new = [n for n, i in enumerate(batch.images) if i not in state.u.tensors]
+        settle = batch.share.count(len(new)) > 0
         u = state.u.recall(batch.images, energy.start)
         w = state.w.recall(batch.images, energy.start)
         if new:
@@ -112,10 +113,10 @@ class Meha(Stochastic):
             here.cost.add(lower.iterations)
             u, w = u.index_copy(0, places, lower.x), w.index_copy(0, places, lower.x)
         if self.preconditioned:
-            sizes = self._measured(here, u, c, SETTLE if new else 1, state)
+            sizes = self._measured(here, u, c, SETTLE if settle else 1, state)
         else:
             sizes = self._proven(energy, batch.loss.smoothness, c)
-        if new:
+        if settle:
             for _ in range(SETTLE):
                 w = proximal_step(slopes, u, w, sizes)
                 u = lower_step(slopes, u, w, sizes)
@@ -168,6 +169,6 @@ def _slopes(batch: Batch, energy: Energy) -> Slopes:
     """Return the gradients of the images' own F and h by u, and of their means by theta."""
 
     def by_theta(u: Tensor) -> Theta:
-        return tuple(g / len(u) for g in batch.learned.slopes(u))
+        return batch.share.mean(tuple(g / len(u) for g in batch.learned.slopes(u)))
 
     return Slopes(batch.loss.gradient, None, energy.gradient, by_theta)

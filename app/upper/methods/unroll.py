@@ -107,7 +107,7 @@ class Unroll(Stochastic):
         start = state.x.recall(batch.images, here.energy.start)
         kept = min(self.backward_steps or self.iterations, self.iterations)
         end = forward(here.energy, start, self.iterations, kept)
-        z = backward(batch.learned, here.energy, end, batch.loss.gradient(end.x))
+        z = batch.share.mean(backward(batch.learned, here.energy, end, batch.loss.gradient(end.x)))
         loss, counts = batch.loss.value(end.x), (self.iterations, kept - 1)
         here.require_finite(loss, *z)
         state.x.remember(batch.images, end.x)
@@ -124,6 +124,6 @@ class Unroll(Stochastic):
                 x = forward(here.batch.energy(), start, self.iterations, 1).x
             except NonFiniteError:
                 return float("inf")
-            return float(here.batch.loss.value(x).mean())
+            return float(here.batch.share.gather(here.batch.loss.value(x)).mean())
 
         return loss
