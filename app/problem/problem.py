@@ -25,6 +25,7 @@ import torch
 from deepinv.physics import Denoising, LinearPhysics
 from torch import Tensor
 
+from app.memory import memory_for_images
 from app.problem.losses import LossOf, SquaredError
 from app.problem.noise_levels import NoiseLevels
 from app.problem.operators import IdentityOperator, Operator, Operators, noise_level_of, operators_of
@@ -133,7 +134,7 @@ class Problem:
         shape = self.patches.shape(images[0])
         if (masks := self.patches.masks) is not None:
             operator = self._operator(shape, self.patches.batch(step, size or len(self)))
-            return replace(operator, lambda_min=min(float(mask.min()) for mask in masks.images) ** 2)
+            return replace(operator, lambda_min=masks.least**2)
         return self._softened(shape) if self.noisy else self.operators(shape, images)
 
     def _operator(self, shape: torch.Size, patches: PatchBatch) -> Operator:
@@ -173,6 +174,7 @@ def _patches(clean: Tensor | Sequence[Tensor] | str | Path, size: int | None, se
             source=find_images(str(clean), Path(os.environ.get("APP_DATA_ROOT", "data")), False).paths,
             size=size,
             seed=seed,
+            memory=memory_for_images(),
         )
     images = list(clean)
     for n, image in enumerate(images):

@@ -7,7 +7,7 @@ No folder, no files: what a run leaves on disk is written by run.py, which consu
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import replace
 from itertools import count
 from typing import Any
@@ -40,7 +40,7 @@ def fit(
     state: Any = None,
     solver: Solver = lbfgs.solve,
     certified: bool = True,
-) -> Iterator[Step]:
+) -> Generator[Step, None, None]:
     """Learn in place, and yield what each step saw and did.
 
     learned: its parameters move from step to step.  steps: the number of the last step plus one; None: without end.
@@ -57,11 +57,12 @@ def fit(
     if certified and method.needs_convexity and mu <= 0:
         raise NotStronglyConvexError(mu)
     state = method.begin(problem.patches.fixed) if state is None else state
-    for k in count(first) if steps is None else range(first, steps):
-        sample = problem.sample(k, size)
-        batch = batch_of(model, sample, problem.ridge, solver, method.through_guide)
-        step = method.step(k, batch, state)
-        yield replace(step, target=sample.target, computations=batch.spent.computations + step.computations)
+    with problem.patches.reading_ahead():
+        for k in count(first) if steps is None else range(first, steps):
+            sample = problem.sample(k, size)
+            batch = batch_of(model, sample, problem.ridge, solver, method.through_guide)
+            step = method.step(k, batch, state)
+            yield replace(step, target=sample.target, computations=batch.spent.computations + step.computations)
 
 
 def energy_bounds(model: Model, problem: Problem, size: int | None = None) -> tuple[float, float]:
