@@ -1,7 +1,9 @@
-"""Training on synthetic JPEG images that are more than the memory given to them, in a folder that is removed afterwards.
+"""Training on more synthetic JPEG images than the memory given to them holds, in a folder that is removed afterwards.
 
-peak memory(all images) - peak memory(FEW images)  <=  the memory given,    and the first step of a second start is early
-time of a step, images read on demand  /  time of a step, images held in memory from the start,    step by step
+    peak memory(all images) - peak memory(FEW images)  <=  the memory given
+    seconds to the first step of a second start        <=  SECONDS
+
+And the time of a step that reads images on demand against one that has all images in memory from the start, in turns.
 """
 
 import os
@@ -59,8 +61,8 @@ def make_images(folder: Path, count: int) -> None:
 
 def train(images: Path, out: Path, cache: Path, *settings: str) -> Trained:
     """Train in a program of its own, whose index of images is under `cache`. Raises RuntimeError where that fails."""
-    fixed = (f"data.images={images}", "data.validation=builtin:test", "data.patch_size=32", "run.validate_every=0")
-    words = [word for one in (*fixed, "data.validation_crop=32", *settings) for word in ("--set", one)]
+    fixed = (f"data.images={images}", "data.validation=builtin:test", "data.patch_size=16", "run.validate_every=0")
+    words = [word for one in (*fixed, "data.validation_crop=16", *settings) for word in ("--set", one)]
     command = [sys.executable, "-m", "app", "train", "tv-denoise", "--quiet", *words, "--out", str(out)]
     environment = {**os.environ, "XDG_CACHE_HOME": str(cache), "OMP_NUM_THREADS": "1"}
     began, first = time.monotonic(), float("inf")
@@ -82,7 +84,7 @@ def _rows(file: Path) -> int:
     return file.read_bytes().count(b"\n") - 1 if file.is_file() else 0
 
 
-def larger_than_memory(count: int, megabytes: int, steps: int = 150, batch: int = 32) -> Iterator[str]:
+def larger_than_memory(count: int, megabytes: int, steps: int = 60, batch: int = 32) -> Iterator[str]:
     """Yield lines that say what training on `count` images takes, and whether it stays in bounds."""
     with tempfile.TemporaryDirectory(prefix="disk-") as scratch:
         images, out, cache = (Path(scratch) / name for name in ("images", "runs", "cache"))
@@ -93,12 +95,13 @@ def larger_than_memory(count: int, megabytes: int, steps: int = 150, batch: int 
         yield f"{count} JPEG images of {WIDTH} x {HEIGHT} in colour: {size / MB:.0f} MB, decoded {decoded / MB:.0f} MB"
         length = (f"run.steps={steps}", f"upper.batch_size={batch}", "data.color=true")
         held = train(images, out / "first", cache, f"data.memory={megabytes}", *length)
-        yield f"first start, which reads every image once: first step after {held.first_step:.1f} s"
+        yield f"first start, which reads each image once: first step after {held.first_step:.1f} s"
         few = train(images, out / "few", cache, f"data.count={min(FEW, count)}", *length)
         yield f"baseline, {min(FEW, count)} of them: peak memory {few.peak / MB:.0f} MB"
         held = train(images, out / "second", cache, f"data.memory={megabytes}", *length)
         more = (held.peak - few.peak) / MB
-        yield f"second start: first step after {held.first_step:.1f} s ({_word(held.first_step <= SECONDS)} {SECONDS:g} s)"
+        early = _word(held.first_step <= SECONDS)
+        yield f"second start: first step after {held.first_step:.1f} s ({early} {SECONDS:g} s)"
         yield (
             f"{steps} steps of {batch} images: peak memory {held.peak / MB:.0f} MB, {more:.0f} MB above the baseline, "
             f"{megabytes} MB are given to images ({_word(more <= megabytes)} them)"
@@ -125,7 +128,7 @@ def against_memory(data_root: Path, steps: int, *settings: str) -> Iterator[str]
         if part:
             now, before = (median(t[n] for t in part) for n in (1, 0))
             ratio = median(t[1] / t[0] for t in part)
-            yield f"{images}, {count} images, {name}: {1e3 * now:.1f} ms a step, in memory {1e3 * before:.1f}, ratio {ratio:.3f}"
+            yield f"{images}, {name}: {1e3 * now:.1f} ms a step, in memory {1e3 * before:.1f}, ratio {ratio:.3f}"
 
 
 def _steps(config: Config, data_root: Path, held: bool) -> Iterator[object]:
