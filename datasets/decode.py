@@ -9,8 +9,9 @@ import io
 import logging
 import os
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from threading import Lock
 
 import numpy as np
 import torch
@@ -30,28 +31,68 @@ class NotReadError(ValueError):
 def decode_image(data: bytes) -> np.ndarray:  # -> (H, W, 1 to 4)
     """Return grey or RGB pixels, alpha last: uint8 or uint16, of TIFF also other real types.
 
-    Of a JPEG that holds several pictures the first is the photograph. Raises NotReadError; on damaged files the
-    libraries raise errors of many kinds.
+    Of a JPEG that holds several pictures the first is the photograph. Any thread may call this. Raises NotReadError; on
+    damaged files the libraries raise errors of many kinds.
     """
-    with _quiet():
-        pixels = _decode_tiff(data) if data.startswith(TIFF) else _decode_with_pillow(data)
+    with ExitStack() as quiet:
+        quiet.enter_context(WORDLESS)
+        if data.startswith(TIFF):
+            quiet.enter_context(MUTE)
+            pixels = _decode_tiff(data)
+        else:
+            pixels = _decode_with_pillow(data)
     return pixels[..., None] if pixels.ndim == 2 else pixels
 
 
+class _Shared:
+    """A change of the whole process that the first of its users makes and the last one takes back, on any threads."""
+
+    def __init__(self, change: Callable[[], AbstractContextManager[None]]) -> None:
+        self._change, self._users, self._lock = change, 0, Lock()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._users:
+                self._active = self._change()
+                self._active.__enter__()
+            self._users += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._users -= 1
+            if not self._users:
+                self._active.__exit__(None, None, None)
+
+
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep warnings, log lines and what libtiff itself writes from the terminal: what matters is raised."""
-    logged, stderr, null = logging.root.manager.disable, os.dup(2), os.open(os.devnull, os.O_WRONLY)
+def _wordless() -> Iterator[None]:
+    """Keep warnings, and the log lines of the two libraries, from the terminal: what matters is raised."""
+    loggers = [logging.getLogger(name) for name in ("PIL", "tifffile")]
+    levels = [logger.level for logger in loggers]
     try:
-        logging.disable()
-        os.dup2(null, 2)
+        for logger in loggers:
+            logger.setLevel(logging.CRITICAL + 1)
         with warnings.catch_warnings(action="ignore"):
             yield
     finally:
-        logging.disable(logged)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+@contextmanager
+def _mute() -> Iterator[None]:
+    """Keep what libtiff and libpng themselves write from the terminal, and all else that is written to stderr."""
+    stderr, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(null, 2)
+        yield
+    finally:
         os.dup2(stderr, 2)
         os.close(stderr)
         os.close(null)
+
+
+WORDLESS, MUTE = _Shared(_wordless), _Shared(_mute)
 
 
 def _open(data: bytes) -> Image.Image:
@@ -101,7 +142,8 @@ def _deep_png(data: bytes, image: Image.Image) -> np.ndarray:
     from torchvision.io import ImageReadMode, decode_png
 
     raw = torch.frombuffer(bytearray(data), dtype=torch.uint8)
-    pixels = decode_png(raw, mode=ImageReadMode.UNCHANGED).permute(1, 2, 0).numpy()
+    with MUTE:
+        pixels = decode_png(raw, mode=ImageReadMode.UNCHANGED).permute(1, 2, 0).numpy()
     if (key := image.info.get("transparency")) is None:
         return pixels
     opaque = (pixels != np.asarray(key)).any(-1, keepdims=True)

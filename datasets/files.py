@@ -14,7 +14,10 @@ def home_expanded(name: str | Path) -> Path:
 
 def printable(name: object) -> str:
     """Return a text whose control characters are escaped: file names may hold any."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in str(name))
+    text = str(name)
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
 
 
 def in_short(error: Exception) -> str:

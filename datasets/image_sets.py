@@ -68,9 +68,10 @@ def is_named(spec: str) -> bool:
 
 def names_of(paths: Sequence[Path]) -> list[str]:
     """Return what tells images apart, in tables and on terminals: their paths from the folder that holds them all."""
-    folders = [os.path.abspath(path.parent) for path in paths]
-    common = os.path.commonpath(folders) if folders else ""
-    return [printable(os.path.relpath(Path(folder, p.name), common)) for folder, p in zip(folders, paths, strict=True)]
+    folders = {parent: os.path.abspath(parent) for parent in {os.path.dirname(path) for path in paths}}
+    common = os.path.commonpath(list(folders.values())) if folders else ""
+    below = {parent: os.path.relpath(folder, common) for parent, folder in folders.items()}
+    return [printable(os.path.normpath(os.path.join(below[os.path.dirname(p)], os.path.basename(p)))) for p in paths]
 
 
 def subset(image_set: ImageSet, count: int) -> ImageSet:

@@ -19,6 +19,8 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 # 0.298936 R + 0.587043 G + 0.114021 B, rounded to 8 bit, reproduces the grey PNGs of BSD68 in circulation.
 GREY = np.array([0.298936, 0.587043, 0.114021])
 
+ROWS = 32  # of an image that are made grey together
+
 Range = tuple[float, float]  # the values of black and white
 Source = TypeVar("Source")
 Found = TypeVar("Found")
@@ -43,6 +45,27 @@ def read_image(path: Path, color: bool | None) -> Tensor:  # -> (3 or 1, H, W)
     return read_picture(path, color).image
 
 
+def read_compact(path: Path, color: bool) -> Tensor:  # -> (3 or 1, H, W)
+    """Read an image in colour or in grey, as `compact` returns it. Raises ImageError."""
+    pixels = read_pixels(path)
+    if pixels.dtype == np.uint8 and pixels.shape[2] in (1, 3) and not is_array(path):
+        _refuse_grey(pixels, path, color)
+        levels = pixels if color or pixels.shape[2] == 1 else _grey_levels(pixels)
+        return torch.from_numpy(np.array(levels.transpose(2, 0, 1), order="C"))
+    return compact(as_picture(pixels, path, color, None).image)
+
+
+def compact(image: Tensor) -> Tensor:  # (C, H, W) -> (C, H, W)
+    """Return an image as uint8 where that keeps every value exactly, else as it is."""
+    eight_bit = (image * 255).round().to(torch.uint8)
+    return eight_bit if torch.equal(as_float(eight_bit), image) else image
+
+
+def as_float(image: Tensor) -> Tensor:  # (C, H, W) -> (C, H, W)
+    """Return the values of what `compact` returned."""
+    return image.float() / 255 if image.dtype == torch.uint8 else image
+
+
 def read_picture(path: Path, color: bool | None, limits: Range | None = None) -> Picture:
     """Read PNG, JPEG, TIFF or BMP, upright, or a .npy file. Raises ImageError for a file that cannot be read, and as
     `as_picture` does."""
@@ -56,8 +79,7 @@ def as_picture(pixels: np.ndarray, path: Path, color: bool | None, limits: Range
     and TIFF of other types than 8 or 16 bits unsigned, which do not tell themselves. Raises ImageError without limits
     where they are needed, and for a grey image where colour is asked for.
     """
-    if color and pixels.shape[2] < 3:
-        raise ImageError(f"{printable(path)} is grey, and colour images are needed here (data.color = true)")
+    _refuse_grey(pixels, path, color)
     array, to_grey = is_array(path), color is False
     if array or pixels.dtype not in (np.uint8, np.uint16):
         values = _scaled(path, pixels, limits)
@@ -71,10 +93,19 @@ def as_picture(pixels: np.ndarray, path: Path, color: bool | None, limits: Range
 
 def read_pixels(path: Path) -> np.ndarray:  # -> (H, W, 1 to 4)
     """Read the numbers of an image file, real and of any type; alpha is last. Raises ImageError."""
+    return decode_pixels(read_bytes(path), path)
+
+
+def read_bytes(path: Path) -> bytes:
+    """Read the contents of an image file. Raises ImageError."""
     try:
-        data = read_file(path)
+        return read_file(path)
     except ValueError as error:
         raise ImageError(f"cannot read image {printable(path)}: {error}") from None
+
+
+def decode_pixels(data: bytes, path: Path) -> np.ndarray:  # -> (H, W, 1 to 4)
+    """Return the numbers of an image file with these contents. Raises ImageError."""
     try:
         pixels = read_npy(data) if path.suffix.lower() == ".npy" else decode_image(data)
     except NotReadError as error:
@@ -108,16 +139,36 @@ def read_all(sources: Iterable[Source], read: Callable[[Source], Found]) -> list
     return found
 
 
+def is_image_name(name: str) -> bool:
+    """Return whether a file of this name in a folder is taken for an image."""
+    return os.path.splitext(name)[1].lower() in SUFFIXES and not name.startswith(".")
+
+
 def list_images(folder: Path) -> list[Path]:
     """List the image files of a folder, sorted by name, hidden ones left out. Raises ImageError if there are none."""
     if not os.path.isdir(folder):
         reason = f"is not one of {', '.join(SUFFIXES)}" if os.path.exists(folder) else "does not exist"
         raise ImageError(f"there is no image folder {printable(folder)}: it {reason}")
-    there = (p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
-    paths = sorted(p for p in there if not p.is_dir())
+    with os.scandir(folder) as there:  # which knows folders without asking for each file
+        names = sorted(e.name for e in there if is_image_name(e.name) and not e.is_dir())
+    paths = [folder / name for name in names]
     if not paths:
         raise ImageError(f"no images in {printable(folder)} (looked for {', '.join(SUFFIXES)})")
     return paths
+
+
+def _refuse_grey(pixels: np.ndarray, path: Path, color: bool | None) -> None:
+    if color and pixels.shape[2] < 3:
+        raise ImageError(f"{printable(path)} is grey, and colour images are needed here (data.color = true)")
+
+
+def _grey_levels(pixels: np.ndarray) -> np.ndarray:  # (H, W, 3) -> (H, W, 1), both uint8
+    """What `as_picture` makes of colours, to the same rounding, a few rows at a time: float64 has 8 times the bytes."""
+    grey = np.empty((*pixels.shape[:2], 1), np.uint8)
+    for row in range(0, len(pixels), ROWS):
+        block = pixels[row : row + ROWS] / 255
+        grey[row : row + ROWS] = np.round((block @ GREY)[..., None] * 255)
+    return grey
 
 
 def _tensor(values: np.ndarray) -> Tensor:  # (H, W, C) -> (C, H, W)

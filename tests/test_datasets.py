@@ -180,7 +180,7 @@ def test_an_image_that_is_made_noisy_is_so_once(tmp_path):
         noisy.batch(0, 5).clean, _patches(tmp_path, size=None, augment=False, noise_level=0.1).batch(0, 5).clean
     )
     crop = _patches(tmp_path, size=8, augment=False, noise_level=0.1).batch(0, 1)
-    whole = noisy.images[crop.images[0]]
+    whole = noisy.image(crop.images[0])
     assert any(torch.equal(crop.clean[0], whole[:, r : r + 8, c : c + 8]) for r in range(13) for c in range(23)), (
         "a crop of the noisy image"
     )
@@ -194,7 +194,7 @@ def test_patches_are_unscaled_turned_crops(tmp_path):
 
 def test_images_smaller_than_the_patch_are_named(tmp_path):
     with pytest.raises(ImageError, match=r"0\.png is 30 x 20, smaller than data.patch_size = 21"):
-        _patches(tmp_path, size=21).load()
+        _patches(tmp_path, size=21).check()
 
 
 def test_centre_crop():

@@ -9,10 +9,10 @@ from PIL import Image
 from app.cli import COMPARISONS, PRESETS, resolve_comparison, resolve_experiment
 from app.models.files import load_model, shipped
 from app.settings.options import Config
-from datasets import held_out
-from datasets.held_out import images_to_learn_from, of_bsd68
+from datasets.held_out import copies, images_to_learn_from, of_bsd68
 from datasets.image_sets import find_images
 from datasets.images import ImageError
+from datasets.likeness import ALIKE, likeness
 from tests.test_cli import SMALL, refused
 
 
@@ -53,7 +53,7 @@ def test_copies_of_bsd68_are_recognised_and_no_other_image_is(data_root):
     """In other formats, sizes, colours and positions, and cut at their borders."""
     for path in find_images("bsds500:bsd68", data_root, True).paths[::4]:
         with Image.open(path) as image:
-            assert min(map(held_out.likeness, held_out.copies(image))) > 0.8, path
+            assert min(map(likeness, copies(image))) > 0.8, path
     others = (
         find_images("bsds500:train+test+val32", data_root, True).paths + find_images("builtin", data_root, False).paths
     )
@@ -66,8 +66,8 @@ def test_synthetic_images_are_not_taken_for_bsd68():
     disk = np.hypot(x - 0.5, y - 0.4) < 0.3
     for values in (0 * x, x, x + y, np.sin(20 * x), np.exp(-9 * (x - 0.5) ** 2 - 9 * (y - 0.4) ** 2), disk, x > 0.5):
         image = Image.fromarray((200 * np.clip(values, 0, 1)).astype(np.uint8))
-        assert held_out.likeness(image) < held_out.ALIKE
-        assert held_out.likeness(image.resize((1, 1))) < held_out.ALIKE
+        assert likeness(image) < ALIKE
+        assert likeness(image.resize((1, 1))) < ALIKE
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".bmp", ".tif"])

@@ -87,7 +87,7 @@ def test_the_home_of_nobody_is_a_place_without_files(capsys, command, monkeypatc
 
 
 def test_a_step_that_does_not_fit_into_memory_is_refused_before_it_begins(capsys, tmp_path, monkeypatch):
-    monkeypatch.setattr("app.training.setup.physical_memory", lambda: 2.0**20)
+    monkeypatch.setattr("app.training.setup.usable_memory", lambda: 2.0**20)
     line = refused(capsys, "train", "foe-denoise", *SMALL, "--set", "upper.batch_size=99", "--out", tmp_path / "r")
     assert "a step on 99 patches of 16 x 16 pixels needs" in line
     assert not (tmp_path / "r").exists()

@@ -175,8 +175,8 @@ def test_a_phase_is_smooth_belongs_to_its_image_and_leaves_the_magnitude():
     problem = problem_of(2)
     a, b = problem.sample(0), problem.sample(0)
     assert torch.equal(a.target, b.target)
-    clean = torch.stack([problem.patches.images[i].double() for i in a.images])
-    clean = clean / (255 if problem.patches.images[0].dtype == torch.uint8 else 1)
+    clean = torch.stack([problem.patches.image(i).double() for i in a.images])
+    clean = clean / (255 if problem.patches.image(0).dtype == torch.uint8 else 1)
     torch.testing.assert_close(magnitude(a.target), clean)
     assert float(psnr(a.target, -a.target).min()) > 200  # quality is that of magnitudes
     phase = smooth_phase(torch.Size((64, 64)), draws())

@@ -25,13 +25,14 @@ import torch
 from deepinv.physics import Denoising, LinearPhysics
 from torch import Tensor
 
+from app.memory import memory_for_images
 from app.problem.losses import LossOf, SquaredError
 from app.problem.noise_levels import NoiseLevels
 from app.problem.operators import IdentityOperator, Operator, Operators, noise_level_of, operators_of
 from app.problem.tasks import inpainting_operator
 from app.scale import level_fault
 from datasets.image_sets import find_images
-from datasets.patches import PatchBatch, Patches
+from datasets.patches import Own, PatchBatch, Patches
 from datasets.random import NOISE, RECORRUPTION, generator
 
 ALPHA = 0.5  # of the recorruption
@@ -107,11 +108,10 @@ class Problem:
     def __len__(self) -> int:
         return len(self.patches)
 
-    def sample(self, step: int, size: int | None = None, places: Sequence[int] | None = None) -> Sample:
-        """Return the mini-batch of a step: `size` images, all where None; or what is at some places of it alone. Raises
-        ProblemError or OperatorError."""
-        size = size or len(self)
-        patches = self.patches.batch(step, size) if places is None else self._some(step * size, places)
+    def sample(self, step: int, size: int | None = None, own: Own | None = None) -> Sample:
+        """Return the mini-batch of a step: `size` images, all where None; or what is at some places of it alone, which
+        `own` finds among its images. Raises ProblemError or OperatorError."""
+        patches = self.patches.batch(step, size or len(self), own)
         level = self.noise_levels.at(step)
         clean = self.operators.lifted(patches.clean.to(self.device, self.dtype), patches.images)
         operator = self._operator(clean.shape[1:], patches)
@@ -130,23 +130,13 @@ class Problem:
             tolerance_factor=self.noise_levels.relative(level),
         )  # fmt: skip
 
-    def _some(self, first: int, places: Sequence[int]) -> PatchBatch:
-        """The patches at some places of the mini-batch that begins at `first`: place n is the n-th batch of one."""
-        ones = [self.patches.batch(first + place, 1) for place in places]
-        together = {
-            name: torch.cat([getattr(one, name) for one in ones])
-            for name in ("clean", "measured", "masks") if getattr(ones[0], name) is not None
-        }  # fmt: skip
-        images, visits = (tuple(getattr(one, name)[0] for one in ones) for name in ("images", "visits"))
-        return PatchBatch(images=images, visits=visits, **together)
-
     def operator(self, step: int = 0, size: int | None = None) -> Operator:
         """Return the operator of a mini-batch, without measuring anything."""
         images, _ = self.patches.places(step, size or len(self))
         shape = self.patches.shape(images[0])
         if (masks := self.patches.masks) is not None:
             operator = self._operator(shape, self.patches.batch(step, size or len(self)))
-            return replace(operator, lambda_min=min(float(mask.min()) for mask in masks.images) ** 2)
+            return replace(operator, lambda_min=masks.least**2)
         return self._softened(shape) if self.noisy else self.operators(shape, images)
 
     def _operator(self, shape: torch.Size, patches: PatchBatch) -> Operator:
@@ -186,6 +176,7 @@ def _patches(clean: Tensor | Sequence[Tensor] | str | Path, size: int | None, se
             source=find_images(str(clean), Path(os.environ.get("APP_DATA_ROOT", "data")), False).paths,
             size=size,
             seed=seed,
+            memory=memory_for_images(),
         )
     images = list(clean)
     for n, image in enumerate(images):

@@ -51,6 +51,12 @@ class Data:
     )  # fmt: skip
     count: int = option(0, "use so many of the training images, the same ones for every seed; 0: all", at_least=0)
     augment: bool = option(True, "random flips and quarter turns of the patches")
+    memory: int = option(
+        0,
+        "MB of training images that are kept in memory, the others are read when they are needed; 0: a quarter of what "
+        "the machine, container or job has",
+        at_least=0,
+    )
     validation_crop: int = option(128, "validate on centre crops of this side while training", at_least=16)
 
 

@@ -7,8 +7,9 @@ No folder, no files: what a run leaves on disk is written by run.py, which consu
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import replace
+from functools import partial
 from itertools import count
 from typing import Any
 
@@ -28,7 +29,7 @@ from app.training.chain import Chain
 from app.upper import hypergradient as core
 from app.upper.hypergradient import Hypergradient, Learned
 from app.upper.method import Batch, Cost, Method, Step
-from app.upper.share import Share, shared
+from app.upper.share import Share, own_places, shared
 from app.upper.state import settle
 from app.upper.theta import copies
 from regularizers import Regularizer, for_channels
@@ -45,7 +46,7 @@ def fit(
     solver: Solver = lbfgs.solve,
     certified: bool = True,
     processes: Processes = ALONE,
-) -> Iterator[Step]:
+) -> Generator[Step, None, None]:
     """Learn in place, and yield what each step saw and did.
 
     learned: its parameters move from step to step.  steps: the number of the last step plus one; None: without end.
@@ -65,13 +66,14 @@ def fit(
     if certified and method.needs_convexity and mu <= 0:
         raise NotStronglyConvexError(mu)
     state = method.begin(problem.patches.fixed) if state is None else state
-    for k in count(first) if steps is None else range(first, steps):
-        images, _ = problem.patches.places(k, size)
-        share = shared(images, processes)
-        settle(state, images, share)
-        sample = problem.sample(k, size, None if processes.count == 1 else share.own)
-        batch = batch_of(model, sample, problem.ridge, solver, method.through_guide, share)
-        yield _of_all(method.step(k, batch, state), sample, batch)
+    with problem.patches.reading_ahead():
+        for k in count(first) if steps is None else range(first, steps):
+            images, _ = problem.patches.places(k, size)
+            share = shared(images, processes)
+            settle(state, images, share)
+            sample = problem.sample(k, size, partial(own_places, processes=processes))
+            batch = batch_of(model, sample, problem.ridge, solver, method.through_guide, share)
+            yield _of_all(method.step(k, batch, state), sample, batch)
 
 
 def _of_all(step: Step, sample: Sample, batch: Batch) -> Step:

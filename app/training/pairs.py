@@ -5,13 +5,14 @@ the larger crop of the clean image that the kernel reaches, whatever is behind t
 from with problem.border = valid.
 """
 
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from app import assemble
+from app.memory import memory_for_images
 from app.problem.operators import Operators
 from app.problem.problem import Problem
 from app.settings.options import Config, ConfigError
@@ -25,11 +26,13 @@ from datasets.masks import mask_of, read_mask
 from datasets.pairs import partners
 from datasets.patches import Beside, Patches
 
+PAIRS = 500  # whose noise is looked at
 SAME = 1e-4  # relative difference of A of a turned image and of A x turned, from rounding
 
 
 def patches_of(config: Config, operators: Operators, data_root: Path) -> Patches:
-    """Return the patches that a run learns from; all files are read. Raises ConfigError, ImageError and MaskError."""
+    """Return the patches that a run learns from. Raises ConfigError, ImageError and MaskError, also for images that
+    cannot be used."""
     data, problem = config.data, config.problem
     everything = images_to_learn_from("data.images", data.images, data_root, data.color)
     paths = subset(everything, data.count).paths
@@ -44,13 +47,14 @@ def patches_of(config: Config, operators: Operators, data_root: Path) -> Patches
         )  # fmt: skip
     if isinstance(problem, Inpaint) and problem.mask:
         own = [Path(mask_of(problem.mask, path)) for path in paths]
-        masks = Beside(source=own, read=cache(lambda path: read_mask(str(path))[None]))
+        masks = Beside(source=own, read=lru_cache(maxsize=1)(lambda path: read_mask(str(path))[None]))
     patches = Patches(
         source=paths, color=data.color, size=data.patch_size, seed=config.run.seed, fixed=data.noise == "fixed",
         augment=data.augment, noise_level=config.problem.levels[0] if data.targets == "noisy" else 0.0,
         measured=measured, masks=masks, multiple=operators.multiple,
+        memory=data.memory * 1e6 or memory_for_images(),
     )  # fmt: skip
-    patches.load()
+    patches.check()
     if measured is not None and masks is None and data.augment and not _turns_with(operators, patches.shape(0), config):
         raise ConfigError(
             "what A measures of a turned image is not what was measured, turned: set data.augment = false"
@@ -59,12 +63,12 @@ def patches_of(config: Config, operators: Operators, data_root: Path) -> Patches
 
 
 def noise_of_pairs(problem: Problem) -> float | None:
-    """Return the root mean square of y - A x over the patches of the first visits, None where y is simulated: what the
-    noise of pairs is, if they belong together."""
+    """Return the root mean square of y - A x over the first patches, None where y is simulated: what the noise of pairs
+    is, if they belong together."""
     if problem.patches.measured is None:
         return None
     squares = []
-    for step in range(len(problem)):
+    for step in range(min(len(problem), PAIRS)):
         sample = problem.sample(step, 1)
         squares.append((sample.y - sample.operator.forward(sample.target)).square().flatten())
     return float(torch.cat(squares).mean().sqrt())

@@ -9,8 +9,9 @@ import math
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -36,12 +37,13 @@ from app.training import checkpoint, owner, records
 from app.training.books import Books
 from app.training.checkpoint import INPUTS, RunError
 from app.training.fit import energy_bounds, fit
-from app.training.inputs import Inputs, changes
+from app.training.inputs import Inputs, changes, recorded, write_lists
 from app.training.records import Record
 from app.training.selection import Selection, swapped_in
 from app.upper import state as states
 from app.upper.method import Method, Step
 from app.upper.share import home
+from datasets.images import ImageError
 
 log = logging.getLogger("app")
 
@@ -65,6 +67,11 @@ class Run:
     processes: Processes = ALONE  # of which the first one owns the folder
     books: Books = field(default_factory=Books)
     provenance: dict[str, Any] = field(default_factory=dict)  # what else the model file says about the run
+
+    @cached_property
+    def recorded(self) -> Inputs:
+        """What a checkpoint says of the inputs."""
+        return recorded(self.inputs)
 
     @property
     def checkpoint_path(self) -> Path:
@@ -123,8 +130,9 @@ def begin(run: Run) -> Progress:
 
 
 def write_config(run: Run) -> None:
-    """Write the complete configuration; a resumed run may have changed settings."""
+    """Write the complete configuration; a resumed run may have changed settings, and files that were accepted."""
     if run.processes.first:
+        write_lists(run.checkpoint_path.parent, run.inputs)
         write_own(run.folder / "config.toml", to_toml(run.config).encode())
 
 
@@ -132,7 +140,7 @@ def restore(run: Run, accept_changes: bool = False) -> Progress:
     """Load the checkpoint of the run folder: parameters, the method's state and the books. Raises RunError, also where
     the run is made of other images or files now, unless that is accepted."""
     tensors, facts = checkpoint.load(run.checkpoint_path)
-    if changed := changes(facts.pop(INPUTS, {}), run.inputs):
+    if changed := changes(facts.pop(INPUTS, {}), run.inputs, run.checkpoint_path.parent):
         if not accept_changes:
             raise RunError(f"{run.folder}: since the run began, {changed}; --accept-changes resumes it all the same")
         log.warning("%s: since the run began, %s", run.folder, changed)
@@ -165,7 +173,7 @@ def save(run: Run, progress: Progress) -> None:
     state |= {name: t for of_rank in remembered for name, t in of_rank.items()}
     selection = {f"selection.{n}": t for n, t in run.selection.tensors().items()}
     books = {f"books.{n}": t for n, t in run.books.tensors().items()}
-    facts = asdict(progress) | {INPUTS: run.inputs}
+    facts = asdict(progress) | {INPUTS: run.recorded}
     checkpoint.save(run.checkpoint_path, parameters | state | selection | books, facts)
     write_results(run, progress)
     run.processes.numbers(0)
@@ -244,8 +252,8 @@ class _Snapshot:
 
 
 def train(run: Run, progress: Progress, quiet: bool) -> Progress:
-    """Run to `run.steps` or `run.budget` and return the final progress. Raises Interrupted or NonFiniteError with the
-    state saved."""
+    """Run to `run.steps` or `run.budget` and return the final progress. Raises Interrupted, NonFiniteError or
+    ImageError with the state saved."""
     config = run.config
     good: _Snapshot | None = None  # the last state whose loss was finite
     last = progress.ends(config) or run.out_of_patience
@@ -258,11 +266,14 @@ def train(run: Run, progress: Progress, quiet: bool) -> Progress:
     )  # fmt: skip
     silent = quiet or not run.processes.first
     bar = tqdm(total=config.run.last_step, initial=progress.step, disable=silent, unit="step", dynamic_ncols=True)
-    with bar, _stop_requests() as requested:
+    with bar, closing(steps), _stop_requests() as requested:
         while not last:
             start, before = time.perf_counter(), _Snapshot.of(run, progress)
             try:
                 step = next(steps)
+            except ImageError:  # damaged, removed or changed since the run began: before anything moved
+                save(run, progress)
+                raise
             except NonFiniteError:
                 if good is not None:
                     good.go_back(run)
@@ -285,14 +296,14 @@ def train(run: Run, progress: Progress, quiet: bool) -> Progress:
 
 def _noted(run: Run, before: _Snapshot, progress: Progress, step: Step) -> Record:
     """What a step did, and what was validated after it where that is due. If theta has just left the range of numbers,
-    the run ends before this step."""
+    or a held-out image is lost, the run ends before this step."""
     run.selection.note(progress.step, run.parameters)
     held_out = None
     if progress.ends(run.config) or _validation_due(run.config, before.progress, progress):
         try:
             with swapped_in(run.parameters, run.selection.candidate(run.parameters)):
                 held_out = run.validate()
-        except NonFiniteError:
+        except (NonFiniteError, ImageError):
             before.go_back(run)
             raise
         run.selection.judge(held_out, run.parameters)

@@ -26,6 +26,7 @@ from app.training.pairs import noise_of_pairs
 from app.training.run import Interrupted, Progress, Run
 from app.training.setup import ancestor, past, prepare, provenance
 from app.upper.methods.isgd import unmet_condition
+from datasets.images import ImageError
 from regularizers import Rescaled
 
 log = logging.getLogger("app")
@@ -104,7 +105,7 @@ def finish_all(
 
 
 def train(run: Run, progress: Progress, data_root: Path, quiet: bool) -> None:
-    """Train to the end, and say so in the log. Raises Interrupted and NonFiniteError."""
+    """Train to the end, and say so in the log. Raises Interrupted, NonFiniteError and ImageError."""
     if run.processes.first:
         _log_to(run.folder / "log.txt")
     count = sum(p.numel() for p in run.model.parameters())
@@ -127,6 +128,8 @@ def train(run: Run, progress: Progress, data_root: Path, quiet: bool) -> None:
         raise
     except NonFiniteError as error:
         raise NonFiniteError(f"{error}; the last good state is saved in {run.folder}") from None
+    except ImageError as error:
+        raise ImageError(f"{error}; the steps before are saved in {run.folder}") from None
     log.info("done: %d steps, %.0f s, %d computations, %s",
              progress.step, progress.seconds, progress.computations, _bounds(run))  # fmt: skip
     if isinstance(run.model.regularizer, Rescaled):

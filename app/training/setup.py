@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from app import assemble
 from app.lower.solution import NotStronglyConvexError
 from app.lower.stationary import certified_or_stationary
-from app.memory import physical_memory
+from app.memory import usable_memory
 from app.models.build import Model, build_model
 from app.models.files import KERNEL, find_model, read_facts
 from app.models.provenance import UNKNOWN, processor
@@ -58,18 +58,14 @@ def prepare(config: Config, model: Model, folder: Path, data_root: Path, process
         state=method.begin(problem.patches.fixed), selection=Selection(config.run.average, config.run.keep_best),
         solver=assemble.lower_solver(config), processes=processes,
         validate=partial(validate, config, model, held_out, data_root, processes),
-        inputs=inputs(config, _files(problem), held_out.paths, data_root),
+        inputs=inputs(config, problem.patches, held_out.paths, data_root),
     )  # fmt: skip
-
-
-def _files(problem: Problem) -> list[Path]:
-    return [source for source in problem.patches.source if isinstance(source, Path)]
 
 
 def _check_memory(config: Config, count: int) -> None:
     """Refuse a step that this machine cannot hold, before it tries. Raises ConfigError."""
     pixels = count * config.data.patch_size**2 * (3 if config.data.color else 1)
-    needed, there = pixels * assemble.dtype_of(config).itemsize, physical_memory()
+    needed, there = pixels * assemble.dtype_of(config).itemsize, usable_memory()
     needed *= COPIES + getattr(config.upper, "iterations", 0)  # which unroll keeps, too
     if needed > there:
         raise ConfigError(
@@ -79,7 +75,7 @@ def _check_memory(config: Config, count: int) -> None:
 
 
 def training_problem(config: Config, data_root: Path) -> Problem:
-    """Return the problem that a run learns from; all images are read. Raises ConfigError and ImageError."""
+    """Return the problem that a run learns from, whose images can be read. Raises ConfigError and ImageError."""
     operators = assemble.operators(config, data_root, training=True)
     return Problem(
         operators, clean=patches_of(config, operators, data_root), noise_level=assemble.noise_levels(config),

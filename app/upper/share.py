@@ -81,6 +81,11 @@ def shared(images: tuple[int, ...], processes: Processes) -> Share:
     return Share(tuple(tuple(sorted(run)) for run in runs), processes)
 
 
+def own_places(images: tuple[int, ...], processes: Processes) -> tuple[int, ...]:
+    """Return the places that this process has in a mini-batch of these images."""
+    return shared(images, processes).own
+
+
 def home(image: int, count: int, processes: Processes) -> int:
     """Return the rank where image number `image` of `count` most often is: what a checkpoint remembers goes there."""
     return image * processes.count // count
