@@ -35,8 +35,8 @@ from app.commands.errors import USER_ERRORS
 from app.evaluation.adapted import AdaptedReconstructor, adapted
 from app.files import write_atomically
 from app.settings.options import ConfigError
-from datasets.files import read_file
 from datasets.image_sets import find_images
+from datasets.images import read_image
 from figures.table import standard_error
 
 SIDE = 256
@@ -167,6 +167,18 @@ def solver(name: str) -> str:
     )
 
 
+def chosen(protocols: list[str], images: str, count: int | None, data_root: Path) -> tuple[list[str], tuple[Path, ...]]:
+    """Return the protocols, all where none is named, and the first images. Raises ConfigError and ImageError."""
+    if unknown := [name for name in protocols if name not in PROTOCOLS]:
+        raise ConfigError(f"no protocol {unknown[0]!r}: known are {', '.join(PROTOCOLS)}")
+    if count is not None and count < 1:
+        raise ConfigError("--count must be at least 1")
+    paths = find_images(images, data_root, True).paths[:count]
+    for path in paths:
+        read_image(path, True)
+    return protocols or list(PROTOCOLS), paths
+
+
 def main() -> None:
     """Print the table, and write the solvers where a folder is named."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -176,15 +188,8 @@ def main() -> None:
     parser.add_argument("--solvers", type=Path, metavar="FOLDER", help="write FOLDER/PROTOCOL/solvers/MODEL.py")
     parser.add_argument("--data-root", type=Path, default=Path(os.environ.get("APP_DATA_ROOT", "data")))
     o = parser.parse_args()
-    names = o.protocols or list(PROTOCOLS)
     try:
-        if unknown := [name for name in names if name not in PROTOCOLS]:
-            raise ConfigError(f"no protocol {unknown[0]!r}: known are {', '.join(PROTOCOLS)}")
-        if o.count is not None and o.count < 1:
-            raise ConfigError("--count must be at least 1")
-        paths = find_images(o.images, o.data_root, True).paths[: o.count]
-        for path in paths:
-            read_file(path)
+        names, paths = chosen(o.protocols, o.images, o.count, o.data_root)
         if o.solvers:
             for name in names:
                 file = o.solvers / name / "solvers" / f"{PROTOCOLS[name].model.replace('-', '_')}.py"

@@ -125,6 +125,7 @@ def test_only_the_operators_import_deepinv_physics():
         "app/problem/problem.py",
         "app/problem/tasks.py",
         "app/problem/tomography.py",
+        "app/evaluation/adapted.py",
         "app/evaluation/learned.py",
         "app/evaluation/networks.py",
         "app/evaluation/reconstructor.py",
