@@ -152,7 +152,7 @@ def compare(root: Path, steps: int, methods: list[str], counts: list[int]) -> in
 
 
 def storm(root: Path, kills: int, seed: int, steps: int) -> int:
-    """Kill one of two ranks so often, at random moments, and return how often something was wrong."""
+    """Test so often what the kill of one of two ranks does, at a random moment, and return how often it was wrong."""
     chance, failures = random.Random(seed), 0
     whole = root / "whole"
     errors = trained(2, whole, steps, ["isgd"])
