@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from app.ranks import processes_here
+
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3  # malloc.h
 
 
@@ -34,7 +36,7 @@ def usable_memory() -> float:
 def memory_for_images() -> float:
     """Return how many bytes of images a program keeps unless it is told: a quarter of the memory, shared by the
     processes that torchrun began on this machine."""
-    return usable_memory() / 4 / int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return usable_memory() / 4 / processes_here()
 
 
 def _physical() -> float:

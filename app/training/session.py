@@ -72,8 +72,8 @@ def restore(
 def holds(folder: Path, config: Config) -> bool:
     """Return whether a folder holds a run with these settings. Raises RunError where it holds another one."""
     known = (folder / "config.toml").is_file()
-    if known and start.anchored(load(folder / "config.toml")) != start.inherited(config):
-        raise RunError(f"{folder} holds a run with other settings: remove it, or choose another --out")
+    if known:
+        check_settings(folder, config)
     return known
 
 
@@ -88,6 +88,12 @@ def finish(config: Config, folder: Path, data_root: Path, quiet: bool, command: 
     except NonFiniteError as error:
         log.info("%s diverged: %s", folder, error)
         return DIVERGED
+
+
+def check_settings(folder: Path, config: Config) -> None:
+    """Raise RunError where a run in the folder has other settings."""
+    if start.anchored(load(folder / "config.toml")) != start.inherited(config):
+        raise RunError(f"{folder} holds a run with other settings: remove it, or choose another --out")
 
 
 def finish_all(
