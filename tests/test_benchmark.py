@@ -15,7 +15,7 @@ from app.lower.solution import norm
 from app.problem.losses import SquaredError
 from app.upper.hypergradient import hypergradient
 from regularizers import CHARBONNIER, HUBER, MCP, FieldOfExperts
-from scripts.benchmarks import experiments
+from scripts.benchmarks import experiments, scaling
 from scripts.benchmarks.hypergradient_methods import deep_equilibrium, ours, unrolled, vector, written_today
 from scripts.benchmarks.lower_methods import Arrived, Observer
 from scripts.benchmarks.problems import denoising_problem, photographs
@@ -91,11 +91,31 @@ def test_every_table_fills():
         experiments.memory(regularizer, lambda side: clean[:1].repeat(1, 1, 2, 2)),
         experiments.whole_images(regularizer, lambda h, w: clean[:1]),
         experiments.inverse_problems(lambda h, w: clean[:1], ROOT),
+        scaling.assumptions(ROOT),
+        scaling.plan(ROOT, torch.device("cpu"), repetitions=1),
     ]
     for table in tables:
         rows = list(table)
         assert rows
         assert all(row.keys() == rows[0].keys() for row in rows)
+
+
+def test_a_ring_moves_almost_twice_the_bytes_whatever_the_number_of_devices(monkeypatch):
+    monkeypatch.setattr(scaling, "LATENCY", 0.0)
+    assert scaling.reduction_seconds(1e9, 1) == 0
+    for n in (2, 8, 64):
+        assert scaling.reduction_seconds(1e9, n) * scaling.BANDWIDTH == pytest.approx(2e9 * (n - 1) / n)
+
+
+def test_the_growth_of_a_step_is_an_exponent(monkeypatch):
+    """Times that are squares of what varies have exponent 2."""
+    sizes = iter([1, 4, 16, 64, 1, 16, 256, 1, 4, 16, 1, 4, 16, 1, 4, 16])
+    monkeypatch.setattr(scaling, "seconds", lambda device, *steps, repetitions: [next(sizes) for _ in steps])
+    rows = list(scaling.growth(ROOT, torch.device("cpu")))
+    assert [row["exponent"] for row in rows if row["exponent"] != ""] == pytest.approx([2.0] * 11)
+    assert {row["varied"] for row in rows} == {
+        "images of a batch", "pixels of an image", "filters", "group_size", "updates",
+    }  # fmt: skip
 
 
 def test_a_step_played_back_finds_the_same_without_a_pass_over_the_filters():

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from app.memory import keep_freed_memory
 from regularizers import FieldOfExperts
-from scripts.benchmarks import experiments
+from scripts.benchmarks import experiments, scaling
 from scripts.benchmarks.measure import machine
 from scripts.benchmarks.problems import MODELS, photographs, trained
 from scripts.benchmarks.processes import side_by_side
@@ -91,6 +91,14 @@ def _problems(root: Path, device: torch.device) -> list[Table]:
     return [("Other inverse problems", experiments.inverse_problems(enlarged, root))]
 
 
+def _scaling(root: Path, device: torch.device) -> list[Table]:
+    return [
+        ("How the cost of a training step grows", scaling.growth(root, device)),
+        ("What the plan rests on", scaling.assumptions(root)),
+        (f"Plan: {scaling.PER_DEVICE} images of 64 x 64 on each device", scaling.plan(root, device)),
+    ]
+
+
 def _enlarged(root: Path, device: torch.device, height: int, width: int) -> Tensor:
     """Photographs side by side, mirrored where they end: detail at the scale of pixels at every size."""
     tile = photographs(root, 1, 256, device)
@@ -113,6 +121,7 @@ TABLES: dict[str, Tables] = {
     "memory": _memory,
     "images": _images,
     "problems": _problems,
+    "scaling": _scaling,
     "processes": lambda *_: [("Two processes side by side", side_by_side())],
 }
 
