@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
-from app.drawing.arguments import Container, names, number, path, split_label
+from app.drawing.arguments import Container, names, number, path, shard, split_label
 from app.drawing.kinds import add_kinds
 from app.memory import keep_freed_memory
 from app.settings.comparison import Comparison, is_comparison, read_comparison
@@ -89,8 +89,10 @@ def _compare(options: argparse.Namespace) -> int:
     """Finished runs, or experiments to be trained: a comparison file, or presets and TOML files."""
     sources, out = options.sources, options.out
     if all((home_expanded(split_label(s)[1]) / "config.toml").is_file() for s in sources):
-        if options.set or options.seeds or options.full or options.sweep:
-            raise ConfigError("runs are compared as they are; --set, --seeds, --full and --sweep are for experiments")
+        if options.set or options.seeds or options.full or options.sweep or options.shard:
+            raise ConfigError(
+                "runs are compared as they are; --set, --seeds, --full, --sweep and --shard are for experiments"
+            )
         from app.commands.compare import compare_runs
 
         return compare_runs(sources, out or Path("runs") / "comparison", options.data_root)
@@ -98,10 +100,16 @@ def _compare(options: argparse.Namespace) -> int:
     if options.seeds:
         comparison = replace(comparison, seeds=tuple(options.seeds))
     out = out or Path("runs") / comparison.name
+    if options.sweep and options.shard:
+        raise ConfigError("--shard is not for --sweep, whose multiples wait for the step that is found")
     if options.sweep:
         from app.training.sweep import sweep
 
         return sweep(comparison, out, options.data_root, options.quiet, options.typed)
+    if options.shard:
+        from app.commands.compare import compare_shard
+
+        return compare_shard(comparison, options.shard, out, options.data_root, options.quiet, options.typed)
     from app.commands.compare import compare
 
     return compare(comparison, out, options.data_root, options.quiet, options.typed)
@@ -262,6 +270,10 @@ def _parser() -> argparse.ArgumentParser:
         "--seeds", type=number(int, 0, 2**62), nargs="+", metavar="SEED", help="train each with these seeds"
     )
     compare.add_argument("--full", action="store_true", help="at the sizes of the paper instead of those of a laptop")
+    compare.add_argument(
+        "--shard", type=shard, metavar="i/n",
+        help="train the runs of job i of n, which share --out; the job that ends last draws the table",
+    )  # fmt: skip
     compare.add_argument(
         "--sweep", action="store_true", help="train each with the step it finds and with multiples of it: one table"
     )

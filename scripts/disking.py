@@ -73,7 +73,7 @@ def train(images: Path, out: Path, cache: Path, *settings: str) -> Trained:
             first = time.monotonic() - began
         if ended:
             break
-        time.sleep(0.02)
+        time.sleep(0.1)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise RuntimeError(f"training ended with exit code {process.returncode}")

@@ -1,6 +1,8 @@
 """A comparison trains every method on the same problem, goes on where it was stopped, and says what came out."""
 
 import csv
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,11 +11,13 @@ from matplotlib.image import imread
 from app.cli import main, resolve_comparison
 from app.settings.comparison import read_comparison, slug
 from app.settings.options import Config, ConfigError
-from app.training import records
+from app.training import records, run
 from app.training.outcome import Outcome, outcome, verdicts
 from app.training.session import DONE, finish
 from app.training.sweep import table
 from figures import curves
+from tests.conftest import ROOT
+from tests.test_cli import refused
 
 FILE = """
 about = "two ways down"
@@ -186,3 +190,82 @@ def test_a_method_that_diverges_is_named_and_the_others_are_compared(file, tmp_p
     table = (tmp_path / "out" / "table.md").read_text()
     assert "| ISGD, SGD | diverged |" in table
     assert "| ISGD, Adam | 2" in table
+
+
+TIMED = ("seconds",)
+
+
+def without_seconds(out: Path) -> tuple[object, object]:
+    """The table of a comparison, and its rows as they are, but for the seconds."""
+    rows = list(csv.reader((out / "table.csv").open()))
+    lines = [line.split(" | ") for line in (out / "table.md").read_text().splitlines()]
+    heads = next(line for line in lines if line[0] == "| method")
+    kept = [i for i, head in enumerate(heads) if head not in TIMED]
+    table = [[line[i] for i in kept] if len(line) == len(heads) else line for line in lines]
+    return [[cell for head, cell in zip(rows[0], row, strict=True) if head not in TIMED] for row in rows], table
+
+
+def test_jobs_side_by_side_leave_what_a_single_job_leaves(file, tmp_path):
+    """Three processes begin together and share a folder; the last to end draws."""
+    command = [sys.executable, "-m", "app", "compare", str(file), "--quiet", "--set", "run.device=cpu", "--out"]
+    jobs = [
+        subprocess.Popen(
+            [*command, str(tmp_path / "shared"), "--shard", f"{i}/3"], stdout=subprocess.PIPE, text=True, cwd=ROOT
+        )
+        for i in (1, 2, 3)
+    ]
+    said = [job.communicate()[0] for job in jobs]
+    assert [job.returncode for job in jobs] == [0, 0, 0]
+    assert any("| ISGD, SGD | " in text for text in said)
+    assert main([*command[3:], str(tmp_path / "alone")]) == 0
+    assert without_seconds(tmp_path / "shared") == without_seconds(tmp_path / "alone")
+    for name in ("isgd-adam-seed0", "isgd-sgd-seed1"):
+        histories = [(tmp_path / out / name / "history.safetensors").read_bytes() for out in ("shared", "alone")]
+        assert histories[0] == histories[1]
+
+
+def test_a_job_that_ends_before_others_says_what_is_missing_and_one_that_died_goes_on(
+    file, tmp_path, capsys, monkeypatch
+):
+    arguments = ["compare", str(file), "--seeds", "0", "--quiet", "--out", str(tmp_path / "out")]
+    assert main([*arguments, "--shard", "2/2"]) == 0
+    assert "1 of 2 runs have not ended: isgd-adam-seed0" in capsys.readouterr().out
+    assert not (tmp_path / "out" / "table.md").exists()
+    show = run._show
+
+    def stop(bar, record) -> None:
+        show(bar, record)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run, "_show", stop)
+    assert main([*arguments, "--shard", "1/2"]) > 2
+    monkeypatch.undo()
+    assert main([*arguments, "--shard", "2/2"]) == 0, "what has ended is not trained again"
+    assert "isgd-adam-seed0" in capsys.readouterr().out
+    assert main([*arguments, "--shard", "1/2"]) == 0
+    assert "| ISGD, SGD | " in (tmp_path / "out" / "table.md").read_text()
+
+
+def test_a_run_that_diverged_in_another_job_is_named_by_the_last_one(file, tmp_path):
+    file.write_text(FILE.replace("upper.step_size=0.1", "upper.step_size=1e30").replace("[0, 1]", "[0]"))
+    for job in ("2/2", "1/2"):
+        assert main(["compare", str(file), "--out", str(tmp_path / "out"), "--quiet", "--shard", job]) == 0
+    assert "| ISGD, SGD | diverged |" in (tmp_path / "out" / "table.md").read_text()
+
+
+@pytest.mark.parametrize("shard", ["4/3", "0/3", "a/b", "1", "1/", "-1/2", "1/2/3", "², ²", "1/0"])
+def test_what_is_no_job_of_several_is_refused(file, tmp_path, capsys, shard):
+    line = refused(capsys, "compare", file, "--out", tmp_path / "out", f"--shard={shard}")
+    assert "--shard" in line
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_sweep_and_finished_runs_have_no_jobs(file, tmp_path, capsys):
+    assert "--sweep" in refused(capsys, "compare", file, "--out", tmp_path / "out", "--sweep", "--shard", "1/2")
+
+
+@pytest.mark.parametrize("script", ["compare", "train"])
+def test_the_scripts_for_slurm_are_bash_and_name_commands_that_exist(script):
+    text = (ROOT / "scripts" / "slurm" / f"{script}.sbatch").read_text()
+    assert subprocess.run(["bash", "-n"], input=text, text=True).returncode == 0
+    assert f"-m app {script}" in text

@@ -8,6 +8,7 @@ from app.settings.comparison import Comparison
 from app.training import records
 from app.training.outcome import tables
 from app.training.session import finish_all
+from app.training.shard import finish_shard
 from figures import curves
 from figures.style import encoded
 
@@ -16,6 +17,20 @@ def compare(comparison: Comparison, out: Path, data_root: Path, quiet: bool, com
     """Train what is not there yet (an interrupted comparison goes on where it stopped), then draw. A run that diverges
     is left out, and the table says so."""
     return _summarize(finish_all(comparison.runs(), out, data_root, quiet, command), out, data_root, comparison)
+
+
+def compare_shard(
+    comparison: Comparison, shard: tuple[int, int], out: Path, data_root: Path, quiet: bool, command: str
+) -> int:
+    """Train the runs of one job of several. The one that ends last draws; those before it say what is missing."""
+    groups, missing = finish_shard(comparison.runs(), shard, out, data_root, quiet, command)
+    if not missing:
+        return _summarize(groups, out, data_root, comparison)
+    count = sum(len(runs) for runs in comparison.runs().values())
+    print(
+        f"{len(missing)} of {count} runs have not ended: {', '.join(missing)}; the job that ends last draws the table"
+    )
+    return 0
 
 
 def compare_runs(runs: list[str], out: Path, data_root: Path) -> int:

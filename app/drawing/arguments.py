@@ -63,6 +63,15 @@ def number(kind: type[int] | type[float], low: float, high: float) -> Callable[[
     return read
 
 
+def shard(text: str) -> tuple[int, int]:
+    """Read i/n, one of n jobs, counted from 1. Raises ArgumentTypeError."""
+    first, _, second = text.partition("/")
+    digits = first.isascii() and second.isascii() and first.isdigit() and second.isdigit()
+    if not digits or max(len(first), len(second)) > 6 or not 1 <= int(first) <= int(second):
+        raise argparse.ArgumentTypeError("must be i/n, job i of n jobs, such as 1/8 to 8/8")
+    return int(first), int(second)
+
+
 def names(known: tuple[str, ...]) -> Callable[[str], tuple[str, ...]]:
     """Return a reader of NAME,NAME,... that refuses unknown names with ArgumentTypeError."""
 

@@ -67,8 +67,8 @@ def finish(config: Config, folder: Path, data_root: Path, quiet: bool, command: 
     """Train to the end from wherever the run in the folder is, and return DONE or DIVERGED. Raises RunError where the
     folder holds a run with other settings."""
     known = (folder / "config.toml").is_file()
-    if known and start.anchored(load(folder / "config.toml")) != start.inherited(config):
-        raise RunError(f"{folder} holds a run with other settings: remove it, or choose another --out")
+    if known:
+        check_settings(folder, config)
     try:
         with (restore if known else begin)(config, folder, data_root, command) as (run, progress):
             train(run, progress, data_root, quiet)
@@ -76,6 +76,12 @@ def finish(config: Config, folder: Path, data_root: Path, quiet: bool, command: 
     except NonFiniteError as error:
         log.info("%s diverged: %s", folder, error)
         return DIVERGED
+
+
+def check_settings(folder: Path, config: Config) -> None:
+    """Raise RunError where a run in the folder has other settings."""
+    if start.anchored(load(folder / "config.toml")) != start.inherited(config):
+        raise RunError(f"{folder} holds a run with other settings: remove it, or choose another --out")
 
 
 def finish_all(
