@@ -196,7 +196,7 @@ def _adopt(
             centred = before - before.mean((2, 3), keepdim=True)  # what is centred in the margin is not what was before
             tensors[name] = F.pad(centred, 4 * ((now.shape[-1] - before.shape[-1]) // 2,))
         elif name.endswith("raw_smoothings") and options:
-            tensors[name] = _above_bound(before, *map(_least, options), options[1].budgeted)
+            tensors[name] = _above_bound(before, _least(options[0]), _least(options[1]), options[1].budgeted)
         elif name.startswith("network.last") and len(now) > len(before):
             tensors[name] = torch.cat([before, now[len(before) :]])
         elif name.endswith("raw_shape"):
