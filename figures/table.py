@@ -20,9 +20,9 @@ class Metric:
 
 
 METRICS = {
-    "psnr": Metric("PSNR (dB)", 2, max), "ssim": Metric("SSIM", 4, max),
+    "psnr": Metric("PSNR (dB)", 2, max), "ssim": Metric("SSIM", 4, max), "lpips": Metric("LPIPS", 4, min),
     "error_bound": Metric("certified error", 3, min), "iterations": Metric("gradients", 1, min),
-    "seconds": Metric("seconds", 2, min), "lpips": Metric("LPIPS", 4, min), "parameters": Metric("parameters", 0, min),
+    "seconds": Metric("seconds", 2, min), "parameters": Metric("parameters", 0, min),
 }  # fmt: skip
 
 

@@ -279,7 +279,8 @@ def test_evaluate_writes_one_row_per_image_and_the_mean(capsys, tmp_path, run_fo
     read = list(csv.DictReader(rows.open()))
     assert [r["image"] for r in read] == ["0.png", "1.png", "mean"]
     assert list(read[0]) == [
-        "image", "psnr", "ssim", "psnr_degraded", "error_bound", "relative_bound", "iterations", "seconds"
+        "image", "psnr", "ssim", "psnr_degraded", "error_bound", "relative_bound", "iterations", "seconds", "lpips",
+        "parameters",
     ]  # fmt: skip
     mean = (float(read[0]["psnr"]) + float(read[1]["psnr"])) / 2
     assert float(read[2]["psnr"]) == pytest.approx(mean)

@@ -83,11 +83,11 @@ def copy(state: State) -> State:
 
 
 def per_image(state: Any) -> list[PerImage]:
-    """Return all that a state remembers of images, in the order of its fields."""
+    """Return all that a state remembers of images, in the order of its fields; a method may do without a state."""
     if isinstance(state, PerImage):
         return [state]
-    inner = (getattr(state, f.name) for f in fields(state))
-    return [found for value in inner if is_dataclass(value) for found in per_image(value)]
+    inner = [getattr(state, f.name) for f in fields(state)] if is_dataclass(state) else []
+    return [found for value in inner for found in per_image(value)]
 
 
 def keep(state: Any, wanted: Callable[[int], bool]) -> None:
