@@ -82,7 +82,7 @@ def test_an_indefinite_matrix_ends_unconverged_and_finite():
 
 @pytest.mark.parametrize("condition", [35.0, 1e4])
 def test_the_quotients_seen_lie_within_the_spectrum_and_reach_for_its_ends(condition):
-    matrices, b = spd(condition, 3), torch.randn(3, 1, 4, 4, generator=torch.Generator().manual_seed(1))
+    matrices, b = spd(condition, 3), torch.randn(3, 1, 4, 4, generator=torch.Generator().manual_seed(3))
     solution = conjugate_gradient(product(matrices), b, 1e-8 * norm(b))
     assert (solution.least >= 1 - 1e-9).all()
     assert (solution.least <= 3).all()
