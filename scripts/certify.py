@@ -118,12 +118,8 @@ def random_case(n: int) -> Case:
     k, mask = torch.rand(1, 1, pick([3, 5]), 3, generator=draw), torch.rand(1, *shape[1:], generator=draw).round()
     potential, smoothing = pick(POTENTIALS), pick([0.01, 0.1])
     field = FieldOfExperts(shape[0], 8, 3, **potential, boundary=boundary, weight=0.2, smoothing=smoothing)
-    kinds = [
-        TotalVariation(shape[0], smoothing=smoothing),
-        InputConvexNetwork(shape[0], 4, 3),
-        Adaptive(field, 4, masks=True),
-    ]
-    r = pick([field, field, field, Rescaled(field), *kinds])
+    variation, network = TotalVariation(shape[0], smoothing=smoothing), InputConvexNetwork(shape[0], 4, 3)
+    r = pick([field, field, field, Rescaled(field), variation, network, Adaptive(field, 4, masks=True)])
     for p in torch.nn.Module.parameters(r):
         p.data += 0.1 * torch.randn(p.shape, generator=draw)
 

@@ -37,7 +37,7 @@ def evaluate_together(
 
     measured: folder of what was measured of the images; None: they are measured here.  limits: black and white of its
     files of floats.  weights: folder of those of networks; None: deepinv downloads them.  processes: share the images
-    out. The parameters are those of the command.
+    out. Parameters and lines are many: those are of the command, and these prepare once what all methods share.
     """
     loaded = assemble.load_comparable(models, settings)
     if measured is not None:
@@ -65,10 +65,8 @@ def evaluate_together(
     found, distance = {}, perceptual.distance(first.device, notes)
     for name, s in simulated.items():
         told: dict[int, str] = {}
-        pairs, learned = (
-            files and _pairs(files, s, name, *loaded[name], settings, told),
-            count(loaded[name][0].regularizer),
-        )
+        pairs = files and _pairs(files, s, name, *loaded[name], settings, told)
+        learned = count(loaded[name][0].regularizer)
         rows = evaluate(s, paths, color, measured=pairs, distance=distance, parameters=learned, own=mine)
         found[name] = run(name, rows)
         of_all = {i: note for part in processes.objects(told) for i, note in part.items()}
@@ -94,17 +92,11 @@ def _checked(files: Files, paths: tuple[Path, ...], simulated: Simulation) -> Fi
 
 
 def _pairs(
-    files: Files,
-    simulated: Simulation,
-    name: str,
-    model: Model,
-    config: Config,
-    settings: list[str],
+    files: Files, simulated: Simulation, name: str, model: Model, config: Config, settings: list[str],
     notes: dict[int, str],
-) -> Callable[[int, Tensor], Pair]:
+) -> Callable[[int, Tensor], Pair]:  # fmt: skip
     """Return what reads the pairs for one model; where no noise level is given, it is estimated, and told in a note of
-    the image.
-    The parameters are all that is known of a model."""
+    the image. The parameters are all that is known of a model."""
 
     def estimated(i: int, clean: Tensor) -> Pair:  # (1, C, H, W)
         found = pair(files, simulated, i, clean)
