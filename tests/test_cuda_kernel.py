@@ -15,6 +15,7 @@ import torch
 
 from regularizers.foe.compiled import cuda
 from regularizers.foe.filter_bank import analysis, synthesis
+from regularizers.foe.groups import NORMS, SIZES, GroupPotential
 from regularizers.foe.spline import spline
 from tests.test_kernels import everything, field, in_torch, modulated
 
@@ -48,8 +49,23 @@ if DEVICE == "cuda":
     CASES += [(potential, "circular", 1, 48, 7, (3, 130, 217), torch.float64) for potential in ("huber", "mcp")]
 
 
-def problem(potential, boundary, channels, experts, size, shape, dtype):
-    functional = field(channels, experts, size, potential, boundary, dtype)
+# The same of groups of responses, with their norm and size: with and without groups that fill a block.
+GROUPS = [
+    ("mcp", "linf", 4, "valid", 1, 12, 3, (1, 4, 35), torch.float32),
+    ("mcp", "l2", 4, "circular", 3, 4, 3, (2, 4, 3), torch.float32),
+    ("mcp", "linf", 2, "reflect", 1, 4, 3, (1, 11, 4), torch.float64),
+    ("huber", "l2", 2, "circular", 1, 10, 3, (1, 4, 5), torch.float32),
+    ("huber", "linf", 4, "valid", 1, 8, 3, (1, 4, 5), torch.float64),
+]
+if DEVICE == "cuda":
+    GROUPS += [
+        ("mcp", norm, size, "circular", 1, 48, 7, (3, 130, 217), dtype)
+        for norm in NORMS for size in SIZES for dtype in (torch.float32, torch.float64)
+    ]  # fmt: skip
+
+
+def problem(potential, boundary, channels, experts, size, shape, dtype, **groups):
+    functional = field(channels, experts, size, potential, boundary, dtype, **groups)
     functional = moved(functional, lambda t: t.to(DEVICE))
     images = torch.randn((2, shape[0], channels, *shape[1:]), generator=torch.Generator().manual_seed(0), dtype=dtype)
     return functional, *images.to(DEVICE)
@@ -59,7 +75,9 @@ def moved(functional, to):
     names = ("filters", "weights", "smoothings", "contrasts", "masks")
     tensors = {name: to(t) for name in names if (t := getattr(functional, name)) is not None}
     if functional.potential.shape is not None:
-        tensors["potential"] = spline(to(functional.potential.shape), functional.potential.budgeted)
+        shape, potential = to(functional.potential.shape), functional.potential
+        of_groups = isinstance(potential, GroupPotential)
+        tensors["potential"] = replace(potential, shape=shape) if of_groups else spline(shape, potential.budgeted)
     return replace(functional, **tensors)
 
 
@@ -70,7 +88,7 @@ def in_double(functional, *images, monkeypatch) -> list[torch.Tensor]:
 
 def in_triton(functional, x, v, monkeypatch) -> list[torch.Tensor]:
     with monkeypatch.context() as patch:
-        patch.setattr("regularizers.foe.functional.fastest", lambda *_: cuda.compiled_kernel(functional.potential.name))
+        patch.setattr("regularizers.foe.functional.fastest", lambda *a: cuda.compiled_kernel(*a[2:]))
         return everything(functional, x, v)
 
 
@@ -98,6 +116,18 @@ def test_the_kernel_computes_what_torch_computes(case, monkeypatch):
 def test_contrasts_and_masks_are_those_of_the_response(case, monkeypatch):
     functional, x, v = problem(*case)
     functional = modulated(functional, x.shape)
+    expected = in_double(functional, x, v, monkeypatch=monkeypatch)
+    assert_same(in_triton(functional, x, v, monkeypatch), expected, x.dtype)
+
+
+@executed
+@pytest.mark.parametrize("case", GROUPS, ids=lambda case: "-".join(map(str, case[:3])))
+@pytest.mark.parametrize("adaptive", [False, True], ids=["", "modulated"])
+def test_the_kernel_computes_groups_as_torch_does(case, adaptive, monkeypatch):
+    potential, norm, group, *rest = case
+    functional, x, v = problem(potential, *rest, group_size=group, group_norm=norm)
+    x *= 0.3  # on both sides of every kink
+    functional = modulated(functional, x.shape) if adaptive else functional
     expected = in_double(functional, x, v, monkeypatch=monkeypatch)
     assert_same(in_triton(functional, x, v, monkeypatch), expected, x.dtype)
 
