@@ -66,6 +66,16 @@ def _vectors(values, place, VECTOR: tl.constexpr, N: tl.constexpr):
 
 
 @jit
+def _shape(shapes, place, VECTOR: tl.constexpr, GROUP: tl.constexpr, SHAPE: tl.constexpr):
+    """Return the numbers of a vector of groups, or where the table of a vector of splines is."""
+    if GROUP == 1:
+        shape = shapes + place * (3 * SHAPE * VECTOR)
+    else:
+        shape = _vectors(shapes, place, VECTOR, SHAPE)
+    return shape
+
+
+@jit
 def _plane(plane, tile, k, i, columns, groups, height, width):
     """Return the contrasts, or masks, of groups k in row i of the tile's image, (vector, COLUMNS).
 
@@ -96,13 +106,12 @@ def _by_response(rows, GROUP: tl.constexpr):
 @jit
 def _weighed(values, masks, tile, k, i, columns, groups, height, width, MASKED: tl.constexpr):
     """Return values of groups times masks, where there are any, and 0 beyond the border; parameters as in `_plane`."""
+    if MASKED:
+        values = scaled(values, _plane(masks, tile, k, i, columns, groups, height, width))
     inside = _inside(i, columns, height, width)[None, :]
     weighed = ()
     for r in tl.static_range(len(values)):
-        value = values[r]
-        if MASKED:
-            value *= _plane(masks, tile, k, i, columns, groups, height, width)
-        weighed += (tl.where(inside, value, 0.0),)
+        weighed += (tl.where(inside, values[r], 0.0),)
     return weighed
 
 
@@ -190,7 +199,6 @@ def _parts(
     VECTORS: tl.constexpr = 2 if GROUP == 1 else GROUP
     VECTOR: tl.constexpr = BLOCK_BITS // x.dtype.element_ty.primitive_bitwidth // VECTORS
     N: tl.constexpr = VECTORS // GROUP  # vectors of groups
-    TABLE: tl.constexpr = (3 * SHAPE if POTENTIAL == "spline" else SHAPE) * VECTOR
     first, row, columns = _place(tile, height, width, CHANNELS, SIZE)
     down, across = height - SIZE + 1, width - SIZE + 1
     part = parts + (share.to(tl.int64) * tiles + tile) * (CHANNELS * (ROWS + SIZE - 1) * (COLUMNS + SIZE - 1))
@@ -200,7 +208,8 @@ def _parts(
         u = _responses(x + first, f, row, columns, height, width, VECTORS, CHANNELS, SIZE)
         z = ()
         for n in tl.static_range(N):
-            k, shape = (block * N + n) * VECTOR + tl.arange(0, VECTOR), shapes + (block * N + n) * TABLE
+            k = (block * N + n) * VECTOR + tl.arange(0, VECTOR)
+            shape = _shape(shapes, block * N + n, VECTOR, GROUP, SHAPE)
             rows = ()
             for i in tl.static_range(ROWS):
                 t = _group(u, n, i, GROUP)
@@ -223,7 +232,8 @@ def _parts(
             r = _responses(v + first, f, row, columns, height, width, VECTORS, CHANNELS, SIZE)
             d, z = z, ()
             for n in tl.static_range(N):
-                k, shape = (block * N + n) * VECTOR + tl.arange(0, VECTOR), shapes + (block * N + n) * TABLE
+                k = (block * N + n) * VECTOR + tl.arange(0, VECTOR)
+                shape = _shape(shapes, block * N + n, VECTOR, GROUP, SHAPE)
                 rows = ()
                 for i in tl.static_range(ROWS):
                     t = product(_group(d, n, i, GROUP), _group(r, n, i, GROUP), w[n], s[n], shape, POTENTIAL, NORM)
@@ -277,7 +287,6 @@ def _derivatives(
     VECTOR: tl.constexpr = BLOCK_BITS // x.dtype.element_ty.primitive_bitwidth // VECTORS
     N: tl.constexpr = VECTORS // GROUP
     TAPS: tl.constexpr = CHANNELS * SIZE * SIZE
-    TABLE: tl.constexpr = (3 * SHAPE if POTENTIAL == "spline" else SHAPE) * VECTOR
     BENDS: tl.constexpr = SHAPE if POTENTIAL == "spline" else 0
     SUMS: tl.constexpr = 2 + SHAPE - BENDS  # over all rows at a time
     lane = tl.arange(0, VECTOR)
@@ -293,7 +302,8 @@ def _derivatives(
         r = _responses(v + first, f, row, columns, height, width, VECTORS, CHANNELS, SIZE)
         by_x, by_v = (), ()
         for n in tl.static_range(N):
-            k, shape = (block * N + n) * VECTOR + lane, shapes + (block * N + n) * TABLE
+            k = (block * N + n) * VECTOR + lane
+            shape = _shape(shapes, block * N + n, VECTOR, GROUP, SHAPE)
             total = _zeros(SUMS, VECTOR, x.dtype.element_ty)
             bent, pulls, seen, along = (), (), (), ()
             for i in tl.static_range(ROWS):

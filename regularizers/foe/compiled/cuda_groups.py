@@ -1,7 +1,7 @@
 """Potentials of groups of d responses on a GPU, as in regularizers/foe/groups.py: w M_s(u) - v M_v(Q u), or w M_s(u).
 
 A group is a tuple of d tiles (vector, COLUMNS), one for each of its responses, so what a response needs of the others
-is in the registers of its own thread. w, s, v and the entries of Q are (vector, 1), those of a vector of groups.
+is in the registers of its own thread. w and s are (vector, 1), and so are those of a shape, v and the rows of Q.
 
 With P the projection onto the unit ball of the dual norm, a P(z / a) is that onto the ball of radius a, and P'(z / a)
 = diag(m) - c n n^T. So nothing is divided by a. For d = 4, the gradient of `mcp` takes about 30 operations per response
@@ -16,19 +16,13 @@ from regularizers.foe.compiled.language import dot, jit, scaled, subtracted, tl
 
 
 @jit
-def of_shape(shape, j, VECTOR: tl.constexpr):
-    """Return entry j of the shapes of a vector of experts or groups, (vector, 1)."""
-    return tl.load(shape + j * VECTOR + tl.arange(0, VECTOR))[:, None]
-
-
-@jit
 def _turned(u, shape):
-    """Return Q u. A shape begins with v."""
+    """Return Q u."""
     turned = ()
     for i in tl.static_range(len(u)):
-        total = of_shape(shape, 1 + i * len(u), u[0].shape[0]) * u[0]
+        total = shape[1 + i * len(u)] * u[0]
         for j in tl.static_range(1, len(u)):
-            total += of_shape(shape, 1 + i * len(u) + j, u[0].shape[0]) * u[j]
+            total += shape[1 + i * len(u) + j] * u[j]
         turned += (total,)
     return turned
 
@@ -38,9 +32,9 @@ def _turned_back(z, shape):
     """Return Q^T z."""
     turned = ()
     for j in tl.static_range(len(z)):
-        total = of_shape(shape, 1 + j, z[0].shape[0]) * z[0]
+        total = shape[1 + j] * z[0]
         for i in tl.static_range(1, len(z)):
-            total += of_shape(shape, 1 + i * len(z) + j, z[0].shape[0]) * z[i]
+            total += shape[1 + i * len(z) + j] * z[i]
         turned += (total,)
     return turned
 
@@ -118,7 +112,7 @@ def influence(u, w, s, shape, POTENTIAL: tl.constexpr, NORM: tl.constexpr):
     """Return phi'(u)."""
     z = scaled(_project(u, s, NORM), w * (1 / s))
     if POTENTIAL == "mcp":
-        v = of_shape(shape, 0, u[0].shape[0])
+        v = shape[0]
         z = subtracted(z, _turned_back(_project(_turned(u, shape), v, NORM), shape))
     return z
 
@@ -128,7 +122,7 @@ def product(u, y, w, s, shape, POTENTIAL: tl.constexpr, NORM: tl.constexpr):
     """Return phi''(u) y."""
     z = _bent(u, y, s, w * (1 / s), NORM)
     if POTENTIAL == "mcp":
-        v = of_shape(shape, 0, u[0].shape[0])
+        v = shape[0]
         z = subtracted(z, _turned_back(_bent(_turned(u, shape), _turned(y, shape), v, 1.0, NORM), shape))
     return z
 
@@ -141,12 +135,12 @@ def curvature(u, w, s, shape, POTENTIAL: tl.constexpr, NORM: tl.constexpr):
     for i in tl.static_range(len(u)):
         d += (m[i] - c * n[i] * n[i],)
     if POTENTIAL == "mcp":
-        m, n, c = _slope(_turned(u, shape), of_shape(shape, 0, u[0].shape[0]), 1.0, NORM)
+        m, n, c = _slope(_turned(u, shape), shape[0], 1.0, NORM)
         along, concave = _turned_back(n, shape), ()
         for j in tl.static_range(len(u)):
             total = -c * along[j] * along[j]
             for i in tl.static_range(len(u)):
-                q = of_shape(shape, 1 + i * len(u) + j, u[0].shape[0])
+                q = shape[1 + i * len(u) + j]
                 total += q * q * m[i]
             concave += (total,)
         d = subtracted(d, concave)
@@ -159,7 +153,7 @@ def by_parameters(u, y, w, s, shape, POTENTIAL: tl.constexpr, NORM: tl.constexpr
     inverse = 1 / s
     found = (inverse * dot(_project(u, s, NORM), y), dot(_bent(u, u, s, -w * inverse * inverse, NORM), y))
     if POTENTIAL == "mcp":
-        v = of_shape(shape, 0, u[0].shape[0])
+        v = shape[0]
         z, turned = _turned(u, shape), _turned(y, shape)
         p, along = _project(z, v, NORM), _bent(z, turned, v, 1.0, NORM)
         found += ((1 / v) * (dot(along, z) - dot(p, turned)),)

@@ -9,7 +9,6 @@ cuda_groups.py. w and s are (vector, 1). The shape of a spline is a table (3 J, 
 # pyright: reportArgumentType=false, reportOperatorIssue=false, reportIndexIssue=false
 
 from regularizers.foe.compiled import cuda_groups
-from regularizers.foe.compiled.cuda_groups import of_shape
 from regularizers.foe.compiled.language import jit, scaled, tl
 from regularizers.foe.spline import KNOTS
 
@@ -19,6 +18,12 @@ J = tl.constexpr(len(KNOTS))  # of a spline
 @jit
 def _clip(t):
     return tl.minimum(tl.maximum(t, -1.0), 1.0)
+
+
+@jit
+def _of_knot(table, j, VECTOR: tl.constexpr):
+    """Return row j of a table."""
+    return tl.load(table + j * VECTOR + tl.arange(0, VECTOR))[:, None]
 
 
 @jit
@@ -33,7 +38,7 @@ def _influence(t, w, s, shape, POTENTIAL: tl.constexpr):
     elif POTENTIAL == "spline":
         z = tl.zeros_like(t)
         for j in range(J):  # unrolled, it takes minutes to compile
-            b, tau = of_shape(shape, J + j, t.shape[0]), of_shape(shape, 2 * J + j, t.shape[0])
+            b, tau = _of_knot(shape, J + j, t.shape[0]), _of_knot(shape, 2 * J + j, t.shape[0])
             z += b * tl.minimum(tl.maximum(t * (1 / s), -tau), tau)
         z = w * z
     else:
@@ -52,7 +57,7 @@ def _curvature(t, w, s, shape, POTENTIAL: tl.constexpr):
     elif POTENTIAL == "spline":
         d = tl.zeros_like(t)
         for j in range(J):
-            a, tau = of_shape(shape, J - 1 - j, t.shape[0]), of_shape(shape, 3 * J - 1 - j, t.shape[0])
+            a, tau = _of_knot(shape, J - 1 - j, t.shape[0]), _of_knot(shape, 3 * J - 1 - j, t.shape[0])
             d = tl.where(tl.abs(t) * (1 / s) < tau, a, d)
         d = (w / s) * d
     else:
@@ -137,5 +142,5 @@ def by_parameters(t, y, z, local, w, s, shape, POTENTIAL: tl.constexpr, NORM: tl
 @jit
 def by_bend(t, y, w, s, shape, j):
     """Return the derivative of <phi'(t), y> by b_j of a spline."""
-    tau = of_shape(shape, 2 * J + j, t.shape[0])
+    tau = _of_knot(shape, 2 * J + j, t.shape[0])
     return w * tl.minimum(tl.maximum(t * (1 / s), -tau), tau) * y
