@@ -4,6 +4,8 @@ formulas are those of regularizers/foe/functional.py. Nothing of size K x H x W 
 
 A program of one warp takes a tile of ROWS x COLUMNS responses of a block of experts at a time into its registers, a
 column per thread: an image row, once loaded, serves all filter rows and experts, a vector of taps all rows of the tile.
+phi may be a potential of d responses together. Then a block has d vectors of experts, one for each response of its
+groups, and the d responses of a group are in the registers of one thread. Groups have w, s, contrasts and masks.
 The adjoint sums over experts and filter rows in registers, and over filter columns, where neighbouring threads meet, in
 the program's own part of the result, (ROWS + s - 1) x (COLUMNS + s - 1), which stays in the cache. A second kernel adds
 the parts where they overlap. There are no atomics: every sum has one order.
@@ -34,7 +36,7 @@ from regularizers.foe.compiled.language import UNUSABLE, absolute, added, divide
 from regularizers.foe.spline import KNOTS
 
 ROWS, COLUMNS = tl.constexpr(8), tl.constexpr(32)
-BLOCK_BITS = tl.constexpr(256)  # of the taps of a block of experts at one pixel: two loads of 16 bytes
+BLOCK_BITS = tl.constexpr(256)  # of the taps of a block of experts at one pixel
 PIXELS = tl.constexpr(256)  # of a program that adds parts
 PROGRAMS = 1584  # 12 warps, as many as have registers, on each multiprocessor of an H200
 FUSED = {"enable_fp_fusion": True}  # a product and a sum in one instruction: Triton 3.10 no longer does so unasked
@@ -68,11 +70,7 @@ def _vectors(values, place, VECTOR: tl.constexpr, N: tl.constexpr):
 @jit
 def _shape(shapes, place, VECTOR: tl.constexpr, GROUP: tl.constexpr, SHAPE: tl.constexpr):
     """Return the numbers of a vector of groups, or where the table of a vector of splines is."""
-    if GROUP == 1:
-        shape = shapes + place * (3 * SHAPE * VECTOR)
-    else:
-        shape = _vectors(shapes, place, VECTOR, SHAPE)
-    return shape
+    return shapes + place * (3 * SHAPE * VECTOR) if GROUP == 1 else _vectors(shapes, place, VECTOR, SHAPE)
 
 
 @jit

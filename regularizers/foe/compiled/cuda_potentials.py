@@ -120,11 +120,7 @@ def local(t, w, s, shape, POTENTIAL: tl.constexpr):
 @jit
 def product(local, y, w, s, shape, POTENTIAL: tl.constexpr, NORM: tl.constexpr):
     """Return phi''(t) y."""
-    if len(y) == 1:
-        z = scaled(y, local[0])
-    else:
-        z = cuda_groups.product(local, y, w, s, shape, POTENTIAL, NORM)
-    return z
+    return scaled(y, local[0]) if len(y) == 1 else cuda_groups.product(local, y, w, s, shape, POTENTIAL, NORM)
 
 
 @jit
