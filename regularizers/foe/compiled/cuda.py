@@ -68,9 +68,18 @@ def _vectors(values, place, VECTOR: tl.constexpr, N: tl.constexpr):
 
 
 @jit
+def _wide(vectors):
+    """Return vectors as tiles. What is widened at its use, again and again, takes the compiler minutes to lay out."""
+    tiles = ()
+    for e in tl.static_range(len(vectors)):
+        tiles += (tl.broadcast_to(vectors[e], (vectors[e].shape[0], COLUMNS)),)
+    return tiles
+
+
+@jit
 def _shape(shapes, place, VECTOR: tl.constexpr, GROUP: tl.constexpr, SHAPE: tl.constexpr):
     """Return the numbers of a vector of groups, or where the table of a vector of splines is."""
-    return shapes + place * (3 * SHAPE * VECTOR) if GROUP == 1 else _vectors(shapes, place, VECTOR, SHAPE)
+    return shapes + place * (3 * SHAPE * VECTOR) if GROUP == 1 else _wide(_vectors(shapes, place, VECTOR, SHAPE))
 
 
 @jit
@@ -202,6 +211,8 @@ def _parts(
     part = parts + (share.to(tl.int64) * tiles + tile) * (CHANNELS * (ROWS + SIZE - 1) * (COLUMNS + SIZE - 1))
     for block in range(share, blocks, tl.num_programs(1)):
         w, s = _vectors(weights, block, VECTOR, N), _vectors(smoothings, block, VECTOR, N)
+        if GROUP > 1:
+            w, s = _wide(w), _wide(s)
         f = taps + block * (CHANNELS * SIZE * SIZE * VECTORS * VECTOR)
         u = _responses(x + first, f, row, columns, height, width, VECTORS, CHANNELS, SIZE)
         z = ()
@@ -292,6 +303,8 @@ def _derivatives(
     by_taps = sums + mine * ((TAPS * VECTORS + (2 + SHAPE) * N) * VECTOR) + lane
     by_rest = by_taps + TAPS * VECTORS * VECTOR
     w, s = _vectors(weights, block, VECTOR, N), _vectors(smoothings, block, VECTOR, N)
+    if GROUP > 1:
+        w, s = _wide(w), _wide(s)
     f = taps + block * (TAPS * VECTORS * VECTOR)
     down, across = height - SIZE + 1, width - SIZE + 1
     for tile in range(tl.program_id(0), tiles, tl.num_programs(0)):
