@@ -206,13 +206,9 @@ def test_in_the_interpreter():
         ("_derivatives", "fp32", {"POTENTIAL": "log"}),
         ("_parts", "fp32", {"MODE": "gradient", "POTENTIAL": "mcp", "ADAPTIVE": True, "MASKED": True}),
         ("_derivatives", "fp32", {"POTENTIAL": "spline", "ADAPTIVE": True, "MASKED": True, "SHAPE": len(KNOTS)}),
-        ("_parts", "fp32", {"MODE": "gradient", "POTENTIAL": "huber", "NORM": "l2", "GROUP": 4}),
+        ("_parts", "fp64", {"MODE": "gradient", "POTENTIAL": "huber", "NORM": "l2", "GROUP": 4}),
         ("_parts", "fp32", {"MODE": "product", "POTENTIAL": "mcp", "NORM": "linf", "GROUP": 4, "SHAPE": 17}),
-        ("_parts", "fp64", {"MODE": "summary", "POTENTIAL": "mcp", "NORM": "l2", "GROUP": 4, "SHAPE": 17}),
-        (
-            "_derivatives", "fp32",
-            {"POTENTIAL": "mcp", "NORM": "linf", "GROUP": 2, "SHAPE": 5, "ADAPTIVE": True, "MASKED": True},
-        ),
+        ("_derivatives", "fp32", {"POTENTIAL": "mcp", "NORM": "l2", "GROUP": 2, "SHAPE": 5, "MASKED": True}),
         ("_sum_parts", "fp64", {"SCALE": 0.95, "CHANNELS": 3}),
     ],
 )  # fmt: skip
