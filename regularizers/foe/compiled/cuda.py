@@ -315,7 +315,7 @@ def _derivatives(
         for n in tl.static_range(N):
             k = (block * N + n) * VECTOR + lane
             shape = _shape(shapes, block * N + n, VECTOR, GROUP, SHAPE)
-            total = _zeros(SUMS, VECTOR, x.dtype.element_ty)
+            sums_of_rows = _zeros(SUMS, VECTOR, x.dtype.element_ty)
             bent, pulls, seen, along = (), (), (), ()
             for i in tl.static_range(ROWS):
                 t, y = _group(u, n, i, GROUP), _group(r, n, i, GROUP)
@@ -331,11 +331,12 @@ def _derivatives(
                 pulls += pull
                 seen += t
                 along += y
-                total = added(total, by_parameters(t, y, z, d, w[n], s[n], shape, POTENTIAL, NORM))
+                found = by_parameters(t, y, z, d, w[n], s[n], shape, POTENTIAL, NORM)
+                sums_of_rows = added(sums_of_rows, found)
             by_x += _by_response(bent, GROUP)
             by_v += _by_response(pulls, GROUP)
             for j in tl.static_range(SUMS):
-                _add(by_rest + (j * N + n) * VECTOR, tl.sum(total[j], 1))
+                _add(by_rest + (j * N + n) * VECTOR, tl.sum(sums_of_rows[j], 1))
             for j in range(BENDS):
                 by_b = tl.zeros((VECTOR, COLUMNS), x.dtype.element_ty)
                 for i in tl.static_range(ROWS):
