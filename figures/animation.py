@@ -68,8 +68,8 @@ def reconstruction(degraded: Tensor, iterates: list[Iterate], look: Look = PAPER
 
 def filters(steps: Tensor, bank: Tensor, weights: Tensor, smoothings: Tensor, look: Look = PAPER) -> Animation:
     """Draw the filters while they were learned, in the order of the last step, each in its own symmetric range. steps
-    (T,), bank (T, K, C, s, s), weights and smoothings (T, K, 1, 1)."""
-    places = order(bank[-1], weights[-1]).tolist()
+    (T,), bank (T, d G, C, s, s), weights and smoothings (T, G, 1, 1) of groups of d."""
+    places, size = order(bank[-1], weights[-1]).tolist(), bank.shape[1] // weights.shape[1]
     figure = draw_filters(bank[-1], weights[-1], smoothings[-1], look)
     panels = list(figure.axes)
     with style(look):
@@ -77,12 +77,13 @@ def filters(steps: Tensor, bank: Tensor, weights: Tensor, smoothings: Tensor, lo
 
     def update(frame: int) -> None:
         heading.set_text(f"step {int(steps[frame])}")
-        for axes, k in zip(panels, places, strict=True):
+        for axes, k in zip(panels, (k * size + r for k in places for r in range(size)), strict=True):
             limit = float(bank[frame, k].abs().max()) or 1.0
             axes.images[0].set_data(pixels(bank[frame, k], limit))
             if bank.shape[2] == 1:
                 axes.images[0].set_clim(-limit, limit)
-            axes.set_xlabel(parameters(weights[frame, k], smoothings[frame, k]))
+        for axes, k in zip(panels[::size], places, strict=True):
+            axes.xaxis.label.set_text(parameters(weights[frame, k], smoothings[frame, k]))  # where it is
 
     return Animation(figure, update, len(steps), look)
 

@@ -15,7 +15,9 @@ import torch
 
 from regularizers.foe.compiled import cuda
 from regularizers.foe.filter_bank import analysis, synthesis
-from regularizers.foe.spline import spline
+from regularizers.foe.functional import FieldOfExpertsFunctional
+from regularizers.foe.groups import NORMS, SIZES, GroupPotential, group_potential
+from regularizers.foe.spline import KNOTS, spline
 from tests.test_kernels import everything, field, in_torch, modulated
 
 triton = pytest.importorskip("triton", minversion="3.4")
@@ -48,8 +50,26 @@ if DEVICE == "cuda":
     CASES += [(potential, "circular", 1, 48, 7, (3, 130, 217), torch.float64) for potential in ("huber", "mcp")]
 
 
-def problem(potential, boundary, channels, experts, size, shape, dtype):
-    functional = field(channels, experts, size, potential, boundary, dtype)
+# The same of groups, whose norm and size follow the kind, and last whether there are contrasts and masks: with and
+# without groups that fill a block.
+GROUPS = [
+    ("mcp", "linf", 4, "valid", 1, 4, 3, (1, 3, 5), torch.float32, True),
+    ("mcp", "l2", 4, "circular", 2, 4, 3, (1, 3, 6), torch.float32, False),
+    ("mcp", "linf", 4, "valid", 1, 8, 3, (1, 3, 5), torch.float64, False),
+    ("mcp", "linf", 2, "reflect", 1, 2, 3, (2, 9, 4), torch.float64, False),
+    ("mcp", "l2", 2, "valid", 1, 4, 3, (1, 3, 5), torch.float64, True),
+    ("huber", "l2", 2, "circular", 1, 6, 3, (1, 4, 5), torch.float32, False),
+    ("huber", "linf", 4, "valid", 1, 4, 3, (1, 4, 5), torch.float32, True),
+]
+if DEVICE == "cuda":
+    GROUPS += [
+        ("mcp", norm, size, "circular", 1, 48, 7, (3, 130, 217), dtype, True)
+        for norm in NORMS for size in SIZES for dtype in (torch.float32, torch.float64)
+    ]  # fmt: skip
+
+
+def problem(potential, boundary, channels, experts, size, shape, dtype, **groups):
+    functional = field(channels, experts, size, potential, boundary, dtype, **groups)
     functional = moved(functional, lambda t: t.to(DEVICE))
     images = torch.randn((2, shape[0], channels, *shape[1:]), generator=torch.Generator().manual_seed(0), dtype=dtype)
     return functional, *images.to(DEVICE)
@@ -59,7 +79,9 @@ def moved(functional, to):
     names = ("filters", "weights", "smoothings", "contrasts", "masks")
     tensors = {name: to(t) for name in names if (t := getattr(functional, name)) is not None}
     if functional.potential.shape is not None:
-        tensors["potential"] = spline(to(functional.potential.shape), functional.potential.budgeted)
+        shape, potential = to(functional.potential.shape), functional.potential
+        of_groups = isinstance(potential, GroupPotential)
+        tensors["potential"] = replace(potential, shape=shape) if of_groups else spline(shape, potential.budgeted)
     return replace(functional, **tensors)
 
 
@@ -70,7 +92,7 @@ def in_double(functional, *images, monkeypatch) -> list[torch.Tensor]:
 
 def in_triton(functional, x, v, monkeypatch) -> list[torch.Tensor]:
     with monkeypatch.context() as patch:
-        patch.setattr("regularizers.foe.functional.fastest", lambda *_: cuda.compiled_kernel(functional.potential.name))
+        patch.setattr("regularizers.foe.functional.fastest", lambda *a: cuda.compiled_kernel(*a[2:]))
         return everything(functional, x, v)
 
 
@@ -100,6 +122,34 @@ def test_contrasts_and_masks_are_those_of_the_response(case, monkeypatch):
     functional = modulated(functional, x.shape)
     expected = in_double(functional, x, v, monkeypatch=monkeypatch)
     assert_same(in_triton(functional, x, v, monkeypatch), expected, x.dtype)
+
+
+@executed
+@pytest.mark.parametrize("case", GROUPS)
+def test_the_kernel_computes_groups_as_torch_does(case, monkeypatch):
+    potential, norm, group, *rest, adaptive = case
+    functional, x, v = problem(potential, *rest, group_size=group, group_norm=norm)
+    x *= torch.logspace(-3, 0, x.shape[3], dtype=x.dtype, device=x.device)  # on both sides of every kink
+    functional = modulated(functional, x.shape) if adaptive else functional
+    expected = in_double(functional, x, v, monkeypatch=monkeypatch)
+    assert_same(in_triton(functional, x, v, monkeypatch), expected, x.dtype)
+
+
+@executed
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_response_that_rounding_alone_keeps_leaves_the_convex_part_convex(dtype):
+    """As in test_kernels.py, each pixel with another distance from the threshold tau = 0.3."""
+    steps, tau = torch.arange(-44, 44, dtype=dtype).view(8, 11), torch.tensor(0.3, dtype=dtype)
+    x, one = torch.zeros(1, 4, 8, 11, dtype=dtype), torch.ones(1, 1, 1, dtype=dtype)
+    x[0, 0], x[0, 1] = 1 + tau, torch.nextafter(tau, 1 + tau) + steps * torch.finfo(dtype).eps / 8
+    filters = torch.eye(4, dtype=dtype).view(4, 4, 1, 1)
+    functional = FieldOfExpertsFunctional(filters, one, one, group_potential("huber", "linf", 4), "valid", 1.0)
+    functional, x = moved(functional, lambda t: t.to(DEVICE)), x.to(DEVICE)
+    product = cuda.compiled_kernel("huber_linf", 4).hessian(functional, x)
+    first, both = torch.zeros_like(x), torch.zeros_like(x)
+    first[:, 0], both[:, :2] = 1, 1
+    assert float((both * product(both)).sum(1).min()) >= -1e-6
+    assert {float(value) for value in product(first)[:, 0].unique()} == {0.0, 0.5}, "one is kept, or both are"
 
 
 @executed
@@ -150,24 +200,29 @@ def test_in_the_interpreter():
 @pytest.mark.parametrize(
     "name, real, constants",
     [
-        ("_parts", "fp32", {"MODE": "gradient", "POTENTIAL": "charbonnier", "CHANNELS": 1}),
+        ("_parts", "fp32", {"MODE": "gradient", "POTENTIAL": "charbonnier"}),
         ("_parts", "fp64", {"MODE": "product", "POTENTIAL": "mcp", "CHANNELS": 3}),
-        ("_derivatives", "fp64", {"POTENTIAL": "mcp", "CHANNELS": 1}),
-        ("_derivatives", "fp32", {"POTENTIAL": "log", "CHANNELS": 1}),
-        ("_parts", "fp32", {"MODE": "gradient", "POTENTIAL": "mcp", "CHANNELS": 1, "ADAPTIVE": True}),
-        ("_derivatives", "fp32", {"POTENTIAL": "spline", "CHANNELS": 1, "ADAPTIVE": True}),
+        ("_derivatives", "fp64", {"POTENTIAL": "mcp"}),
+        ("_derivatives", "fp32", {"POTENTIAL": "log"}),
+        ("_parts", "fp32", {"MODE": "gradient", "POTENTIAL": "mcp", "ADAPTIVE": True, "MASKED": True}),
+        ("_derivatives", "fp32", {"POTENTIAL": "spline", "ADAPTIVE": True, "MASKED": True, "SHAPE": len(KNOTS)}),
+        ("_parts", "fp64", {"MODE": "gradient", "POTENTIAL": "huber", "NORM": "l2", "GROUP": 4}),
+        ("_parts", "fp32", {"MODE": "product", "POTENTIAL": "mcp", "NORM": "linf", "GROUP": 4, "SHAPE": 17}),
+        ("_derivatives", "fp32", {"POTENTIAL": "mcp", "NORM": "l2", "GROUP": 2, "SHAPE": 5, "MASKED": True}),
         ("_sum_parts", "fp64", {"SCALE": 0.95, "CHANNELS": 3}),
     ],
-)
+)  # fmt: skip
 def test_the_kernels_compile_for_hopper(name, real, constants, monkeypatch, tmp_path):
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
     function = getattr(cuda, name)
-    constants = {**({} if name == "_sum_parts" else {"ADAPTIVE": False}), **constants, "SIZE": 3}
-    integers = {"height", "width", "experts", "blocks", "tiles", "groups"}
+    single = {"ADAPTIVE": False, "MASKED": False, "NORM": "", "GROUP": 1, "SHAPE": 0, "CHANNELS": 1, "SIZE": 3}
+    constants = {n: value for n, value in {**single, **constants}.items() if n in function.arg_names}
+    integers = {"height", "width", "groups", "blocks", "tiles", "shares"}
     types = {n: "constexpr" if n in constants else "i32" if n in integers else f"*{real}" for n in function.arg_names}
+    assert not any(n.isupper() for n, kind in types.items() if kind != "constexpr")
     source = ASTSource(fn=function, signature=types, constexprs=constants)
     options = cuda.FUSED if name == "_sum_parts" else cuda.OPTIONS
     compiled = triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options)

@@ -1,6 +1,7 @@
 """Figures show the data: panels are the images, lines the numbers, in the order and on the axes they should be."""
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -109,6 +110,29 @@ def test_filters_are_sorted_by_their_contribution_in_a_symmetric_range(channels)
         np.testing.assert_array_equal(shown(figure.axes[0]), 3 * c[1, 0].numpy())
         low, high = figure.axes[0].images[0].get_clim()
         assert -low == high == pytest.approx(float(3 * c[1].abs().max()))
+
+
+@pytest.mark.parametrize("frequency", [False, True])
+def test_filters_of_a_group_are_drawn_next_to_each_other_over_one_label(frequency):
+    c = torch.randn(12, 1, 5, 5, generator=torch.Generator().manual_seed(0))
+    c /= c.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
+    w, s = torch.tensor([0.1, 0.5, 0.3]).view(3, 1, 1), torch.full((3, 1, 1), 0.2)
+    figure = filters.draw(c, w, s, frequency=frequency)
+    drawn = figure.axes[:: 2 if frequency else 1]
+    for axes, k in zip(drawn, (4, 5, 6, 7, 8, 9, 10, 11, 0, 1, 2, 3), strict=True):
+        np.testing.assert_array_equal(shown(axes), c[k, 0].numpy())
+    assert [a.get_xlabel().split("\n")[0] for a in figure.axes if a.get_xlabel()] == [f"$w$ 0.{i}0" for i in (5, 3, 1)]
+    boxes = [axes.get_position() for axes in drawn]
+    figure.draw_without_rendering()
+    labels = [a.xaxis.label.get_window_extent() for a in figure.axes if a.get_xlabel()]
+    for group in range(3):
+        first, *_, last = mine = boxes[4 * group : 4 * group + 4]
+        assert {round(box.y0, 9) for box in mine} == {round(first.y0, 9)}, "in one row"
+        inner = max(b.x0 - a.x1 for a, b in pairwise(mine))
+        others = [box for box in boxes if box not in mine and abs(box.y0 - first.y0) < 1e-9]
+        assert all(min(abs(box.x0 - last.x1), abs(first.x0 - box.x1)) > 2 * inner for box in others)
+        middle = (labels[group].x0 + labels[group].x1) / 2 / figure.bbox.width
+        assert middle == pytest.approx((first.x0 + last.x1) / 2, abs=0.01)
 
 
 def test_a_common_range_and_frequency_responses_on_demand():
@@ -269,15 +293,18 @@ def test_animations_show_one_frame_per_iterate_and_are_deterministic(tmp_path, s
             assert grey == pytest.approx(255 * value, abs=3)
 
 
-def test_filters_are_animated_in_the_order_of_the_last_step():
+@pytest.mark.parametrize("group", [1, 2])
+def test_filters_are_animated_in_the_order_of_the_last_step(group):
     c, w, s = bank(4)
+    w, s = w[::group], s[::group]
     steps, films = torch.tensor([0, 5]), torch.stack([torch.zeros_like(c), c])
     moving = animation.filters(steps, films, torch.stack([w, w]), torch.stack([s, s]), look("web", "8"))
     moving.update(0)
     assert float(np.abs(shown(moving.figure.axes[0])).max()) == 0
     assert moving.figure.texts[0].get_text() == "step 0"
     moving.update(1)
-    np.testing.assert_array_equal(shown(moving.figure.axes[0]), c[filters.order(c, w)[0], 0].numpy())
+    np.testing.assert_array_equal(shown(moving.figure.axes[0]), c[group * filters.order(c, w)[0], 0].numpy())
+    assert len([a for a in moving.figure.axes if a.get_xlabel()]) == 4 // group
 
 
 def test_thresholds_are_averaged_over_the_filters_on_a_scale_that_is_symmetric_about_the_median():

@@ -43,9 +43,7 @@ def filters_of(
     functional = getattr(functional, "base", functional)
     if not all(hasattr(functional, name) for name in ("filters", "weights", "smoothings")):
         return None
-    bank = functional.filters
-    w, s = (p.repeat_interleave(len(bank) // len(p), 0) for p in (functional.weights, functional.smoothings))
-    return filters.draw(bank, w, s, look, frequency, common_range)
+    return filters.draw(functional.filters, functional.weights, functional.smoothings, look, frequency, common_range)
 
 
 def potentials_of(regularizer: Regularizer, look: Look = PAPER) -> Figure | None:

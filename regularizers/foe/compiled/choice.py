@@ -34,6 +34,6 @@ def fastest(x: Tensor, filter_size: int, potential: str, group_size: int = 1) ->
         return None
     if x.device.type == "cpu":
         return cpu.compiled_kernel(x.dtype, filter_size, potential, group_size)
-    if x.device.type == "cuda" and group_size == 1 and torch.version.cuda:  # ROCm calls itself cuda
-        return cuda.compiled_kernel(potential)
+    if x.device.type == "cuda" and torch.version.cuda:  # ROCm calls itself cuda
+        return cuda.compiled_kernel(potential, group_size)
     return None

@@ -4,6 +4,8 @@ formulas are those of regularizers/foe/functional.py. Nothing of size K x H x W 
 
 A program of one warp takes a tile of ROWS x COLUMNS responses of a block of experts at a time into its registers, a
 column per thread: an image row, once loaded, serves all filter rows and experts, a vector of taps all rows of the tile.
+phi may be a potential of d responses together. Then a block has d vectors of experts, one for each response of its
+groups, and the d responses of a group are in the registers of one thread. Groups have w, s, contrasts and masks.
 The adjoint sums over experts and filter rows in registers, and over filter columns, where neighbouring threads meet, in
 the program's own part of the result, (ROWS + s - 1) x (COLUMNS + s - 1), which stays in the cache. A second kernel adds
 the parts where they overlap. There are no atomics: every sum has one order.
@@ -23,111 +25,23 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from types import SimpleNamespace
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
 from regularizers.foe.compiled.bank import Bank
+from regularizers.foe.compiled.cuda_potentials import by_bend, by_parameters, curvature, influence, local, product
+from regularizers.foe.compiled.language import UNUSABLE, absolute, added, divided, jit, scaled, tl, triton
 from regularizers.foe.spline import KNOTS
 
-try:
-    import triton
-    import triton.language as tl
-except ImportError as error:
-    UNUSABLE = str(error)
-    # Enough for the kernels below to be read.
-    triton = tl = SimpleNamespace(jit=lambda **_: lambda f: f, constexpr=int)  # type: ignore[assignment]
-else:
-    UNUSABLE = None
-    if tuple(map(int, triton.__version__.split(".")[:2])) < (3, 4):  # which lack tuples of tensors
-        UNUSABLE = f"version {triton.__version__} is older than 3.4"
-
 ROWS, COLUMNS = tl.constexpr(8), tl.constexpr(32)
-VECTORS = tl.constexpr(2)  # of experts in a block; a vector is what one load of 16 bytes holds
-J = tl.constexpr(len(KNOTS))  # of a spline
+BLOCK_BITS = tl.constexpr(256)  # of the taps of a block of experts at one pixel
 PIXELS = tl.constexpr(256)  # of a program that adds parts
 PROGRAMS = 1584  # 12 warps, as many as have registers, on each multiprocessor of an H200
 FUSED = {"enable_fp_fusion": True}  # a product and a sum in one instruction: Triton 3.10 no longer does so unasked
 # More registers would only hold what is loaded early, while other warps hide the wait; fewer spill within the loops.
 OPTIONS = {"num_warps": 1, "num_stages": 1, "maxnreg": 168, **FUSED}
-
-jit = triton.jit(do_not_specialize=["height", "width", "experts", "blocks", "tiles", "groups"])
-
-
-@jit
-def _clip(t):
-    return tl.minimum(tl.maximum(t, -1.0), 1.0)
-
-
-@jit
-def _of_knot(table, j, VECTOR: tl.constexpr):
-    """Return entry j of a (3 J, experts of a block) table, a, b and tau, for a vector of experts."""
-    return tl.load(table + j * (VECTORS * VECTOR) + tl.arange(0, VECTOR))[:, None]
-
-
-@jit
-def _influence(t, w, s, shape, POTENTIAL: tl.constexpr):
-    """Return phi'(t) of a vector of experts. shape: a, b and tau of a spline, for this vector."""
-    if POTENTIAL == "charbonnier":
-        z = w * t * tl.rsqrt(t * t + s * s)
-    elif POTENTIAL == "huber":
-        z = w * _clip(t * (1 / s))
-    elif POTENTIAL == "log":
-        z = w * s * t / (t * t + s * s)
-    elif POTENTIAL == "spline":
-        z = tl.zeros_like(t)
-        for j in range(J):  # unrolled, it takes minutes to compile
-            b, tau = _of_knot(shape, J + j, t.shape[0]), _of_knot(shape, 2 * J + j, t.shape[0])
-            z += b * tl.minimum(tl.maximum(t * (1 / s), -tau), tau)
-        z = w * z
-    else:
-        z = w * (_clip(t * (1 / s)) - _clip(t * (1 / w)))
-    return z
-
-
-@jit
-def _curvature(t, w, s, shape, POTENTIAL: tl.constexpr):
-    if POTENTIAL == "charbonnier":
-        r = tl.rsqrt(t * t + s * s)
-        d = (w * s * s) * (r * r * r)
-    elif POTENTIAL == "log":
-        r = 1 / (t * t + s * s)
-        d = (w * s) * (s * s - t * t) * (r * r)
-    elif POTENTIAL == "spline":
-        d = tl.zeros_like(t)
-        for j in range(J):
-            a, tau = _of_knot(shape, J - 1 - j, t.shape[0]), _of_knot(shape, 3 * J - 1 - j, t.shape[0])
-            d = tl.where(tl.abs(t) * (1 / s) < tau, a, d)
-        d = (w / s) * d
-    else:
-        d = tl.where(tl.abs(t) < s, w / s, 0.0)
-        if POTENTIAL == "mcp":
-            d -= tl.where(tl.abs(t) < w, 1.0, 0.0)
-    return d
-
-
-@jit
-def _by_weight(t, w, s, shape, POTENTIAL: tl.constexpr):
-    if POTENTIAL == "mcp":
-        d = _clip(t * (1 / s)) - tl.where(tl.abs(t) < w, 0.0, tl.where(t < 0, -1.0, 1.0))
-    else:
-        d = _influence(t, 1.0, s, shape, POTENTIAL)
-    return d
-
-
-@jit
-def _by_smoothing(t, w, s, POTENTIAL: tl.constexpr):
-    if POTENTIAL == "charbonnier":
-        r = tl.rsqrt(t * t + s * s)
-        d = (-w * s) * t * (r * r * r)
-    elif POTENTIAL == "log":
-        r = 1 / (t * t + s * s)
-        d = w * t * (t * t - s * s) * (r * r)
-    else:
-        d = tl.where(tl.abs(t) < s, (-w / (s * s)) * t, 0.0)
-    return d
 
 
 @jit
@@ -145,24 +59,67 @@ def _inside(row, columns, height, width):
 
 
 @jit
-def _vectors(values, place, VECTOR: tl.constexpr):
-    """Return values for each of a block's experts."""
+def _vectors(values, place, VECTOR: tl.constexpr, N: tl.constexpr):
+    """Return N vectors of values."""
     vectors = ()
-    for e in tl.static_range(VECTORS):
-        vectors += (tl.load(values + (place * VECTORS + e) * VECTOR + tl.arange(0, VECTOR))[:, None],)
+    for e in tl.static_range(N):
+        vectors += (tl.load(values + (place * N + e) * VECTOR + tl.arange(0, VECTOR))[:, None],)
     return vectors
 
 
 @jit
-def _local(plane, tile, k, i, columns, experts, height, width):
-    """Return the contrasts, or masks, of experts k in row i of the tile's image, (vector, COLUMNS).
+def _wide(vectors):
+    """Return vectors as tiles. What is widened at its use, again and again, takes the compiler minutes to lay out."""
+    tiles = ()
+    for e in tl.static_range(len(vectors)):
+        tiles += (tl.broadcast_to(vectors[e], (vectors[e].shape[0], COLUMNS)),)
+    return tiles
+
+
+@jit
+def _shape(shapes, place, VECTOR: tl.constexpr, GROUP: tl.constexpr, SHAPE: tl.constexpr):
+    """Return the numbers of a vector of groups, or where the table of a vector of splines is."""
+    return shapes + place * (3 * SHAPE * VECTOR) if GROUP == 1 else _wide(_vectors(shapes, place, VECTOR, SHAPE))
+
+
+@jit
+def _plane(plane, tile, k, i, columns, groups, height, width):
+    """Return the contrasts, or masks, of groups k in row i of the tile's image, (vector, COLUMNS).
 
     The parameters height and width are those of the responses.
     """
     down, across = tl.cdiv(height, ROWS), tl.cdiv(width, COLUMNS)
-    place = (tile // (across * down)).to(tl.int64) * experts + k
-    known = (k < experts)[:, None] & _inside(i, columns, height, width)[None, :]
+    place = (tile // (across * down)).to(tl.int64) * groups + k
+    known = (k < groups)[:, None] & _inside(i, columns, height, width)[None, :]
     return tl.load(plane + (place[:, None] * height + i) * width + columns[None, :], known, 1.0)
+
+
+@jit
+def _group(u, n, i, GROUP: tl.constexpr):
+    """Return the responses in row i of the groups of vector n. Responses are ordered by vector, response of a group and
+    row."""
+    return u[n * GROUP * ROWS + i : (n + 1) * GROUP * ROWS : ROWS]
+
+
+@jit
+def _by_response(rows, GROUP: tl.constexpr):
+    """Return values ordered by response and row that are ordered by row and response."""
+    values = ()
+    for r in tl.static_range(GROUP):
+        values += rows[r::GROUP]
+    return values
+
+
+@jit
+def _weighed(values, masks, tile, k, i, columns, groups, height, width, MASKED: tl.constexpr):
+    """Return values of groups times masks, where there are any, and 0 beyond the border; parameters as in `_plane`."""
+    if MASKED:
+        values = scaled(values, _plane(masks, tile, k, i, columns, groups, height, width))
+    inside = _inside(i, columns, height, width)[None, :]
+    weighed = ()
+    for r in tl.static_range(len(values)):
+        weighed += (tl.where(inside, values[r], 0.0),)
+    return weighed
 
 
 @jit
@@ -184,17 +141,19 @@ def _zeros(N: tl.constexpr, VECTOR: tl.constexpr, dtype: tl.constexpr):
 
 
 @jit
-def _responses(image, taps, row, columns, height, width, CHANNELS: tl.constexpr, SIZE: tl.constexpr):
+def _responses(
+    image, taps, row, columns, height, width, VECTORS: tl.constexpr, CHANNELS: tl.constexpr, SIZE: tl.constexpr
+):
     """Return u = C x on the tile: (vector, row) -> u[vector * ROWS + row]. Triton takes sizes as parameters."""
     dtype: tl.constexpr = image.dtype.element_ty
-    VECTOR: tl.constexpr = 128 // dtype.primitive_bitwidth
+    VECTOR: tl.constexpr = BLOCK_BITS // dtype.primitive_bitwidth // VECTORS
     u = _zeros(VECTORS * ROWS, VECTOR, dtype)
     for c in range(CHANNELS):
         for q in range(SIZE):
             plane = image + c * (height.to(tl.int64) * width) + q
             x = _rows(plane, row, columns + q, height, width, ROWS + SIZE - 1)
             for p in tl.static_range(SIZE):
-                f = _vectors(taps, (c * SIZE + q) * SIZE + p, VECTOR)
+                f = _vectors(taps, (c * SIZE + q) * SIZE + p, VECTOR, VECTORS)
                 sums = ()
                 for e in tl.static_range(VECTORS):
                     for i in tl.static_range(ROWS):
@@ -212,12 +171,13 @@ def _add(to, values):
 def _add_adjoint(z, taps, part, CHANNELS: tl.constexpr, SIZE: tl.constexpr, SQUARED: tl.constexpr):
     """Add C^T z, or (C o C)^T z, to the part."""
     VECTOR: tl.constexpr = z[0].shape[0]
+    VECTORS: tl.constexpr = len(z) // ROWS
     N: tl.constexpr = ROWS + SIZE - 1
     for c in range(CHANNELS):
         for q in range(SIZE):
             g = _zeros(N, VECTOR, z[0].dtype)
             for p in tl.static_range(SIZE):
-                f = _vectors(taps, (c * SIZE + q) * SIZE + p, VECTOR)
+                f = _vectors(taps, (c * SIZE + q) * SIZE + p, VECTOR, VECTORS)
                 sums = ()
                 for n in tl.static_range(N):
                     total = g[n]
@@ -234,46 +194,62 @@ def _add_adjoint(z, taps, part, CHANNELS: tl.constexpr, SIZE: tl.constexpr, SQUA
 
 @jit
 def _parts(
-    x, v, taps, weights, smoothings, shapes, contrasts, masks, parts, sums, height, width, experts, blocks, tiles,
-    MODE: tl.constexpr, ADAPTIVE: tl.constexpr, MASKED: tl.constexpr, POTENTIAL: tl.constexpr,
-    CHANNELS: tl.constexpr, SIZE: tl.constexpr,
+    x, v, taps, weights, smoothings, shapes, contrasts, masks, parts, sums, height, width, groups, blocks, tiles,
+    MODE: tl.constexpr, ADAPTIVE: tl.constexpr, MASKED: tl.constexpr, POTENTIAL: tl.constexpr, NORM: tl.constexpr,
+    GROUP: tl.constexpr, SHAPE: tl.constexpr, CHANNELS: tl.constexpr, SIZE: tl.constexpr,
 ):  # fmt: skip
     """Compute what a tile adds to scale^-1 dR/dx, to a product with v, or to the summary, whose sums are (tile, k).
 
     A Triton kernel takes its tensors one by one and all sizes as parameters; one launch is one function of many lines.
     """
-    tile, group = tl.program_id(0), tl.program_id(1)
-    VECTOR: tl.constexpr = 128 // x.dtype.element_ty.primitive_bitwidth
+    tile, share = tl.program_id(0), tl.program_id(1)
+    VECTORS: tl.constexpr = 2 if GROUP == 1 else GROUP
+    VECTOR: tl.constexpr = BLOCK_BITS // x.dtype.element_ty.primitive_bitwidth // VECTORS
+    N: tl.constexpr = VECTORS // GROUP  # vectors of groups
     first, row, columns = _place(tile, height, width, CHANNELS, SIZE)
-    part = parts + (group.to(tl.int64) * tiles + tile) * (CHANNELS * (ROWS + SIZE - 1) * (COLUMNS + SIZE - 1))
-    for block in range(group, blocks, tl.num_programs(1)):
-        w, s = _vectors(weights, block, VECTOR), _vectors(smoothings, block, VECTOR)
+    down, across = height - SIZE + 1, width - SIZE + 1
+    part = parts + (share.to(tl.int64) * tiles + tile) * (CHANNELS * (ROWS + SIZE - 1) * (COLUMNS + SIZE - 1))
+    for block in range(share, blocks, tl.num_programs(1)):
+        w, s = _vectors(weights, block, VECTOR, N), _vectors(smoothings, block, VECTOR, N)
+        if GROUP > 1:
+            w, s = _wide(w), _wide(s)
         f = taps + block * (CHANNELS * SIZE * SIZE * VECTORS * VECTOR)
-        u = _responses(x + first, f, row, columns, height, width, CHANNELS, SIZE)
-        shape = shapes + block * (3 * J * VECTORS * VECTOR)
+        u = _responses(x + first, f, row, columns, height, width, VECTORS, CHANNELS, SIZE)
         z = ()
-        for e in tl.static_range(VECTORS):
+        for n in tl.static_range(N):
+            k = (block * N + n) * VECTOR + tl.arange(0, VECTOR)
+            shape = _shape(shapes, block * N + n, VECTOR, GROUP, SHAPE)
+            rows = ()
             for i in tl.static_range(ROWS):
-                t = u[e * ROWS + i]
-                k = (block * VECTORS + e) * VECTOR + tl.arange(0, VECTOR)
+                t = _group(u, n, i, GROUP)
                 if ADAPTIVE:
-                    g = _local(contrasts, tile, k, row + i, columns, experts, height - SIZE + 1, width - SIZE + 1)
-                    t = g * t
+                    g = _plane(contrasts, tile, k, row + i, columns, groups, down, across)
+                    t = scaled(t, g)
                 if MODE == "gradient":
-                    value = _influence(t, w[e], s[e], shape + e * VECTOR, POTENTIAL)
+                    t = influence(t, w[n], s[n], shape, POTENTIAL, NORM)
                     if ADAPTIVE:
-                        value = value / g
+                        t = divided(t, g)
+                elif MODE == "summary":
+                    t = absolute(curvature(t, w[n], s[n], shape, POTENTIAL, NORM))
                 else:
-                    value = _curvature(t, w[e], s[e], shape + e * VECTOR, POTENTIAL)
-                if MASKED:
-                    value *= _local(masks, tile, k, row + i, columns, experts, height - SIZE + 1, width - SIZE + 1)
-                inside = _inside(row + i, columns, height - SIZE + 1, width - SIZE + 1)[None, :]
-                z += (tl.where(inside, tl.abs(value) if MODE == "summary" else value, 0.0),)
+                    t = local(t, w[n], s[n], shape, POTENTIAL)
+                if MODE != "product" or GROUP == 1:
+                    t = _weighed(t, masks, tile, k, row + i, columns, groups, down, across, MASKED)
+                rows += t
+            z += _by_response(rows, GROUP)
         if MODE == "product":
-            r = _responses(v + first, f, row, columns, height, width, CHANNELS, SIZE)
+            r = _responses(v + first, f, row, columns, height, width, VECTORS, CHANNELS, SIZE)
             d, z = z, ()
-            for m in tl.static_range(VECTORS * ROWS):
-                z += (d[m] * r[m],)
+            for n in tl.static_range(N):
+                k = (block * N + n) * VECTOR + tl.arange(0, VECTOR)
+                shape = _shape(shapes, block * N + n, VECTOR, GROUP, SHAPE)
+                rows = ()
+                for i in tl.static_range(ROWS):
+                    t = product(_group(d, n, i, GROUP), _group(r, n, i, GROUP), w[n], s[n], shape, POTENTIAL, NORM)
+                    if GROUP > 1:
+                        t = _weighed(t, masks, tile, k, row + i, columns, groups, down, across, MASKED)
+                    rows += t
+                z += _by_response(rows, GROUP)
         if MODE == "summary":
             for e in tl.static_range(VECTORS):
                 total = z[e * ROWS]
@@ -286,7 +262,7 @@ def _parts(
 
 @jit
 def _sum_parts(
-    parts, image, height, width, tiles, groups, SCALE: tl.constexpr, CHANNELS: tl.constexpr, SIZE: tl.constexpr
+    parts, image, height, width, tiles, shares, SCALE: tl.constexpr, CHANNELS: tl.constexpr, SIZE: tl.constexpr
 ):
     """Compute every pixel from the parts that reach it. Triton takes all sizes as parameters."""
     programs = tl.cdiv(height * width, PIXELS)
@@ -295,13 +271,13 @@ def _sum_parts(
     N: tl.constexpr = ROWS + SIZE - 1
     M: tl.constexpr = COLUMNS + SIZE - 1
     total = tl.zeros((PIXELS,), image.dtype.element_ty)
-    for group in range(groups):
+    for share in range(shares):
         for a in tl.static_range((N + ROWS - 1) // ROWS):
             for b in tl.static_range((M + COLUMNS - 1) // COLUMNS):
                 i, j = pixel // width // ROWS - a, pixel % width // COLUMNS - b
                 n, m = pixel // width - i * ROWS, pixel % width - j * COLUMNS
                 reached = (i >= 0) & (i < down) & (n < N) & (j >= 0) & (j < across) & (m < M)
-                tile = group * tiles + (plane // CHANNELS * down + i) * across + j
+                tile = share * tiles + (plane // CHANNELS * down + i) * across + j
                 at = ((tile.to(tl.int64) * CHANNELS + plane % CHANNELS) * N + n) * M + m
                 total += tl.load(parts + at, reached & (pixel < height * width), 0.0)
     tl.store(image + plane.to(tl.int64) * height * width + pixel, total * SCALE, pixel < height * width)
@@ -309,69 +285,63 @@ def _sum_parts(
 
 @jit
 def _derivatives(
-    x, v, taps, weights, smoothings, shapes, contrasts, masks, sums, height, width, experts, tiles,
-    ADAPTIVE: tl.constexpr, MASKED: tl.constexpr, POTENTIAL: tl.constexpr, CHANNELS: tl.constexpr, SIZE: tl.constexpr,
+    x, v, taps, weights, smoothings, shapes, contrasts, masks, sums, height, width, groups, tiles,
+    ADAPTIVE: tl.constexpr, MASKED: tl.constexpr, POTENTIAL: tl.constexpr, NORM: tl.constexpr, GROUP: tl.constexpr,
+    SHAPE: tl.constexpr, CHANNELS: tl.constexpr, SIZE: tl.constexpr,
 ):  # fmt: skip
-    """Compute derivatives of scale^-1 <dR/dx, v> by a block's taps, weights, smoothings and b, over every
-    num_programs-th tile. Its parameters and lines are many, as those of `_parts`."""
+    """Compute derivatives of scale^-1 <dR/dx, v> by a block's taps, weights, smoothings and shapes, of a spline by b,
+    over every num_programs-th tile. Its parameters and lines are many, as those of `_parts`."""
     block = tl.program_id(1)
-    VECTOR: tl.constexpr = 128 // x.dtype.element_ty.primitive_bitwidth
+    VECTORS: tl.constexpr = 2 if GROUP == 1 else GROUP
+    VECTOR: tl.constexpr = BLOCK_BITS // x.dtype.element_ty.primitive_bitwidth // VECTORS
+    N: tl.constexpr = VECTORS // GROUP
     TAPS: tl.constexpr = CHANNELS * SIZE * SIZE
-    KNOTTED: tl.constexpr = J if POTENTIAL == "spline" else 0
-    k = tl.arange(0, VECTOR)
-    mine = sums + (tl.program_id(0) * tl.num_programs(1) + block) * ((TAPS + 2 + KNOTTED) * VECTORS * VECTOR)
-    w, s = _vectors(weights, block, VECTOR), _vectors(smoothings, block, VECTOR)
+    BENDS: tl.constexpr = SHAPE if POTENTIAL == "spline" else 0
+    SUMS: tl.constexpr = 2 + SHAPE - BENDS  # over all rows at a time
+    lane = tl.arange(0, VECTOR)
+    mine = tl.program_id(0) * tl.num_programs(1) + block
+    by_taps = sums + mine * ((TAPS * VECTORS + (2 + SHAPE) * N) * VECTOR) + lane
+    by_rest = by_taps + TAPS * VECTORS * VECTOR
+    w, s = _vectors(weights, block, VECTOR, N), _vectors(smoothings, block, VECTOR, N)
+    if GROUP > 1:
+        w, s = _wide(w), _wide(s)
     f = taps + block * (TAPS * VECTORS * VECTOR)
-    shape = shapes + block * (3 * J * VECTORS * VECTOR)
+    down, across = height - SIZE + 1, width - SIZE + 1
     for tile in range(tl.program_id(0), tiles, tl.num_programs(0)):
         first, row, columns = _place(tile, height, width, CHANNELS, SIZE)
-        u = _responses(x + first, f, row, columns, height, width, CHANNELS, SIZE)
-        r = _responses(v + first, f, row, columns, height, width, CHANNELS, SIZE)
-        by_x, by_v, seen, reduced = (), (), (), ()
-        for e in tl.static_range(VECTORS):
-            by_w = tl.zeros((VECTOR, COLUMNS), x.dtype.element_ty)
-            by_s = by_w
+        u = _responses(x + first, f, row, columns, height, width, VECTORS, CHANNELS, SIZE)
+        r = _responses(v + first, f, row, columns, height, width, VECTORS, CHANNELS, SIZE)
+        by_x, by_v = (), ()
+        for n in tl.static_range(N):
+            k = (block * N + n) * VECTOR + lane
+            shape = _shape(shapes, block * N + n, VECTOR, GROUP, SHAPE)
+            sums_of_rows = _zeros(SUMS, VECTOR, x.dtype.element_ty)
+            bent, pulls, seen, along = (), (), (), ()
             for i in tl.static_range(ROWS):
-                inside = _inside(row + i, columns, height - SIZE + 1, width - SIZE + 1)[None, :]
-                along = tl.where(inside, r[e * ROWS + i], 0.0)
-                t, a = u[e * ROWS + i], shape + e * VECTOR
+                t, y = _group(u, n, i, GROUP), _group(r, n, i, GROUP)
+                y = _weighed(y, masks, tile, k, row + i, columns, groups, down, across, MASKED)
                 if ADAPTIVE:
-                    g = _local(
-                        contrasts, tile, (block * VECTORS + e) * VECTOR + k, row + i, columns, experts,
-                        height - SIZE + 1, width - SIZE + 1,
-                    )  # fmt: skip
-                    t = g * t
-                d, z = _curvature(t, w[e], s[e], a, POTENTIAL), _influence(t, w[e], s[e], a, POTENTIAL)
-                if MASKED:
-                    m = _local(
-                        masks, tile, (block * VECTORS + e) * VECTOR + k, row + i, columns, experts,
-                        height - SIZE + 1, width - SIZE + 1,
-                    )  # fmt: skip
-                    along = m * along
-                by_x += (d * along,)
-                pull = z
-                if MASKED:
-                    pull = m * pull
+                    g = _plane(contrasts, tile, k, row + i, columns, groups, down, across)
+                    t = scaled(t, g)
+                d, z = local(t, w[n], s[n], shape, POTENTIAL), influence(t, w[n], s[n], shape, POTENTIAL, NORM)
+                bent += product(d, y, w[n], s[n], shape, POTENTIAL, NORM)
+                pull = _weighed(z, masks, tile, k, row + i, columns, groups, down, across, MASKED)
                 if ADAPTIVE:
-                    pull, along = pull / g, along / g
-                by_v += (tl.where(inside, pull, 0.0),)
-                seen += (t,)
-                reduced += (along,)
-                if POTENTIAL == "spline":
-                    by_w += z / w[e] * along
-                    by_s -= d * t / s[e] * along
-                else:
-                    by_w += _by_weight(t, w[e], s[e], a, POTENTIAL) * along
-                    by_s += _by_smoothing(t, w[e], s[e], POTENTIAL) * along
-            _add(mine + (TAPS * VECTORS + e) * VECTOR + k, tl.sum(by_w, 1))
-            _add(mine + ((TAPS + 1) * VECTORS + e) * VECTOR + k, tl.sum(by_s, 1))
-            for j in range(KNOTTED):  # by b
-                tau = _of_knot(shape + e * VECTOR, 2 * J + j, VECTOR)
-                total = tl.zeros((VECTOR, COLUMNS), x.dtype.element_ty)
+                    y, pull = divided(y, g), divided(pull, g)
+                pulls += pull
+                seen += t
+                along += y
+                found = by_parameters(t, y, z, d, w[n], s[n], shape, POTENTIAL, NORM)
+                sums_of_rows = added(sums_of_rows, found)
+            by_x += _by_response(bent, GROUP)
+            by_v += _by_response(pulls, GROUP)
+            for j in tl.static_range(SUMS):
+                _add(by_rest + (j * N + n) * VECTOR, tl.sum(sums_of_rows[j], 1))
+            for j in range(BENDS):
+                by_b = tl.zeros((VECTOR, COLUMNS), x.dtype.element_ty)
                 for i in tl.static_range(ROWS):
-                    z = tl.minimum(tl.maximum(seen[e * ROWS + i] * (1 / s[e]), -tau), tau)
-                    total += w[e] * z * reduced[e * ROWS + i]
-                _add(mine + ((TAPS + 2 + j) * VECTORS + e) * VECTOR + k, tl.sum(total, 1))
+                    by_b += by_bend(seen[i], along[i], w[n], s[n], shape, j)
+                _add(by_rest + ((SUMS + j) * N + n) * VECTOR, tl.sum(by_b, 1))
         for c in range(CHANNELS):
             for q in range(SIZE):
                 plane = first + c * (height.to(tl.int64) * width) + q
@@ -383,45 +353,50 @@ def _derivatives(
                         for i in tl.static_range(ROWS):
                             total += by_x[e * ROWS + i] * x_rows[i + p][None, :]
                             total += by_v[e * ROWS + i] * v_rows[i + p][None, :]
-                        _add(mine + (((c * SIZE + q) * SIZE + p) * VECTORS + e) * VECTOR + k, tl.sum(total, 1))
+                        _add(by_taps + (((c * SIZE + q) * SIZE + p) * VECTORS + e) * VECTOR, tl.sum(total, 1))
         tl.debug_barrier()  # the next tile adds to what one thread has written
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class CudaKernel:
     """Calls the kernels of one potential; the formulas are those of `choice.CompiledKernel`."""
 
     potential: str
+    norm: str = ""  # of groups
+    group_size: int = 1
 
     def gradient(self, bank: Bank, x: Tensor) -> Tensor:  # (B, C, H, W) -> (B, C, H, W)
-        return self._apply("gradient", bank, _packed(bank), x)[0]
+        return self._apply("gradient", bank, self._packed(bank), x)[0]
 
     def hessian(self, bank: Bank, x: Tensor) -> Callable[[Tensor], Tensor]:  # (B, C, H, W)
-        packed, x = _packed(bank), x.contiguous()  # C x is computed anew by every product
+        packed, x = self._packed(bank), x.contiguous()  # C x is computed anew by every product
         return lambda v: self._apply("product", bank, packed, x, v)[0]
 
     def summary(self, bank: Bank, x: Tensor) -> tuple[Tensor, Tensor]:  # (B, C, H, W) -> (B, K), (B, C, H, W)
-        diagonal, sums = self._apply("summary", bank, _packed(bank), x)
-        return sums.view(len(x), -1, sums.shape[-1]).sum(1)[:, : len(bank.filters)], diagonal
+        diagonal, sums = self._apply("summary", bank, self._packed(bank), x)
+        sums = sums.view(len(x), -1, sums.shape[-1]).sum(1).view(-1, *self._block(x)).transpose(2, 3)
+        return sums.reshape(len(x), -1)[:, : len(bank.filters)], diagonal
 
     def mixed(self, bank: Bank, x: Tensor, q: Tensor) -> tuple[Tensor, ...]:  # 2 x (B, C, H, W)
         (channels, size), tiles = bank.filters.shape[1:3], _tiles(x, bank)
-        x, packed = x.contiguous(), _packed(bank)
-        blocks, experts = len(packed[0]), packed[1].numel()
+        x, packed = x.contiguous(), self._packed(bank)
+        block, blocks = self._block(x), len(packed[0])
         programs = min(tiles, max(1, PROGRAMS // blocks))
-        taps, knots = channels * size**2, sum(t.shape[-1] for t in bank.parameters[3:])
-        sums = x.new_zeros(programs, blocks, taps + 2 + knots, experts // blocks)
+        taps, rest = channels * size**2 * math.prod(block), 2 + _numbers(bank)
+        sums = x.new_zeros(programs, blocks, taps + rest * block[0] * block[2])
         with torch.cuda.device_of(x):
             _derivatives[programs, blocks](
-                x, q.contiguous(), *packed, sums, *x.shape[2:], len(bank.filters), tiles,
-                bank.contrasts is not None, bank.masks is not None, self.potential, channels, size, **OPTIONS,
+                x, q.contiguous(), *packed, sums, *x.shape[2:], len(bank.weights), tiles,
+                *self._constants(bank), channels, size, **OPTIONS,
             )  # fmt: skip
-        found = bank.scale * sums.sum(0, dtype=torch.float64).transpose(0, 1).reshape(-1, experts)
-        found = found[:, : len(bank.filters)].T
-        # a_j is in b_j and, with the other sign, in b_{j-1}.
-        by_shape = found[:, taps + 2 :].diff(dim=1, prepend=found.new_zeros(len(found), 1 if knots else 0))
-        by_filters = found[:, :taps].unflatten(1, (channels, size, size)).transpose(2, 3)
-        every = by_filters, *found[:, taps : taps + 2, None, None].unbind(1), by_shape
+        found = bank.scale * sums.sum(0, dtype=torch.float64)
+        by_filters = found[:, :taps].view(-1, channels, size, size, *block).permute(0, 4, 6, 5, 1, 3, 2)
+        by_rest = found[:, taps:].view(blocks, rest, -1).transpose(1, 2).reshape(-1, rest)[: len(bank.weights)]
+        by_shape = by_rest[:, 2:]
+        if self.potential == "spline":  # a_j is in b_j and, with the other sign, in b_{j-1}
+            by_shape = by_shape.diff(dim=1, prepend=by_shape.new_zeros(len(by_shape), 1))
+        by_filters = by_filters.reshape(-1, channels, size, size)[: len(bank.filters)]
+        every = by_filters, *by_rest[:, :2, None, None].unbind(1), by_shape
         return tuple(t.to(x.dtype) for t in every[: len(bank.parameters)])
 
     def _apply(
@@ -429,20 +404,55 @@ class CudaKernel:
     ) -> tuple[Tensor, Tensor]:
         (channels, size), tiles = bank.filters.shape[1:3], _tiles(x, bank)
         x, blocks = x.contiguous(), len(packed[0])
-        groups = max(1, min(blocks, PROGRAMS // tiles))
-        parts = x.new_zeros(groups, tiles, channels, ROWS.value + size - 1, COLUMNS.value + size - 1)
-        sums = x.new_empty(tiles if mode == "summary" else 0, packed[1].numel())
+        shares = max(1, min(blocks, PROGRAMS // tiles))
+        parts = x.new_zeros(shares, tiles, channels, ROWS.value + size - 1, COLUMNS.value + size - 1)
+        sums = x.new_empty(tiles if mode == "summary" else 0, blocks * math.prod(self._block(x)))
         along = x if v is None else v.contiguous()
         image = torch.empty_like(x)
         sizes = x.shape[2:]
         programs = math.prod(x.shape[:2]) * triton.cdiv(math.prod(sizes), PIXELS.value)
         with torch.cuda.device_of(x):
-            _parts[tiles, groups](
-                x, along, *packed, parts, sums, *sizes, len(bank.filters), blocks, tiles,
-                mode, bank.contrasts is not None, bank.masks is not None, self.potential, channels, size, **OPTIONS,
+            _parts[tiles, shares](
+                x, along, *packed, parts, sums, *sizes, len(bank.weights), blocks, tiles,
+                mode, *self._constants(bank), channels, size, **OPTIONS,
             )  # fmt: skip
-            _sum_parts[programs,](parts, image, *sizes, tiles, groups, bank.scale, channels, size, **FUSED)
+            _sum_parts[programs,](parts, image, *sizes, tiles, shares, bank.scale, channels, size, **FUSED)
         return image, sums
+
+    def _constants(self, bank: Bank) -> tuple[bool | str | int, ...]:
+        """Return what the kernels are compiled for, beside the channels and the size of filters."""
+        planes = bank.contrasts is not None, bank.masks is not None
+        return *planes, self.potential, self.norm, self.group_size, _numbers(bank)
+
+    def _block(self, x: Tensor) -> tuple[int, int, int]:
+        """Return how many vectors of groups are in a block, how many responses in a group and groups in a vector."""
+        vectors = max(2, self.group_size)
+        return vectors // self.group_size, self.group_size, BLOCK_BITS.value // 8 // x.element_size() // vectors
+
+    def _packed(self, bank: Bank) -> tuple[Tensor, ...]:
+        """Return filters as (block, c, q, p, vector, response of a group, group), weights, smoothings, shapes as
+        (vector, j, group), of a spline b and tau behind a, and contrasts and masks as they are. Zero filters fill the
+        last block."""
+        block, groups = self._block(bank.filters), len(bank.weights)
+        together = block[0] * block[2]
+        missing = -groups % together
+        filters = pad(bank.filters, (0, 0, 0, 0, 0, 0, 0, missing * self.group_size)) if missing else bank.filters
+        taps = filters.unflatten(0, (-1, block[0], block[2], block[1])).permute(0, 4, 6, 5, 1, 3, 2).contiguous()
+        weights, smoothings = (pad(t.flatten(), (0, missing), value=1.0) for t in (bank.weights, bank.smoothings))
+        shapes = taps.new_empty(0)
+        for a in bank.parameters[3:]:
+            tables = (
+                (a, a - pad(a[:, 1:], (0, 1)), a.new_tensor(KNOTS).expand_as(a)) if self.potential == "spline" else (a,)
+            )
+            table = pad(torch.cat(tables, 1), (0, 0, 0, missing), value=1.0)
+            shapes = table.unflatten(0, (-1, block[2])).transpose(1, 2).contiguous()
+        planes = (taps.new_empty(0) if t is None else t.contiguous() for t in (bank.contrasts, bank.masks))
+        return taps, weights, smoothings, shapes, *planes
+
+
+def _numbers(bank: Bank) -> int:
+    """Return how many numbers a shape has."""
+    return sum(t.shape[1] for t in bank.parameters[3:])
 
 
 def _tiles(x: Tensor, bank: Bank) -> int:
@@ -451,29 +461,12 @@ def _tiles(x: Tensor, bank: Bank) -> int:
     return len(x) * down * across
 
 
-def _packed(bank: Bank) -> tuple[Tensor, ...]:
-    """Return filters as (block, c, q, p, expert), weights, smoothings, a, b and tau of a spline as (block, 3, j,
-    expert), and contrasts and masks as they are. Zero filters fill the last block."""
-    experts, together = len(bank.filters), VECTORS.value * 16 // bank.filters.element_size()
-    blocks = triton.cdiv(experts, together)
-    missing = (0, blocks * together - experts)
-    filters = pad(bank.filters, (0, 0, 0, 0, 0, 0, *missing)) if missing[1] else bank.filters
-    weights, smoothings = (pad(t.flatten(), missing, value=1.0) for t in (bank.weights, bank.smoothings))
-    taps = filters.unflatten(0, (blocks, together)).permute(0, 2, 4, 3, 1).contiguous()
-    shapes = taps.new_empty(0)
-    for a in bank.parameters[3:]:
-        b, tau = a - pad(a[:, 1:], (0, 1)), a.new_tensor(KNOTS).expand_as(a)
-        table = pad(torch.stack((a, b, tau), 1), (0, 0, 0, 0, *missing))
-        shapes = table.unflatten(0, (blocks, together)).permute(0, 2, 3, 1).contiguous()
-    planes = (taps.new_empty(0) if t is None else t.contiguous() for t in (bank.contrasts, bank.masks))
-    return taps, weights, smoothings, shapes, *planes
-
-
 @cache
-def compiled_kernel(potential: str) -> CudaKernel | None:
+def compiled_kernel(potential: str, group_size: int = 1) -> CudaKernel | None:
     """Return the kernels of a potential; None, after a warning, where there is no Triton, or an old one."""
     if UNUSABLE is None:
-        return CudaKernel(potential)
+        kind, _, norm = potential.partition("_") if group_size > 1 else (potential, "", "")
+        return CudaKernel(potential=kind, norm=norm, group_size=group_size)
     warnings.warn(
         f"no Triton, so fields of experts run in torch alone on this GPU: {UNUSABLE}", RuntimeWarning, stacklevel=2
     )
