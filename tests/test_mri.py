@@ -122,7 +122,8 @@ def test_promoted_is_the_same_operator_in_float64(channels, coils):
     expected = exact.physics.A(both)
     torch.testing.assert_close(exact.forward(x.double()), expected)
     assert exact.normal(x.double()).dtype == torch.float64
-    torch.testing.assert_close(exact.normal(x.double()), exact.adjoint(exact.forward(x.double())), rtol=1e-12, atol=1e-15)
+    expected_normal = exact.adjoint(exact.forward(x.double()))
+    torch.testing.assert_close(exact.normal(x.double()), expected_normal, rtol=1e-12, atol=1e-15)
     if not coils:
         torch.testing.assert_close(expected, theirs.A(both))
     assert (exact.norm_squared, exact.lambda_min) == (a.norm_squared, a.lambda_min)

@@ -37,7 +37,7 @@ def evaluate_together(
 
     measured: folder of what was measured of the images; None: they are measured here.  limits: black and white of its
     files of floats.  weights: folder of those of networks; None: deepinv downloads them.  processes: share the images
-    out. Parameters and lines are many: those are of the command, and these prepare once what all methods share.
+    out. The parameters are those of the command; the lines prepare once what all methods share.
     """
     loaded = assemble.load_comparable(models, settings)
     if measured is not None:
