@@ -17,6 +17,7 @@ from app import assemble
 from app.evaluation.simulation import simulation
 from app.models.build import build_model
 from app.models.files import ModelError
+from app.processes import joined
 from app.settings.families import FAMILIES, FoeOptions, RegularizerOptions
 from app.settings.methods import METHODS, UpperOptions
 from app.settings.options import SECTIONS, Config, ConfigError, Data, Lower, Run, settings
@@ -182,7 +183,8 @@ def read_by(config: Config, folder: Path, section: str) -> frozenset[str]:
         assemble.method(config)
         if section == "regularizer":
             return frozenset(seen)
-        run = prepare(config, model, folder, folder)
+        with joined(assemble.device_of(config), config.run.timeout) as processes:  # as `train` does
+            run = prepare(config, model, folder, folder, processes)
         if section in ("data", "run"):
             with owned(folder), suppress(Interrupted):
                 runs.begin(run)
@@ -240,9 +242,9 @@ def test_the_keys_of_denoising_by_total_variation_with_maid():
     values = to_dict(parse({"regularizer": {"name": "tv"}, "upper": {"algorithm": "maid"}}))
     assert {section: " ".join(keys) for section, keys in values.items()} == {
         "problem": "task noise_level ridge",
-        "data": "images measured validation color patch_size noise targets loss count augment validation_crop",
+        "data": "images measured validation color patch_size noise targets loss count augment memory validation_crop",
         "regularizer": "name weight smoothing start learn isotropic noise_nodes",
         "lower": "solver final_accuracy max_iterations",
         "upper": "algorithm step_size accuracy eta relative_error barzilai_borwein memory",
-        "run": "steps budget seed device precision validate_every checkpoint_every average keep_best patience",
+        "run": "steps budget seed device timeout precision validate_every checkpoint_every average keep_best patience",
     }
