@@ -69,7 +69,7 @@ def _vectors(values, place, VECTOR: tl.constexpr, N: tl.constexpr):
 
 @jit
 def _wide(vectors):
-    """Return vectors as tiles. What is widened at its use, again and again, takes the compiler minutes to lay out."""
+    """Return vectors as tiles. The compiler would lay out anew whatever is widened where it is used."""
     tiles = ()
     for e in tl.static_range(len(vectors)):
         tiles += (tl.broadcast_to(vectors[e], (vectors[e].shape[0], COLUMNS)),)
@@ -315,7 +315,7 @@ def _derivatives(
         for n in tl.static_range(N):
             k = (block * N + n) * VECTOR + lane
             shape = _shape(shapes, block * N + n, VECTOR, GROUP, SHAPE)
-            sums_of_rows = _zeros(SUMS, VECTOR, x.dtype.element_ty)
+            of_tile = _zeros(SUMS, VECTOR, x.dtype.element_ty)
             bent, pulls, seen, along = (), (), (), ()
             for i in tl.static_range(ROWS):
                 t, y = _group(u, n, i, GROUP), _group(r, n, i, GROUP)
@@ -331,12 +331,11 @@ def _derivatives(
                 pulls += pull
                 seen += t
                 along += y
-                found = by_parameters(t, y, z, d, w[n], s[n], shape, POTENTIAL, NORM)
-                sums_of_rows = added(sums_of_rows, found)
+                of_tile = added(of_tile, by_parameters(t, y, z, d, w[n], s[n], shape, POTENTIAL, NORM))
             by_x += _by_response(bent, GROUP)
             by_v += _by_response(pulls, GROUP)
             for j in tl.static_range(SUMS):
-                _add(by_rest + (j * N + n) * VECTOR, tl.sum(sums_of_rows[j], 1))
+                _add(by_rest + (j * N + n) * VECTOR, tl.sum(of_tile[j], 1))
             for j in range(BENDS):
                 by_b = tl.zeros((VECTOR, COLUMNS), x.dtype.element_ty)
                 for i in tl.static_range(ROWS):
