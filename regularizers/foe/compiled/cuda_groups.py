@@ -109,7 +109,7 @@ def _bent(z, y, a, factor, NORM: tl.constexpr):
 
 @jit
 def influence(u, w, s, shape, POTENTIAL: tl.constexpr, NORM: tl.constexpr):
-    """Return phi'(u)."""
+    """Return phi'(u) of a vector of experts."""
     z = scaled(_project(u, s, NORM), w * (1 / s))
     if POTENTIAL == "mcp":
         v = shape[0]
@@ -119,7 +119,7 @@ def influence(u, w, s, shape, POTENTIAL: tl.constexpr, NORM: tl.constexpr):
 
 @jit
 def product(u, y, w, s, shape, POTENTIAL: tl.constexpr, NORM: tl.constexpr):
-    """Return phi''(u) y."""
+    """Return phi''(u) y. Its parameters are those of a Triton function, which takes all sizes."""
     z = _bent(u, y, s, w * (1 / s), NORM)
     if POTENTIAL == "mcp":
         v = shape[0]

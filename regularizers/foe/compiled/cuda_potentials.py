@@ -91,7 +91,7 @@ def _by_smoothing(t, w, s, POTENTIAL: tl.constexpr):
 
 @jit
 def influence(t, w, s, shape, POTENTIAL: tl.constexpr, NORM: tl.constexpr):
-    """Return phi'(t)."""
+    """Return phi'(t) of a vector of experts."""
     if len(t) == 1:
         z = (_influence(t[0], w, s, shape, POTENTIAL),)
     else:
@@ -119,7 +119,7 @@ def local(t, w, s, shape, POTENTIAL: tl.constexpr):
 
 @jit
 def product(local, y, w, s, shape, POTENTIAL: tl.constexpr, NORM: tl.constexpr):
-    """Return phi''(t) y."""
+    """Return phi''(t) y. Its parameters are those of a Triton function, which takes all sizes."""
     return scaled(y, local[0]) if len(y) == 1 else cuda_groups.product(local, y, w, s, shape, POTENTIAL, NORM)
 
 
