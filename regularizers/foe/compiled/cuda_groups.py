@@ -149,7 +149,7 @@ def curvature(u, w, s, shape, POTENTIAL: tl.constexpr, NORM: tl.constexpr):
 
 @jit
 def by_parameters(u, y, w, s, shape, POTENTIAL: tl.constexpr, NORM: tl.constexpr):
-    """Return the derivatives of <phi'(u), y> by w, s, v and the rows of Q."""
+    """Return the derivatives of <phi'(u), y> by w, s, v and the rows of Q: its parameters are a Triton function's."""
     inverse = 1 / s
     found = (inverse * dot(_project(u, s, NORM), y), dot(_bent(u, u, s, -w * inverse * inverse, NORM), y))
     if POTENTIAL == "mcp":
