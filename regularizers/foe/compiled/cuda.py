@@ -336,11 +336,12 @@ def _derivatives(
             by_v += _by_response(pulls, GROUP)
             for j in tl.static_range(SUMS):
                 _add(by_rest + (j * N + n) * VECTOR, tl.sum(of_tile[j], 1))
-            for j in range(BENDS):
-                by_b = tl.zeros((VECTOR, COLUMNS), x.dtype.element_ty)
-                for i in tl.static_range(ROWS):
-                    by_b += by_bend(seen[i], along[i], w[n], s[n], shape, j)
-                _add(by_rest + ((SUMS + j) * N + n) * VECTOR, tl.sum(by_b, 1))
+            if POTENTIAL == "spline":
+                for j in range(BENDS):
+                    by_b = tl.zeros((VECTOR, COLUMNS), x.dtype.element_ty)
+                    for i in tl.static_range(ROWS):
+                        by_b += by_bend(seen[i], along[i], w[n], s[n], shape, j)
+                    _add(by_rest + ((SUMS + j) * N + n) * VECTOR, tl.sum(by_b, 1))
         for c in range(CHANNELS):
             for q in range(SIZE):
                 plane = first + c * (height.to(tl.int64) * width) + q
