@@ -18,7 +18,8 @@ all, where the experts of small images are shared among programs.
 
 # The language of the kernels is not Python's.
 # pyright: reportInvalidTypeForm=false, reportGeneralTypeIssues=false, reportCallIssue=false
-# pyright: reportArgumentType=false, reportOperatorIssue=false
+# pyright: reportArgumentType=false, reportOperatorIssue=false, reportAssignmentType=false
+# pyright: reportAttributeAccessIssue=false
 
 import math
 import warnings
