@@ -18,6 +18,7 @@ from datasets.random import CROPS, NOISE, ORDER, generator
 
 Own = Callable[[tuple[int, ...]], Sequence[int]]  # the images of a mini-batch -> places among them
 AHEAD = 2  # steps whose images are read while one is computed
+KNOWN = 1000  # bytes of the path, the facts and the fingerprint of an image file, at most: scripts/disk sees them
 
 Window = tuple[int, int, int]  # row and column of its first pixel, side
 Trio = tuple[Tensor, Tensor | None, Tensor | None]  # a clean image or patch, what was measured of it, its mask
@@ -93,7 +94,7 @@ class Patches:
     source: image files, or tensors (C, H, W).  size: side of the patches; None: whole images.
     noise_level: above 0, every image is made noisy once, as it is read, and only that is learned from.
     measured, masks: what belongs to the images.  multiple: crops begin at such rows and columns.
-    memory: bytes of images that are kept; the others are read again when they are needed.
+    memory: bytes for images and what is known of them; images that do not fit are read again when they are needed.
     """
 
     source: Sequence[Path] | Sequence[Tensor]
@@ -116,7 +117,8 @@ class Patches:
     @cached_property
     def _images(self) -> OnDemand[Trio]:
         self._check()
-        return OnDemand(self._read, self._size, lambda trio: sum(t.nbytes for t in trio if t is not None), self.memory)
+        limit = max(0.0, self.memory - KNOWN * len(self))
+        return OnDemand(self._read, self._size, lambda trio: sum(t.nbytes for t in trio if t is not None), limit)
 
     def image(self, n: int) -> Tensor:  # -> (C, H, W)
         """Return an image, of 8 bits as uint8. Raises ImageError where its file was damaged, removed or changed."""

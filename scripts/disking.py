@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -40,6 +41,7 @@ class Trained:
     """What one program did."""
 
     first_step: float  # seconds from its start
+    computed: float  # of them, seconds of its threads on a core: what other programs do not lengthen
     peak: float  # bytes of memory
 
 
@@ -65,19 +67,26 @@ def train(images: Path, out: Path, cache: Path, *settings: str) -> Trained:
     words = [word for one in (*fixed, "data.validation_crop=16", *settings) for word in ("--set", one)]
     command = [sys.executable, "-m", "app", "train", "tv-denoise", "--quiet", *words, "--out", str(out)]
     environment = {**os.environ, "XDG_CACHE_HOME": str(cache), "OMP_NUM_THREADS": "1"}
-    began, first = time.monotonic(), float("inf")
+    began, first, computed = time.monotonic(), float("inf"), float("nan")
     process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
     while True:
         ended, status, used = os.wait4(process.pid, os.WNOHANG)
         if first == float("inf") and _rows(out / "metrics.csv") > 0:
-            first = time.monotonic() - began
+            first, computed = time.monotonic() - began, _seconds_on_cores(process.pid)
         if ended:
             break
         time.sleep(0.1)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise RuntimeError(f"training ended with exit code {process.returncode}")
-    return Trained(first_step=first, peak=used.ru_maxrss * 1024.0)
+    return Trained(first_step=first, computed=computed, peak=used.ru_maxrss * 1024.0)
+
+
+def _seconds_on_cores(process: int) -> float:
+    with suppress(OSError):
+        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return float("nan")
 
 
 def _rows(file: Path) -> int:
@@ -95,17 +104,21 @@ def larger_than_memory(count: int, megabytes: int, steps: int = 60, batch: int =
         yield f"{count} JPEG images of {WIDTH} x {HEIGHT} in colour: {size / MB:.0f} MB, decoded {decoded / MB:.0f} MB"
         length = (f"run.steps={steps}", f"upper.batch_size={batch}", "data.color=true")
         held = train(images, out / "first", cache, f"data.memory={megabytes}", *length)
-        yield f"first start, which reads each image once: first step after {held.first_step:.1f} s"
+        yield f"first start, which reads each image once: first step after {_times(held)}"
         few = train(images, out / "few", cache, f"data.count={min(FEW, count)}", *length)
         yield f"baseline, {min(FEW, count)} of them: peak memory {few.peak / MB:.0f} MB"
         held = train(images, out / "second", cache, f"data.memory={megabytes}", *length)
         more = (held.peak - few.peak) / MB
         early = _word(held.first_step <= SECONDS)
-        yield f"second start: first step after {held.first_step:.1f} s ({early} {SECONDS:g} s)"
+        yield f"second start: first step after {_times(held)} ({early} {SECONDS:g} s)"
         yield (
             f"{steps} steps of {batch} images: peak memory {held.peak / MB:.0f} MB, {more:.0f} MB above the baseline, "
             f"{megabytes} MB are given to images ({_word(more <= megabytes)} them)"
         )
+
+
+def _times(trained: Trained) -> str:
+    return f"{trained.first_step:.1f} s, {trained.computed:.1f} s on cores"
 
 
 def _word(holds: bool) -> str:
@@ -113,7 +126,7 @@ def _word(holds: bool) -> str:
 
 
 def against_memory(data_root: Path, steps: int, *settings: str) -> Iterator[str]:
-    """Yield a line for each epoch: how a step that reads on demand compares with one that has all images in memory."""
+    """Yield lines for each epoch: how a step that reads on demand compares with one that has all images in memory."""
     try:
         images = "bsds500:train+test"
         count = len(find_images(images, data_root, False).paths)
@@ -121,21 +134,27 @@ def against_memory(data_root: Path, steps: int, *settings: str) -> Iterator[str]
         images, count = "builtin:train", len(find_images("builtin:train", data_root, False).paths)
     own = [f"data.images={images}", "data.validation=builtin:test", "run.device=cpu", *settings]
     config = override(Config(), own)
-    ways = _steps(config, data_root, held=True), _steps(config, data_root, held=False)
-    times = [_paired(ways) for _ in range(steps)]
+    training_problem(config, data_root)  # what is known of the images is found first, for both
+    before, held = _begun(config, data_root, held=True)
+    now, demanded = _begun(config, data_root, held=False)
+    times = [_paired((held, demanded)) for _ in range(steps)]
     epoch = -(-count // config.upper.batch_size)  # type: ignore[union-attr]
-    for name, part in (("first epoch", times[1:epoch]), ("after it", times[epoch:])):
+    for name, part in (("first epoch", times[:epoch]), ("after it", times[epoch:])):
         if part:
-            now, before = (median(t[n] for t in part) for n in (1, 0))
+            mine, theirs = (1e3 * median(t[n] for t in part) for n in (1, 0))
             ratio = median(t[1] / t[0] for t in part)
-            yield f"{images}, {name}: {1e3 * now:.1f} ms a step, in memory {1e3 * before:.1f}, ratio {ratio:.3f}"
+            yield f"{images}, {name}: {mine:.1f} ms a step, in memory {theirs:.1f}, ratio {ratio:.3f}"
+    before, now = (begin + sum(t[n] for t in times[:epoch]) for n, begin in ((0, before), (1, now)))
+    yield f"{images}, start and first epoch together: {now:.2f} s, in memory {before:.2f} s"
 
 
-def _steps(config: Config, data_root: Path, held: bool) -> Iterator[object]:
+def _begun(config: Config, data_root: Path, held: bool) -> tuple[float, Iterator[object]]:
+    """The seconds before the first step, and the steps."""
+    began = time.perf_counter()
     problem = training_problem(config, data_root)
     for n in range(len(problem) if held else 0):
         problem.patches.image(n)
-    return fit(build_model(config), problem, assemble.method(config), steps=None)
+    return time.perf_counter() - began, fit(build_model(config), problem, assemble.method(config), steps=None)
 
 
 def _paired(ways: tuple[Iterator[object], Iterator[object]]) -> tuple[float, float]:
