@@ -61,7 +61,7 @@ def make_images(folder: Path, count: int) -> None:
         (folder / f"{n:07}.jpg").write_bytes(start[:2] + b"\xff\xfe\x00\x0e" + comment + start[2:])
 
 
-def train(images: Path, out: Path, cache: Path, *settings: str) -> Trained:
+def train(images: Path | str, out: Path, cache: Path, *settings: str) -> Trained:
     """Train in a program of its own, whose index of images is under `cache`. Raises RuntimeError where that fails."""
     fixed = (f"data.images={images}", "data.validation=builtin:test", "data.patch_size=16", "run.validate_every=0")
     words = [word for one in (*fixed, "data.validation_crop=16", *settings) for word in ("--set", one)]
@@ -110,6 +110,8 @@ def larger_than_memory(count: int, megabytes: int, steps: int = 60, batch: int =
         held = train(images, out / "second", cache, f"data.memory={megabytes}", *length)
         more = (held.peak - few.peak) / MB
         early = _word(held.first_step <= SECONDS)
+        alone = train("builtin:train", out / "alone", cache, "run.steps=2", "upper.batch_size=4")
+        yield f"the program alone, 8 photographs: first step after {_times(alone)}"
         yield f"second start: first step after {_times(held)} ({early} {SECONDS:g} s)"
         yield (
             f"{steps} steps of {batch} images: peak memory {held.peak / MB:.0f} MB, {more:.0f} MB above the baseline, "
