@@ -12,6 +12,7 @@ from statistics import fmean
 from torch import Tensor
 
 from app import assemble
+from app.commands.errors import USER_ERRORS
 from app.drawing.comparison import panel
 from app.evaluation.simulation import Simulation, simulation
 from app.problem.quality import psnr
@@ -81,9 +82,12 @@ def main() -> None:
     parser.add_argument("--shown", default="builtin:test", help="images whose first is drawn")
     parser.add_argument("--data-root", type=Path, default=Path(os.environ.get("APP_DATA_ROOT", "data")))
     o = parser.parse_args()
-    print(table(o.models, o.images, o.data_root))
-    if o.figure:
-        figure(o.models[0], o.shown, o.figure, o.data_root)
+    try:
+        print(table(o.models, o.images, o.data_root))
+        if o.figure:
+            figure(o.models[0], o.shown, o.figure, o.data_root)
+    except USER_ERRORS as error:
+        parser.error(str(error))
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@
 And the time of a step that reads images on demand against one that has all images in memory from the start, in turns.
 """
 
+import argparse
 import os
 import subprocess
 import sys
@@ -169,9 +170,13 @@ def _paired(ways: tuple[Iterator[object], Iterator[object]]) -> tuple[float, flo
 
 
 if __name__ == "__main__":
-    numbers = [int(word) for word in sys.argv[1:]]
-    given, memory = (*numbers, *(20_000, 500)[len(numbers) :])
-    for line in larger_than_memory(given, memory):
+    parser = argparse.ArgumentParser(prog="scripts/disk", description=__doc__)
+    parser.add_argument("images", type=int, nargs="?", default=20_000, help="default: %(default)s")
+    parser.add_argument("megabytes", type=int, nargs="?", default=500, help="memory for images (default: %(default)s)")
+    o = parser.parse_args()
+    if o.images < 1 or o.megabytes < 1:
+        parser.error("IMAGES and MEGABYTES must be at least 1")
+    for line in larger_than_memory(o.images, o.megabytes):
         print(line, flush=True)
     for line in against_memory(Path(os.environ.get("APP_DATA_ROOT", "data")), 100):
         print(line, flush=True)

@@ -5,11 +5,11 @@ or table, a damaged run folder, an option or argument that is wrong or missing. 
 number). Where several images cannot be used, each has a line of its own.
 """
 
+import argparse
 import contextlib
 import io
 import os
 import random
-import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import fields
@@ -226,7 +226,10 @@ def faults(count: int, seed: int) -> Iterator[tuple[list[str], str]]:
 
 
 if __name__ == "__main__":
-    count, seed = (int(word) for word in [*sys.argv[1:], *("300", "0")[len(sys.argv) - 1 :]])
+    parser = argparse.ArgumentParser(prog="scripts/fuzz", description=__doc__)
+    parser.add_argument("count", type=int, nargs="?", default=300, help="bad command lines (default: %(default)s)")
+    parser.add_argument("seed", type=int, nargs="?", default=0)
+    count, seed = (o := parser.parse_args()).count, o.seed
     wrong = 0
     for wrong, (command, found) in enumerate(faults(count, seed), 1):  # noqa: B007
         print(f"{' '.join(word[:80] for word in command)}\n    {found}", flush=True)

@@ -8,6 +8,7 @@ and whatever rank is killed, whenever, the run must end with one line, leave a w
 bits.
 """
 
+import argparse
 import os
 import random
 import re
@@ -104,7 +105,7 @@ def killed(ranks: int, folder: Path, steps: int, wait: float, victim: int) -> st
     wrong, or ""."""
     words = ["scripts.ranking", "train", str(folder), str(steps), "isgd"]
     process = start(ranks, words)
-    _wait_for(folder / "isgd" / "log.txt")
+    _wait_for(folder / "isgd" / "log.txt", process)
     time.sleep(wait)
     if (pid := _worker(process.pid, victim)) is None:
         process.communicate()
@@ -117,8 +118,9 @@ def killed(ranks: int, folder: Path, steps: int, wait: float, victim: int) -> st
     return trained(ranks, folder, steps, ["isgd"])
 
 
-def _wait_for(log: Path) -> None:
-    while not (log.is_file() and STARTED.search(log.read_text())):
+def _wait_for(log: Path, process: subprocess.Popen[str]) -> None:
+    """Wait until a run has begun, or its process has ended."""
+    while process.poll() is None and not (log.is_file() and STARTED.search(log.read_text())):
         time.sleep(0.02)
 
 
@@ -177,7 +179,16 @@ if __name__ == "__main__":
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)  # as app/__main__.py ends
-    kills, steps, seed = (int(word) for word in [*sys.argv[1:], *("10", "50", "0")[len(sys.argv) - 1 :]])
+    parser = argparse.ArgumentParser(prog="scripts/ranks", description=__doc__)
+    parser.add_argument("kills", type=int, nargs="?", default=10, help="default: %(default)s")
+    parser.add_argument("steps", type=int, nargs="?", default=50, help="of every run (default: %(default)s)")
+    parser.add_argument("seed", type=int, nargs="?", default=0)
+    known = [method.algorithm for method in ALL]
+    parser.add_argument("--methods", nargs="*", choices=known, default=list(METHODS), metavar="METHOD")
+    o = parser.parse_args()
+    if o.kills < 0 or o.steps < 1:
+        parser.error("KILLS must be at least 0, STEPS at least 1")
     with tempfile.TemporaryDirectory() as root:
-        wrong = compare(Path(root), steps, list(METHODS), [2, 4]) + storm(Path(root), kills, seed, steps)
+        wrong = compare(Path(root), o.steps, o.methods, [2, 4]) if o.methods else 0
+        wrong += storm(Path(root), o.kills, o.seed, o.steps)
     raise SystemExit(wrong > 0)

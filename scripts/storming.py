@@ -4,6 +4,7 @@ Whatever was killed is resumed or repeated until it ends. Then it must have left
 killed: the same bits, none half written, none more.
 """
 
+import argparse
 import json
 import os
 import random
@@ -113,5 +114,11 @@ def storm(kills: int, seed: int, names: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    kills, seed, *names = [*sys.argv[1:], *("40", "0")[len(sys.argv) - 1 :]]
-    raise SystemExit(storm(int(kills), int(seed), names or list(commands())) > 0)
+    parser = argparse.ArgumentParser(prog="scripts/storm", description=__doc__)
+    parser.add_argument("kills", type=int, nargs="?", default=40, help="default: %(default)s")
+    parser.add_argument("seed", type=int, nargs="?", default=0)
+    parser.add_argument("commands", nargs="*", metavar="COMMAND", help=f"of {', '.join(commands())} (default: all)")
+    o = parser.parse_args()
+    if unknown := [name for name in o.commands if name not in commands()]:
+        parser.error(f"there is no command {unknown[0]!r}: {', '.join(commands())}")
+    raise SystemExit(storm(o.kills, o.seed, o.commands or list(commands())) > 0)

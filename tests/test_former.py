@@ -106,7 +106,7 @@ def test_every_shipped_model_loads(name):
     card = read_card(name)
     with safe_open(card.file, framework="pt") as file:
         written = json.loads(file.metadata()["config"])
-    assert card.parameters > 0
+    assert card.size > 0
     assert card.config.regularizer.name == written["regularizer"]["name"]
     assert card.config.problem.task == written["problem"]["task"]
     assert card.config.problem.level == written["problem"]["noise_level"]

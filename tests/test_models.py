@@ -17,12 +17,13 @@ from safetensors.torch import load_file, save_file
 
 from app.cli import main, resolve_experiment
 from app.commands import train
+from app.evaluation.assess import without_folders
 from app.evaluation.evaluate import Evaluation
 from app.evaluation.tables import csv_table, latex_table, markdown_table, summary_table
 from app.models import files as models
 from app.models.build import build_model
 from app.models.card import blur_text, full_name, read_card
-from app.models.catalogue import aligned, duration, overview
+from app.models.catalogue import aligned, describe, duration, overview
 from app.models.files import find_model, read_facts, save_model, shipped
 from app.models.sealed import SEALS
 from app.settings.options import Config
@@ -51,6 +52,16 @@ def test_shipped_models_are_called_what_they_are():
         assert card.name == name
         assert f"{name}-".startswith(full_name(card.config, levels, kernels) + "-")
         assert all(t.dtype == torch.float32 for t in load_file(card.file).values())
+        assert without_folders(card.config, card.facts) == (card.config, card.facts)
+
+
+def test_the_size_of_a_model_holds_what_stays_as_it_is():
+    transfer, base = read_card("transfer-mri-grey-4x"), read_card("foe-denoise-grey-25")
+    assert (transfer.learned, transfer.size) == (2, base.size + 2)
+    adaptive, plain = read_card("adaptive-foe-mcp-denoise-grey-25"), read_card("foe-mcp-denoise-grey-25")
+    assert adaptive.size > adaptive.learned, "the guide"
+    assert plain.size == plain.learned
+    assert "2 of them learned last" in describe(transfer)
 
 
 def test_every_command_takes_a_shipped_model_by_its_name(tmp_path, photograph):
@@ -129,8 +140,8 @@ def test_a_run_becomes_a_shipped_model_that_knows_what_it_can(capsys, tmp_path, 
     run = tmp_path / "run"
     run.mkdir()
     small = ["regularizer.filters=3", "regularizer.filter_size=3", "run.precision=float64"]
-    _, config = resolve_experiment("foe-mcp-denoise", small)
-    facts = {"commands": ["python -m app train ..."], "seconds": 12.3}
+    _, config = resolve_experiment("foe-mcp-denoise", [*small, f"data.images={tmp_path}/mine"])
+    facts = {"commands": [f"python -m app train mcp --set data.images={tmp_path}/mine --out {run}"], "seconds": 12.3}
     save_model(run / "model.safetensors", build_model(config).to(torch.device("cpu"), torch.float64), config, facts)
     for name in "ab":
         (tmp_path / "set").mkdir(exist_ok=True)
@@ -141,7 +152,9 @@ def test_a_run_becomes_a_shipped_model_that_knows_what_it_can(capsys, tmp_path, 
     card = read_card("foe-mcp-denoise-grey-all")
     assert [a.noise_level * 255 for a in card.assessments] == pytest.approx([15, 25])
     assert {t.dtype for t in load_file(card.file).values()} == {torch.float32}
-    assert {name: card.facts[name] for name in facts} == facts
+    assert card.facts["seconds"] == 12.3
+    assert card.facts["commands"] == ["python -m app train mcp --set data.images=mine --out run"]
+    assert str(tmp_path).encode() not in card.file.read_bytes(), "no folder of this machine is given away"
 
     rows = tmp_path / "rows.csv"
     again = ["--images", str(tmp_path / "set"), "--noise-level", "15/255", "--csv", str(rows), "--quiet"]

@@ -2,6 +2,7 @@
 
 import csv
 import os
+import sys
 
 import numpy as np
 import pytest
@@ -10,9 +11,11 @@ import torch
 from PIL import Image
 
 from app.cli import main
+from app.commands.reconstruct import heard
 from app.drawing.comparison import draw_comparison, panels
 from app.evaluation.tables import read_csv
 from app.settings.options import ConfigError
+from datasets.images import ImageError
 from tests.test_cli import refused
 
 MODEL = "tv-denoise-grey-25"
@@ -30,6 +33,18 @@ def folder(tmp_path):
 
 def reconstructed(*arguments) -> int:
     return main(["reconstruct", MODEL, *map(str, arguments)])
+
+
+def test_what_was_said_before_an_error_is_not_lost(capsys):
+    def one(i: int) -> None:
+        print("estimated noise level")
+        print("warning", file=sys.stderr)
+        raise ImageError("a damaged image")
+
+    with pytest.raises(ImageError):
+        heard(one, 0)
+    assert capsys.readouterr() == ("estimated noise level\n", "warning\n")
+    assert heard(print, 3) == ("3\n", "")
 
 
 def test_results_are_as_deep_as_their_images(tmp_path):

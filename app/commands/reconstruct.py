@@ -55,18 +55,26 @@ def _reconstruct(o: Namespace, settings: list[str], model: Model, config: Config
             _from_measured(files, i, own, simulated, model, config, given)
 
     for first in range(0, len(targets), processes.count):  # each rank one image, and what is said of them in order
-        said = _heard(one, first + processes.rank) if first + processes.rank < len(targets) else ("", "")
-        for out, errors in processes.objects(said):
-            print(out, end="", flush=True)
-            print(errors, end="", file=sys.stderr, flush=True)
+        said = heard(one, first + processes.rank) if first + processes.rank < len(targets) else ("", "")
+        for texts in processes.objects(said):
+            _say(texts)
 
 
-def _heard(one: Callable[[int], None], i: int) -> tuple[str, str]:
-    """What is printed while one image is reconstructed, and what of it is a warning."""
+def heard(one: Callable[[int], None], i: int) -> tuple[str, str]:
+    """What is printed while one image is reconstructed, and what of it is a warning. An error comes after it."""
     out, errors = io.StringIO(), io.StringIO()
-    with redirect_stdout(out), redirect_stderr(errors):
-        one(i)
+    try:
+        with redirect_stdout(out), redirect_stderr(errors):
+            one(i)
+    except BaseException:
+        _say((out.getvalue(), errors.getvalue()))
+        raise
     return out.getvalue(), errors.getvalue()
+
+
+def _say(texts: tuple[str, str]) -> None:
+    for text, stream in zip(texts, (sys.stdout, sys.stderr), strict=True):
+        print(text, end="", file=stream, flush=True)
 
 
 def _from_clean(

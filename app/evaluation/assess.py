@@ -1,6 +1,7 @@
 """What a model is worth, for its card: it is evaluated, and kept among the shipped ones with what was found."""
 
 import re
+import shlex
 from dataclasses import asdict
 from math import nan
 from pathlib import Path
@@ -17,9 +18,9 @@ from app.models import files
 from app.models.card import Assessment, blur_text, full_name
 from app.models.files import find_model, load_model, read_facts, save_model
 from app.models.provenance import contention, processor
-from app.settings.options import ConfigError
+from app.settings.options import Config, ConfigError
 from app.settings.tasks import Problem
-from app.settings.toml import override
+from app.settings.toml import override, settings
 from datasets.image_sets import find_images
 from figures.table import standard_error
 
@@ -47,12 +48,31 @@ def ship(
     target = files.PRETRAINED / f"{name or full_name(config, levels, kernels)}.safetensors"
     if target.exists() and not target.samefile(source):
         raise ConfigError(f"{target} exists already: remove it first, or choose another --name")
-    settings = [["run.precision=float32", f"problem.noise_level={n}", *([f"problem.kernel={k}"] if k else [])]
+    ways = [["run.precision=float32", f"problem.noise_level={n}", *([f"problem.kernel={k}"] if k else [])]
                 for n in levels for k in kernels]  # fmt: skip
-    found = [assess(spec, each, own, data_root, quiet) for own in settings for each in images]
-    facts = {**read_facts(source), "evaluations": found}
+    found = [assess(spec, each, own, data_root, quiet) for own in ways for each in images]
+    config, facts = without_folders(config, {**read_facts(source), "evaluations": found})
     save_model(target, model.to(torch.device("cpu"), torch.float32), config, facts)
     return target
+
+
+def without_folders(config: Config, facts: dict[str, Any]) -> tuple[Config, dict[str, Any]]:
+    """Replace absolute paths of settings, commands and evaluations by their last names: a file that is given away tells
+    no folder of the machine that it was made on."""
+    moved = [f"{section}.{key}={short}" for section, key, value, _ in settings(config)
+             if isinstance(value, str) and (short := _name(value)) != value]  # fmt: skip
+    told = dict(facts)
+    if "commands" in facts:
+        told["commands"] = [shlex.join(map(_name, shlex.split(command))) for command in facts["commands"]]
+    if "evaluations" in facts:
+        told["evaluations"] = [{**row, "images": _name(row["images"])} for row in facts["evaluations"]]
+    return override(config, moved), told
+
+
+def _name(word: str) -> str:
+    """Return the last name of an absolute path, also of one after `key=`, and any other word as it is."""
+    key, sign, value = word.partition("=") if not word.startswith("/") else ("", "", word)
+    return f"{key}{sign}{Path(value).name}" if value.startswith("/") else word
 
 
 def assess(spec: str, images: str, settings: list[str], data_root: Path, quiet: bool) -> dict[str, Any]:

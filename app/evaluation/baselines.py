@@ -12,6 +12,7 @@ from tqdm import tqdm
 from app.evaluation import classical, networks
 from app.evaluation.evaluate import Baseline
 from app.evaluation.simulation import Simulation
+from app.models.build import count
 from app.problem.operators import LinearOperator
 from app.problem.quality import psnr
 from app.settings.options import Config, ConfigError
@@ -104,7 +105,7 @@ def prepare_network(name: str, model: nn.Module, config: Config, measured: Simul
         return measured.seen_in(apply(y, operator))
 
     about = f"{networks.NETWORKS[name].about}, by deepinv"
-    return Prepared(label=label(name), about=about, method=method, parameters=networks.count(model))
+    return Prepared(label=label(name), about=about, method=method, parameters=count(model))
 
 
 def _images_to_tune_on(data_root: Path, color: bool) -> ImageSet:

@@ -173,12 +173,6 @@ def load(name: str, channels: int, level: float, weights: Path | None) -> nn.Mod
         raise ConfigError(f"--baselines {name}: {where} does not hold its weights: {_short(error)}") from None
 
 
-def count(model: nn.Module) -> int:
-    """Return how many numbers were learned, those of its parts that stay as they are included."""
-    own = {id(p): p.numel() for part in model.modules() for p in part.parameters(recurse=False)}
-    return sum(own.values())
-
-
 def _short(error: Exception) -> str:
     """Return what an error of several lines says, in one that is not long."""
     text = " ".join(str(error).split()) or type(error).__name__

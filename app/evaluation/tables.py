@@ -25,13 +25,14 @@ def summary_table(methods: dict[str, list[Evaluation]]) -> str:
     several = len(first) > 1
     psnr_head = "PSNR ± SE" if several else "PSNR"
     quality, cost = f"{psnr_head:>12}  {'SSIM':>6}", f"{'certified':>9}  {'max bound':>9}  {'iterations':>10}"
-    distances = _with_distances(methods)
-    lines = [f"{'':{width}}  {quality}{distances and '   LPIPS'}  {cost}  {'s/image':>7}  {'parameters':>10}"]
+    distances = _distances(methods)
+    quality += "".join(f"  {name:>6}" for name in distances)
+    lines = [f"{'':{width}}  {quality}  {cost}  {'s/image':>7}  {'parameters':>10}"]
     degraded = _with_error([e.psnr_degraded for e in first], "±")
     lines.append(f"{'degraded':{width}}  {degraded:>12}  {_ssim(e.ssim_degraded for e in first):>6}")
     for name, rows in methods.items():
         quality = f"{_with_error([e.psnr for e in rows], '±'):>12}  {_ssim(e.ssim for e in rows):>6}"
-        quality += distances and f"  {_ssim(e.lpips for e in rows):>6}"
+        quality += "".join(f"  {_ssim(e.lpips for e in rows):>6}" for _ in distances)
         cost = f"{_certificates(rows):32}  {fmean(e.seconds for e in rows):7.2f}  {_parameters(rows):>10}"
         lines.append(f"{name:{width}}  {quality}  {cost}")
     if several:
@@ -40,9 +41,9 @@ def summary_table(methods: dict[str, list[Evaluation]]) -> str:
     return "\n".join(lines)
 
 
-def _with_distances(methods: dict[str, list[Evaluation]]) -> str:
-    """Return the name of the column of LPIPS, "" where nothing computed it."""
-    return "LPIPS" if any(e.lpips is not None for rows in methods.values() for e in rows) else ""
+def _distances(methods: dict[str, list[Evaluation]]) -> tuple[str, ...]:
+    """Return the names of the columns of distances that were computed: LPIPS, or none."""
+    return ("LPIPS",) if any(e.lpips is not None for rows in methods.values() for e in rows) else ()
 
 
 def _parameters(rows: list[Evaluation]) -> str:
@@ -121,18 +122,9 @@ def read_csv(path: Path) -> dict[str, dict[str, float]]:
 def markdown_table(methods: dict[str, list[Evaluation]]) -> str:
     """Write means as a Markdown table: the measurement first, then each method with its certificates and cost."""
     first = next(iter(methods.values()))
-    distances = [_with_distances(methods)] if _with_distances(methods) else []
-    heads = (
-        "method",
-        "PSNR ± SE",
-        "SSIM",
-        *distances,
-        "certified",
-        "largest bound / norm of x",
-        "gradients",
-        "s/image",
-    )
-    heads += ("parameters",)
+    distances = _distances(methods)
+    cost = ("certified", "largest bound / norm of x", "gradients", "s/image", "parameters")
+    heads = ("method", "PSNR ± SE", "SSIM", *distances, *cost)
     degraded = _with_error([e.psnr_degraded for e in first], "±")
     blank = ("",) * (len(heads) - 3)
     rows = [heads, ("---",) * len(heads), ("degraded", degraded, _ssim(e.ssim_degraded for e in first), *blank)]
@@ -151,7 +143,7 @@ def markdown_table(methods: dict[str, list[Evaluation]]) -> str:
 def latex_table(methods: dict[str, list[Evaluation]]) -> str:
     r"""Write a booktabs table: mean PSNR, \pm its standard error, mean SSIM and LPIPS, certificates and parameters."""
     first = next(iter(methods.values()))
-    distances = [_with_distances(methods)] if _with_distances(methods) else []
+    distances = _distances(methods)
     heads = ["method", "PSNR (dB)", "SSIM", *distances, "certified", "parameters"]
     rows = [["degraded", _latex_psnr([e.psnr_degraded for e in first]), _ssim(e.ssim_degraded for e in first)]]
     rows[0] += [""] * (len(heads) - 3)

@@ -15,7 +15,6 @@ from app.evaluation import baselines, noise_check, perceptual
 from app.evaluation.evaluate import Evaluation, Pair, evaluate
 from app.evaluation.guide import condition_of
 from app.evaluation.measured import Files, config_of_files, files_of, pair
-from app.evaluation.networks import count
 from app.evaluation.simulation import Simulation, simulation
 from app.models.build import Model
 from app.processes import ALONE, Processes
@@ -66,8 +65,8 @@ def evaluate_together(
     for name, s in simulated.items():
         told: dict[int, str] = {}
         pairs = files and _pairs(files, s, name, *loaded[name], settings, told)
-        learned = count(loaded[name][0].regularizer)
-        rows = evaluate(s, paths, color, measured=pairs, distance=distance, parameters=learned, own=mine)
+        size = loaded[name][0].size
+        rows = evaluate(s, paths, color, measured=pairs, distance=distance, parameters=size, own=mine)
         found[name] = run(name, rows)
         of_all = {i: note for part in processes.objects(told) for i, note in part.items()}
         notes += [of_all[i] for i in sorted(of_all)]

@@ -38,6 +38,11 @@ class Model:
         if self.kernel is not None:
             yield from self.kernel.parameters()
 
+    @property
+    def size(self) -> int:
+        """How many numbers were ever learned for it, those of a guide or a base that stay as they are included."""
+        return count(self.regularizer) + (0 if self.kernel is None else count(self.kernel))
+
     def tensors(self) -> dict[str, Tensor]:
         """Return all that `load` needs, by name: the parameters, and what stays as it is."""
         tensors = dict(self.regularizer.state_dict())
@@ -59,6 +64,12 @@ class Model:
     def at(self, noise_level: float) -> "Model":
         """Return the model with the regularizer at this noise level; the parameters are the same ones."""
         return Model(self.regularizer.at(noise_level), self.kernel)
+
+
+def count(module: nn.Module) -> int:
+    """Return how many numbers the parameters of a module and of its parts hold, whether or not they still move."""
+    own = {id(p): p.numel() for part in module.modules() for p in part.parameters(recurse=False)}
+    return sum(own.values())
 
 
 def build_model(config: Config) -> Model:

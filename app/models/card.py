@@ -41,7 +41,8 @@ class Card:
     name: str
     file: Path
     config: Config
-    parameters: int
+    size: int  # numbers that were ever learned for it
+    learned: int  # those of them that its own training moved
     facts: dict[str, Any]  # what the file says about its training
     assessments: tuple[Assessment, ...]
 
@@ -60,7 +61,7 @@ def read_card(spec: str) -> Card:
         raise ModelError(f"{file}: {error}") from None
     return Card(
         name=file.parent.resolve().name if file.name == "model.safetensors" else file.stem, file=file, config=config,
-        parameters=sum(p.numel() for p in model.parameters()), facts=facts,
+        size=model.size, learned=sum(p.numel() for p in model.parameters()), facts=facts,
         assessments=tuple(Assessment(**row) for row in rows),
     )  # fmt: skip
 

@@ -7,6 +7,7 @@ from app.settings.families import FieldOptions, FoeOptions, RegularizerOptions, 
 REPORTED = "bsds500:bsd68"  # the set on which results are reported
 HEADS = ("model", "measured", "size", "PSNR ± SE", "proven", "mu", "grads", "s/img", "training")
 ABOUT = (
+    "size: numbers that were ever learned for it, those of a guide or a base that stays as it is included.\n"
     "PSNR: mean over BSD68 and its standard error, in dB. proven: images with a certified error.\n"
     "*: over other images, which `models show NAME` names, as it tells the rest. grads: gradients of h per image."
 )
@@ -41,7 +42,7 @@ def _lines(cards: list[Card]) -> list[tuple[str, ...]]:
         seconds = card.facts.get("seconds")
         training = UNKNOWN if seconds is None else duration(seconds + card.facts.get("seconds_before", 0.0))
         reported = [a for a in card.assessments if a.images == REPORTED] or list(card.assessments)
-        size = str(card.parameters)
+        size = str(card.size)
         for a in reported:
             quality, proven = f"{a.psnr:.2f} ± {a.psnr_error:.2f}", f"{a.certified}/{a.count}"
             proven += "" if a.images == REPORTED else "*"
@@ -65,7 +66,7 @@ def describe(card: Card) -> str:
     count = f" ({data.count} of them)" if data.count else ""
     lines = [
         ("file", str(card.file)),
-        ("regularizer", f"{_kind(regularizer)}; {card.parameters} parameters"),
+        ("regularizer", f"{_kind(regularizer)}; {_size(card)}"),
         ("task", f"{problem.task} {'colour' if data.color else 'grey'} images, "
                  f"{measured(problem.task, blur_text(problem), problem.level)}"),
         ("trained on", f"{data.images}{count}, validated on {data.validation}"),
@@ -78,6 +79,12 @@ def describe(card: Card) -> str:
     ]  # fmt: skip
     text = "\n".join([card.name, *(f"  {head:12}{value}" for head, value in lines)])
     return f"{text}\n\n{_assessed(card.assessments)}"
+
+
+def _size(card: Card) -> str:
+    """'1226 parameters, 2 of them learned last', where the others are of the model that the training began with."""
+    last = f", {card.learned} of them learned last" if card.learned != card.size else ""
+    return f"{card.size} parameters{last}"
 
 
 def _kind(r: RegularizerOptions) -> str:

@@ -115,7 +115,7 @@ def train(run: Run, progress: Progress, data_root: Path, quiet: bool) -> None:
     if run.processes.first:
         _log_to(run.folder / "log.txt")
     count = sum(p.numel() for p in run.model.parameters())
-    log.info("%s: %d training images, %d parameters, %s at step %d",
+    log.info("%s: %d training images, %d learned parameters, %s at step %d",
              run.folder, len(run.problem), count, _bounds(run), progress.step)  # fmt: skip
     if (noise := noise_of_pairs(run.problem)) is not None:
         log.info(
