@@ -15,7 +15,7 @@ from app.lower.solution import norm
 from app.problem.losses import SquaredError
 from app.upper.hypergradient import hypergradient
 from regularizers import CHARBONNIER, HUBER, MCP, FieldOfExperts
-from scripts.benchmarks import experiments, scaling
+from scripts.benchmarks import experiments, ranks, scaling
 from scripts.benchmarks.hypergradient_methods import deep_equilibrium, ours, unrolled, vector, written_today
 from scripts.benchmarks.lower_methods import Arrived, Observer
 from scripts.benchmarks.problems import denoising_problem, photographs
@@ -105,6 +105,16 @@ def test_a_ring_moves_almost_twice_the_bytes_whatever_the_number_of_devices(monk
     assert scaling.reduction_seconds(1e9, 1) == 0
     for n in (2, 8, 64):
         assert scaling.reduction_seconds(1e9, n) * scaling.BANDWIDTH == pytest.approx(2e9 * (n - 1) / n)
+
+
+def test_shared_training_is_compared_with_the_first_of_its_kind(monkeypatch):
+    """Processes that share a step perfectly have speed 1, whether the batch is the same or grows with them."""
+    monkeypatch.setattr(ranks, "seconds_of_steps", lambda n, threads, images, steps: [images / (n * threads)] * 3)
+    rows = list(ranks.shared_training(repetitions=2))
+    assert [row["processes"] for row in rows] == [1, 2, 1, 2, 4]
+    assert [row["speed"] for row in rows] == [1.0] * 5
+    monkeypatch.setattr(ranks, "seconds_of_steps", lambda n, threads, images, steps: [float(n), float(n), 1e3])
+    assert [row["speed"] for row in ranks.shared_training()] == [1, 1 / 2, 1, 1 / 2, 1 / 4], "medians"
 
 
 def test_the_growth_of_a_step_is_an_exponent(monkeypatch):

@@ -18,6 +18,7 @@ from scripts.benchmarks import experiments, scaling
 from scripts.benchmarks.measure import machine
 from scripts.benchmarks.problems import MODELS, photographs, trained
 from scripts.benchmarks.processes import side_by_side
+from scripts.benchmarks.ranks import shared_training
 
 EPS = (0.1, 0.01)  # true errors of the lower level
 ACCURACY = 0.1  # certified ||x - argmin h|| of training and evaluation
@@ -123,6 +124,7 @@ TABLES: dict[str, Tables] = {
     "problems": _problems,
     "scaling": _scaling,
     "processes": lambda *_: [("Two processes side by side", side_by_side())],
+    "ranks": lambda *_: [("Training shared out among processes", shared_training())],
 }
 
 if __name__ == "__main__":
