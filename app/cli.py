@@ -298,6 +298,9 @@ def _parser() -> argparse.ArgumentParser:
         "models", nargs="+", metavar="MODEL", help="run folders, .safetensors files or names of shipped models"
     )
     evaluate.add_argument("--images", required=True, metavar="SET", help="SET, SET:SPLIT+SPLIT, a folder or an image")
+    evaluate.add_argument(
+        "--count", type=number(int, 1, 10**9), metavar="N", help="the first N images only (default: all)"
+    )
     evaluate.add_argument("--csv", type=path, metavar="FILE", help="one row per image, and their mean")
     evaluate.add_argument("--latex", type=path, metavar="FILE", help="the means as a LaTeX table")
     evaluate.add_argument("--markdown", type=path, metavar="FILE", help="the means and certificates as Markdown")
