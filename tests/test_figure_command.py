@@ -172,7 +172,7 @@ def test_every_option_of_a_kind_is_read_by_the_function_that_draws_it(kind):
     parser = argparse.ArgumentParser()
     for add in kind.options:
         add(parser)
-    options = vars(parser.parse_args([])).keys()
+    options = {action.dest for action in parser._actions} - {"help"}
     parameters = list(signature(kind.function()).parameters)[1:]
     given = {*options, *(("look",) if kind.style else ())}
     given |= {"images", "only", "data_root", "settings"} if kind.images else set()
