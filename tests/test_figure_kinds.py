@@ -372,10 +372,24 @@ def test_thresholds_are_averaged_over_the_filters_on_a_scale_that_is_symmetric_a
     thresholds = torch.stack([torch.full((6, 8), 0.5), torch.full((6, 8), 2.0)])
     thresholds[:, 2, 3] = 1.5
     figure = contrasts.draw({"measured": image}, 3 * thresholds)
-    first, second, _ = figure.axes
+    first, second, *_ = figure.axes
     np.testing.assert_array_equal(shown(first), eight_bit(image))
     expected = np.ones((6, 8))
     expected[2, 3] = 1.5
     np.testing.assert_allclose(shown(second), expected, rtol=1e-6)
     low, high = second.images[0].get_clim()
     assert low * high == pytest.approx(1)
+
+
+def test_masks_are_averaged_over_the_filters_on_their_own_scale():
+    masks = torch.stack([torch.linspace(0.2, 0.6, 48).view(6, 8), torch.full((6, 8), 0.8)])
+    figure = contrasts.draw({"measured": torch.rand(1, 6, 8)}, torch.ones(2, 6, 8), masks)
+    titles = [axes.get_title() for axes in figure.axes]
+    panel, bar = figure.axes[titles.index("mask")], figure.axes[-1]
+    np.testing.assert_allclose(shown(panel), masks.mean(0).numpy(), rtol=1e-6)
+    assert panel.images[0].get_clim() == pytest.approx((0.5, 0.7), abs=0.002)
+    assert [label.get_text() for label in bar.get_xticklabels()] == ["0.55", "0.65"]
+    constant = contrasts.draw({}, torch.ones(2, 6, 8), torch.full((2, 6, 8), 0.95))
+    low, high = constant.axes[1].images[0].get_clim()
+    assert low < high, "a network that has not learned yet finds the same everywhere"
+    assert "mask" not in [axes.get_title() for axes in contrasts.draw({}, torch.ones(2, 6, 8)).axes]

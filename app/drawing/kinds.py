@@ -123,7 +123,8 @@ TABLE = (
     ),
     Kind(
         name="contrasts", draw="app.drawing.solves:draw_contrasts", images=True,
-        about="one image as it was measured, after the guide and in the end, and where how much was taken for noise",
+        about="one image as it was measured, after the guide and in the end, and where how much was taken for noise "
+        "(and masks, where the model has them)",
         source="MODEL", source_is="an adaptive model",
     ),
     Kind(
