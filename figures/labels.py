@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.transforms import BboxBase
 
 from figures.axes import line_width
 from figures.style import Look, text_width
@@ -36,10 +37,10 @@ def add_labels(
     """Write the name of every mark, this many points wide, and of every line. others: what else must not be covered.
     All that is drawn, and the limits of the axes, must be final: the layout is computed here."""
     figure.draw_without_rendering()
-    half, frame = marker / 144, axes.bbox.extents / figure.dpi
+    half, frame = marker / 144, _inches(axes.bbox, figure)
     places = {name: axes.transData.transform(points) / figure.dpi for name, points in anchors.items()}
     drawn = [np.concatenate([p.min(0) - half, p.max(0) + half]) for p in places.values()]
-    drawn += [other.get_window_extent().extents / figure.dpi + THIN * np.array([-1, -1, 1, 1]) for other in others]
+    drawn += [_inches(other.get_window_extent(), figure) + THIN * np.array([-1, -1, 1, 1]) for other in others]
     tried = {name: _tried(text_width(name, look), 0.85 * look.row, points, half) for name, points in places.items()}
     for name, (n, ring, boxes) in _best(tried, np.stack(drawn), frame, FAR * look.row**2).items():
         left, low, right, high = boxes[0]
@@ -94,6 +95,10 @@ def _tried(width: float, height: float, points: np.ndarray, half: float) -> list
                     boxes = np.concatenate([boxes, np.concatenate([leader - THIN, leader + THIN], axis=1)])
                 found.append((n, ring, boxes))
     return found
+
+
+def _inches(box: BboxBase, figure: Figure) -> np.ndarray:  # -> (4,)
+    return np.array(box.extents) / figure.dpi
 
 
 def _area(box: np.ndarray) -> float:  # (4,)

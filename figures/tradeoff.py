@@ -24,7 +24,7 @@ COSTS = {
     "parameters": "learned parameters",
     "training": "seconds of training",
 }
-LINE = {"color": "0.4", "linestyle": ":"}
+LINE: dict[str, Any] = {"color": "0.4", "linestyle": ":"}
 FEW = 3  # methods that have a colour each, every image drawn, and error bars of their own
 KINDS = {True: "certified", False: "not certified"}
 WITHOUT = {

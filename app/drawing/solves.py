@@ -107,8 +107,8 @@ def draw_contrasts(
     shown = {"measured": measured.picture, before: energy.start, "reconstruction": x}
     seen_in = reconstruct.seen_in
     pictures = {title: seen_in(x)[0].cpu() for title, x in shown.items()}
-    masks = None if energy.functional.masks is None else seen_in(energy.functional.masks[0])
-    return contrasts.draw(pictures, seen_in(1 / found[0]), masks, look)
+    masks = getattr(energy.functional, "masks", None)
+    return contrasts.draw(pictures, seen_in(1 / found[0]), None if masks is None else seen_in(masks[0]), look)
 
 
 def animate(

@@ -29,7 +29,9 @@ def evaluations(files: list[str]) -> dict[str, Evaluated]:
 def _with_certificates(evaluated: Evaluated) -> Evaluated:
     """Add whether the error of an image is certified, 1 or 0, where the method has error bounds at all."""
     bounds = evaluated.get("error_bound")
-    return evaluated if bounds is None else evaluated | {"certified": {i: isfinite(b) for i, b in bounds.items()}}
+    if bounds is None:
+        return evaluated
+    return evaluated | {"certified": {image: float(isfinite(bound)) for image, bound in bounds.items()}}
 
 
 def _by_stem(column: dict[str, float]) -> dict[str, float]:
