@@ -97,7 +97,7 @@ def _error_bar(axes: Axes, methods: list[Evaluated]) -> list[Artist]:
         return []
     low, place = min(fmean(evaluated["psnr"].values()) for evaluated in methods), axes.get_yaxis_transform()
     bar = axes.plot([0.97, 0.97], [low, low + 2 * error], "_-", transform=place, color="0.3")
-    text = axes.text(0.95, low + error, "± standard error", transform=place, ha="right", va="center", color="0.3")
+    text = axes.text(0.95, low, "± standard error", transform=place, ha="right", va="bottom", color="0.3")
     axes.update_datalim(np.array([[0, low], [0, low + 2 * error]]), updatex=False)
     return [text, *bar]
 
