@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
-from app.drawing.arguments import Container, names, number, path, shard, split_label
+from app.drawing.arguments import OTHER_METHODS, Container, number, path, shard, split_label
 from app.drawing.kinds import add_kinds
 from app.memory import keep_freed_memory
 from app.ranks import several, silence_all_but_first
@@ -19,10 +19,6 @@ from app.settings.options import Config, ConfigError
 from app.settings.toml import load, override
 from datasets.files import home_expanded, printable
 
-BASELINES = (
-    "tv", "wavelet", "nlm", "bm3d", "wiener",
-    "drunet", "gsdrunet", "ffdnet", "dncnn", "scunet", "swinir", "restormer", "deal", "ram", "dpir",
-)  # fmt: skip
 MODEL = "a run folder, a .safetensors file or the name of a shipped model"
 MODELS = "list the models that come with the program, show what is known about one, or ship another"
 FIGURE = "Draw a figure or a table that goes into a paper unchanged; `figure KIND --help` explains each kind."
@@ -298,19 +294,14 @@ def _parser() -> argparse.ArgumentParser:
         "models", nargs="+", metavar="MODEL", help="run folders, .safetensors files or names of shipped models"
     )
     evaluate.add_argument("--images", required=True, metavar="SET", help="SET, SET:SPLIT+SPLIT, a folder or an image")
+    evaluate.add_argument(
+        "--count", type=number(int, 1, 10**9), metavar="N", help="the first N images only (default: all)"
+    )
     evaluate.add_argument("--csv", type=path, metavar="FILE", help="one row per image, and their mean")
     evaluate.add_argument("--latex", type=path, metavar="FILE", help="the means as a LaTeX table")
     evaluate.add_argument("--markdown", type=path, metavar="FILE", help="the means and certificates as Markdown")
-    evaluate.add_argument(
-        "--baselines", type=names(BASELINES), default=(), metavar="NAME,...",
-        help="other methods on the same measurements: tv, wavelet, nlm, bm3d to denoise, wiener to deblur; networks of "
-        "deepinv: drunet, gsdrunet, ffdnet, dncnn, scunet, swinir, restormer, deal to denoise, dpir to deblur, inpaint "
-        "and superres, ram to do all four",
-    )  # fmt: skip
-    evaluate.add_argument(
-        "--weights", type=path, metavar="FOLDER", help="where the weights of networks are, in files of deepinv's names "
-        "(default: deepinv downloads them)",
-    )  # fmt: skip
+    for add in OTHER_METHODS:
+        add(evaluate)
     evaluate.add_argument(
         "--measured", metavar="FOLDER", help="what was measured of the images, in files of the same names: nothing is "
         "simulated",

@@ -8,6 +8,7 @@ from statistics import fmean, stdev
 from figures.style import FigureError, escape
 
 Evaluated = dict[str, dict[str, float]]  # metric -> image -> value
+NONE = "none"  # where a method has no such thing
 
 
 @dataclass(frozen=True)
@@ -21,8 +22,9 @@ class Metric:
 
 METRICS = {
     "psnr": Metric("PSNR (dB)", 2, max), "ssim": Metric("SSIM", 4, max), "lpips": Metric("LPIPS", 4, min),
-    "error_bound": Metric("certified error", 3, min), "iterations": Metric("gradients", 1, min),
-    "seconds": Metric("seconds", 2, min), "parameters": Metric("parameters", 0, min),
+    "error_bound": Metric("certified error", 3, min), "certified": Metric("certified (share)", 2, max),
+    "iterations": Metric("gradients", 1, min), "seconds": Metric("seconds", 2, min),
+    "parameters": Metric("parameters", 0, min), "training": Metric("training (s)", 0, min),
 }  # fmt: skip
 
 
@@ -40,7 +42,10 @@ def latex(methods: dict[str, Evaluated], metrics: tuple[str, ...] = ("psnr", "ss
     marks = (r"\mathbf{%s}", r"\underline{%s}", "%s")
     cells = _printed(methods, metrics, marks, r"\pm" if errors else "")
     head = " & ".join(["method", *(METRICS[name].title for name in metrics)])
-    body = [" & ".join([escape(name), *(f"${text}$" for text in row)]) for name, row in cells.items()]
+    body = [
+        " & ".join([escape(name), *(text if text == NONE else f"${text}$" for text in row)])
+        for name, row in cells.items()
+    ]
     lines = [head + r" \\", r"\midrule", *(line + r" \\" for line in body)]
     return "\n".join(
         [rf"\begin{{tabular}}{{l{'r' * len(metrics)}}}", r"\toprule", *lines, r"\bottomrule", r"\end{tabular}", ""]
@@ -60,34 +65,39 @@ def _printed(
 ) -> dict[str, list[str]]:
     """Write means in the marks of their ranks, and behind the sign, if any, their standard errors."""
 
-    def text(cell: Cell, digits: int) -> str:
-        error = f" {sign} {cell.error:.{digits}f}" if sign and math.isfinite(cell.error) else ""
+    def text(cell: Cell | None, digits: int) -> str:
+        if cell is None:
+            return NONE
+        error = f" {sign} {cell.error:.{digits}f}" if sign and math.isfinite(cell.error) and cell.error else ""
         return marks[cell.rank] % f"{cell.mean:.{digits}f}" + error
 
     digits = [METRICS[name].digits for name in metrics]
     return {name: list(map(text, row, digits)) for name, row in summarize(methods, metrics).items()}
 
 
-def summarize(methods: dict[str, Evaluated], metrics: tuple[str, ...]) -> dict[str, list[Cell]]:
-    """Compute the cells of every method, one per metric. Raises FigureError where a method lacks a metric or an image
-    that another has."""
-    for metric in metrics:
-        everywhere = {image for evaluated in methods.values() for image in evaluated.get(metric, {})}
-        for name, evaluated in methods.items():
-            if metric not in evaluated:
-                raise FigureError(f"{name} has no metric {metric!r}; it has {', '.join(evaluated)}")
-            if missing := sorted(everywhere - evaluated[metric].keys()):
-                raise FigureError(f"{name} lacks the image {missing[0]!r}; a table needs the same images of all")
-    columns = [_column([evaluated[metric] for evaluated in methods.values()], METRICS[metric]) for metric in metrics]
-    return {name: [column[i] for column in columns] for i, name in enumerate(methods)}
+def summarize(methods: dict[str, Evaluated], metrics: tuple[str, ...]) -> dict[str, list[Cell | None]]:
+    """Compute the cells of every method, one per metric; None where it has no such metric. Raises FigureError where no
+    method has it, and where a method lacks an image that another has."""
+    columns = [_column(methods, metric) for metric in metrics]
+    return {name: [column.get(name) for column in columns] for name in methods}
 
 
-def _column(values: list[dict[str, float]], metric: Metric) -> list[Cell]:
-    means = [fmean(v.values()) for v in values]
-    printed = [round(mean, metric.digits) for mean in means]
-    ranking = sorted(set(printed), reverse=metric.best is max)
-    ranks = [min(ranking.index(p), 2) if len(ranking) > 1 else 2 for p in printed]
-    return [Cell(m, standard_error(list(v.values())), r) for m, v, r in zip(means, values, ranks, strict=True)]
+def _column(methods: dict[str, Evaluated], name: str) -> dict[str, Cell]:
+    """Return the cells of the methods that have a metric."""
+    found, metric = {method: e[name] for method, e in methods.items() if name in e}, METRICS[name]
+    if not found:
+        raise FigureError(f"{', '.join(methods)}: no metric {name!r}")
+    everywhere = set().union(*found.values())
+    for method, values in found.items():
+        if missing := sorted(everywhere - values.keys()):
+            raise FigureError(f"{method} lacks the image {missing[0]!r}; a table needs the same images of all")
+    means = {method: fmean(values.values()) for method, values in found.items()}
+    ranking = sorted({round(mean, metric.digits) for mean in means.values()}, reverse=metric.best is max)
+    ranks = {m: min(ranking.index(round(mean, metric.digits)), 2) for m, mean in means.items()}
+    return {
+        method: Cell(means[method], standard_error(list(values.values())), ranks[method] if len(ranking) > 1 else 2)
+        for method, values in found.items()
+    }
 
 
 def standard_error(values: list[float]) -> float:

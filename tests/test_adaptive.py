@@ -396,6 +396,7 @@ def test_a_trained_network_may_begin_to_find_masks(capsys, tmp_path, runs, on, p
     assert main(["train", "foe-mcp-denoise", "--out", masked, *on, *given]) == 0
     assert main(["evaluate", masked, *image, "--quiet"]) == 0
     assert "1/1" in capsys.readouterr().out
+    assert main(["figure", "contrasts", masked, *image, "--out", str(tmp_path / "g.png")]) == 0
     assert main(["check", masked]) == 0
 
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from app import assemble
-from app.assemble import true_kernels
-from app.cli import BASELINES, main
+from app.cli import main
+from app.drawing.arguments import BASELINES
 from app.evaluation import baselines as command
 from app.evaluation import classical as baselines
 from app.evaluation.simulation import simulation
@@ -107,7 +107,9 @@ def test_baselines_see_the_measurements_of_the_models(
     assert "tuned on one" in text
     both = ["figure", "table", str(file), str(tmp_path / f"rows-{names.split(',')[0]}.csv")]
     assert main([*both, "--out", str(tmp_path / "t.md")]) == 0
-    assert "has no metric" in refused(capsys, *both, "--metrics", "iterations", "--out", tmp_path / "t.md")
+    assert main([*both, "--metrics", "iterations,certified", "--out", str(tmp_path / "t.md")]) == 0
+    assert (tmp_path / "t.md").read_text().splitlines()[-1].endswith("| none | none |")
+    assert "no metric 'lpips'" in refused(capsys, *both, "--metrics", "lpips", "--out", tmp_path / "t.md")
 
 
 def test_wiener_knows_which_kernel_measured_an_image(tmp_path, monkeypatch, tiny_model, photograph):
@@ -117,7 +119,7 @@ def test_wiener_knows_which_kernel_measured_an_image(tmp_path, monkeypatch, tiny
     monkeypatch.setattr(command, "_images_to_tune_on", lambda *_: ImageSet("one", (photograph,)))
     model, config = assemble.load(str(tiny_model), ["problem.task=deblur", "problem.kernel=levin:all"])
     measured = simulation(config, model, tmp_path)
-    method = command.prepare("wiener", config, measured, true_kernels(config.problem, tmp_path), tmp_path, True).method
+    method = command.prepare("wiener", {}, config, measured, tmp_path, True).method
     clean = read_image(photograph, False)[None]
     for image in (0, 3, 10):
         y = measured.measure(clean, (image,))

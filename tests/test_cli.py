@@ -280,14 +280,20 @@ def test_evaluate_writes_one_row_per_image_and_the_mean(capsys, tmp_path, run_fo
     assert [r["image"] for r in read] == ["0.png", "1.png", "mean"]
     assert list(read[0]) == [
         "image", "psnr", "ssim", "psnr_degraded", "error_bound", "relative_bound", "iterations", "seconds", "lpips",
-        "parameters",
+        "parameters", "training",
     ]  # fmt: skip
     mean = (float(read[0]["psnr"]) + float(read[1]["psnr"])) / 2
     assert float(read[2]["psnr"]) == pytest.approx(mean)
     assert float(read[2]["error_bound"]) <= 0.1
     assert read[0]["psnr_degraded"] != read[1]["psnr_degraded"], "each image has its own noise"
+    metrics = list(csv.DictReader((run_folder / "metrics.csv").open()))
+    assert float(read[0]["training"]) == pytest.approx(float(metrics[-1]["seconds"]), abs=0.01)
     assert r"\toprule" in table.read_text()
     assert "| 2/2 | 0." in (tmp_path / "table.md").read_text()
+    assert main([*arguments, "--count", "1", "--quiet"]) == 0
+    first, _ = csv.DictReader(rows.open())
+    assert first["psnr"] == read[0]["psnr"], "the first images of a set have the noise that they have in all of it"
+    assert "--count: must be a number from 1" in refused(capsys, *arguments, "--count", "0")
 
 
 @pytest.mark.parametrize("task", [["denoise"], ["deblur"], ["inpaint"], ["deblur", "--kernel", "KERNEL"]])

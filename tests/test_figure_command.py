@@ -16,12 +16,15 @@ from PIL import Image
 from app.cli import main
 from app.drawing import kinds, report
 from app.drawing import run as end_of_run
+from app.drawing.arguments import BASELINES
 from app.drawing.comparison import panels
 from app.drawing.learned import filters_of, potentials_of
 from app.drawing.runs import groups
 from app.drawing.solves import SOLVERS, observe
 from app.drawing.sources import labelled, one_image
+from app.drawing.tables import evaluations
 from app.lower.solution import norm
+from app.models.files import shipped
 from datasets.image_sets import find_images
 from figures import curves, tradeoff
 from figures import table as table_figure
@@ -160,6 +163,24 @@ def test_tables_and_tradeoffs_from_evaluations(tmp_path, table):
     assert main(["figure", "tradeoff", str(table), "--out", str(tmp_path / "a.png"), "--x", "iterations"]) == 0
 
 
+def test_an_image_is_certified_where_its_bound_is_finite_whatever_columns_a_file_has(tmp_path):
+    files = {"old": "error_bound\na,28,0.1\nb,29,inf", "new": "error_bound,training\na,28,0.1,60\nb,29,0.1,60",
+             "none": "seconds\na,28,1\nb,29,1"}  # fmt: skip
+    for name, text in files.items():
+        (tmp_path / f"{name}.csv").write_text(f"image,psnr,{text}\n")
+    read = evaluations([str(tmp_path / f"{name}.csv") for name in files])
+    assert [read[name].get("certified") for name in files] == [{"a": 1, "b": 0}, {"a": 1, "b": 1}, None]
+    assert [tradeoff.is_certified(found) for found in read.values()] == [False, True, False]
+
+
+def test_the_script_of_the_tradeoff_names_models_and_baselines_that_there_are():
+    text = (ROOT / "scripts" / "tradeoff").read_text()
+    models = re.findall(r"=([a-z-]+-denoise-grey-25[a-z-]*)", text)
+    assert len(models) >= 9 and set(models) <= shipped().keys()
+    (others,) = re.findall(r"for other in (.*); do", text)
+    assert {other.partition("=")[2] for other in others.split()} <= set(BASELINES)
+
+
 def test_names_on_the_command_line_are_those_of_the_figures():
     assert tuple(curves.QUANTITIES) == kinds.CURVES
     assert tuple(curves.ABSCISSAE) == kinds.ABSCISSAE
@@ -172,7 +193,7 @@ def test_every_option_of_a_kind_is_read_by_the_function_that_draws_it(kind):
     parser = argparse.ArgumentParser()
     for add in kind.options:
         add(parser)
-    options = vars(parser.parse_args([])).keys()
+    options = {action.dest for action in parser._actions} - {"help"}
     parameters = list(signature(kind.function()).parameters)[1:]
     given = {*options, *(("look",) if kind.style else ())}
     given |= {"images", "only", "data_root", "settings"} if kind.images else set()

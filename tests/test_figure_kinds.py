@@ -1,7 +1,7 @@
 """Figures show the data: panels are the images, lines the numbers, in the order and on the axes they should be."""
 
 import math
-from itertools import pairwise
+from itertools import combinations, pairwise
 
 import numpy as np
 import pytest
@@ -26,6 +26,7 @@ from figures.convergence import Descent
 from figures.images import error_map
 from figures.regions import Region, most_different
 from figures.style import FigureError, look
+from tests.drawn import Written, written
 from tests.samples import bank, evaluated, rows, run
 
 
@@ -240,12 +241,65 @@ def test_convergence_draws_the_bound_above_the_error():
     assert names == ["agd", "bound", "true", "accuracy asked for"]
 
 
+def marks(figure) -> dict[tuple[float, float], str]:
+    """The filling of every mark of a method, by its point."""
+    lines = [line for line in figure.axes[0].lines if line.get_marker() == "o" and line.get_markersize() > 4]
+    return {(line.get_xdata()[0], line.get_ydata()[0]): line.get_mfc() for line in lines if len(line.get_xdata())}
+
+
 def test_tradeoff_marks_the_mean_of_every_model():
     figure = tradeoff.draw({"tv": evaluated(), "foe": evaluated(0.5)}, "iterations")
-    means = [line for line in figure.axes[0].lines if line.get_markersize() == pytest.approx(4.8)]
-    assert [float(m.get_xdata()[0]) for m in means if len(m.get_xdata())] == pytest.approx([40.8, 60.8])
-    with pytest.raises(FigureError, match="tv has no metric 'seconds'"):
+    assert [cost for cost, _ in marks(figure)] == pytest.approx([40.8, 60.8])
+    with pytest.raises(FigureError, match="tv has no metric 'psnr'"):
+        tradeoff.draw({"tv": {"seconds": {"a": 1.0}}})
+    with pytest.raises(FigureError, match="tv: no metric 'seconds'"):
         tradeoff.draw({"tv": {"psnr": {"a": 1.0}}})
+
+
+def test_tradeoff_fills_the_marks_of_methods_that_certify_every_image():
+    def with_certificates(*certified: bool) -> dict[str, dict[str, float]]:
+        found = evaluated(images=2)
+        return found | {"certified": dict(zip(found["psnr"], map(float, certified), strict=False))}
+
+    methods = {"all": with_certificates(True, True), "one": with_certificates(True, False),
+               "half": with_certificates(True), "none": evaluated(images=2)}  # fmt: skip
+    for i, found in enumerate(methods.values()):
+        found["seconds"] = {"a": float(i)}
+    figure = tradeoff.draw(methods)
+    assert [filling == "white" for filling in marks(figure).values()] == [False, True, True, True]
+    assert [t.get_text() for t in figure.legends[0].get_texts()] == ["certified", "not certified"]
+
+
+def test_tradeoff_draws_a_line_where_a_method_has_no_such_cost():
+    methods = {"tv": evaluated() | {"parameters": {"image0": 2.0}}, "bm3d": evaluated(0.1)}
+    figure = tradeoff.draw(methods, "parameters")
+    (line,) = (line for line in figure.axes[0].lines if line.get_linestyle() == ":" and len(line.get_xdata()))
+    assert list(line.get_ydata()) == pytest.approx(2 * [np.mean(list(methods["bm3d"]["psnr"].values()))])
+    assert "nothing learned" in [t.get_text() for t in figure.legends[0].get_texts()]
+    assert {t.get_text() for t in figure.axes[0].texts} == {"tv", "bm3d"}
+
+
+@pytest.mark.parametrize("size", ["paper", "talk"])
+def test_the_names_of_many_methods_cover_neither_one_another_nor_a_mark(size):
+    """Twelve, most of them crowded, as good methods are."""
+    g, shape = np.random.default_rng(0), look(size, "single")
+    shared = g.normal(0, 2, 20)
+    methods = {}
+    for i, (cost, quality) in enumerate(zip(10 ** g.uniform(-1, 1, 12), g.uniform(28.3, 29.3, 12), strict=True)):
+        images = [f"{n}" for n in range(20)]
+        methods[f"method-{i}"] = {"psnr": dict(zip(images, quality + shared, strict=True)),
+                                  "seconds": dict.fromkeys(images, cost)}  # fmt: skip
+    figure = tradeoff.draw(methods, "seconds", shape)
+    names = [text for text in written(figure, shape) if text.text in methods]
+    assert len(names) == 12
+    assert not [(a.text, b.text) for a, b in combinations(names, 2) if a.overlaps(b)]
+    axes, (_, height) = figure.axes[0], figure.get_size_inches()
+    for point in marks(figure):
+        x, y = axes.transData.transform(point) / figure.dpi
+        here = Written("", 0, x, height - y, x, height - y)
+        assert not [t.text for t in names if t.left < here.left < t.right and t.top < here.top < t.bottom]
+    frame = axes.get_window_extent().extents / figure.dpi
+    assert all(t.left > frame[0] and t.right < frame[2] for t in names)
 
 
 def test_tables_mark_the_best_and_the_second_and_give_standard_errors():
@@ -263,6 +317,12 @@ def test_tables_mark_the_best_and_the_second_and_give_standard_errors():
     assert text[2:] == ["| a_b | 28.56 |", "| c | <u>31.36</u> |", "| d | **34.16** |"]
 
 
+def test_what_a_method_does_not_have_is_none_in_a_table():
+    methods = {"a": evaluated() | {"parameters": {"x": 2.0, "y": 2.0}}, "b": evaluated()}
+    assert table.markdown(methods, ("parameters",)).splitlines()[2:] == ["| a | 2 |", "| b | none |"]
+    assert table.latex(methods, ("parameters",)).splitlines()[4:6] == [r"a & $2$ \\", r"b & none \\"]
+
+
 def test_equal_values_are_equally_best():
     same = {"a": evaluated(), "b": evaluated(), "c": evaluated(-0.1)}
     assert [cells[0].rank for cells in table.summarize(same, ("psnr",)).values()] == [0, 0, 1]
@@ -271,7 +331,7 @@ def test_equal_values_are_equally_best():
 def test_tables_refuse_to_compare_different_images_and_missing_metrics():
     with pytest.raises(FigureError, match="b lacks the image 'image4'"):
         table.latex({"a": evaluated(), "b": evaluated(images=4)})
-    with pytest.raises(FigureError, match="a has no metric 'error_bound'"):
+    with pytest.raises(FigureError, match="a: no metric 'error_bound'"):
         table.latex({"a": evaluated()}, ("error_bound",))
 
 
@@ -312,10 +372,24 @@ def test_thresholds_are_averaged_over_the_filters_on_a_scale_that_is_symmetric_a
     thresholds = torch.stack([torch.full((6, 8), 0.5), torch.full((6, 8), 2.0)])
     thresholds[:, 2, 3] = 1.5
     figure = contrasts.draw({"measured": image}, 3 * thresholds)
-    first, second, _ = figure.axes
+    first, second, *_ = figure.axes
     np.testing.assert_array_equal(shown(first), eight_bit(image))
     expected = np.ones((6, 8))
     expected[2, 3] = 1.5
     np.testing.assert_allclose(shown(second), expected, rtol=1e-6)
     low, high = second.images[0].get_clim()
     assert low * high == pytest.approx(1)
+
+
+def test_masks_are_averaged_over_the_filters_on_their_own_scale():
+    masks = torch.stack([torch.linspace(0.2, 0.6, 48).view(6, 8), torch.full((6, 8), 0.8)])
+    figure = contrasts.draw({"measured": torch.rand(1, 6, 8)}, torch.ones(2, 6, 8), masks)
+    titles = [axes.get_title() for axes in figure.axes]
+    panel, bar = figure.axes[titles.index("mask")], figure.axes[-1]
+    np.testing.assert_allclose(shown(panel), masks.mean(0).numpy(), rtol=1e-6)
+    assert panel.images[0].get_clim() == pytest.approx((0.5, 0.7), abs=0.002)
+    assert [label.get_text() for label in bar.get_xticklabels()] == ["0.55", "0.65"]
+    constant = contrasts.draw({}, torch.ones(2, 6, 8), torch.full((2, 6, 8), 0.95))
+    low, high = constant.axes[1].images[0].get_clim()
+    assert low < high, "a network that has not learned yet finds the same everywhere"
+    assert "mask" not in [axes.get_title() for axes in contrasts.draw({}, torch.ones(2, 6, 8)).axes]

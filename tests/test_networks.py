@@ -16,12 +16,14 @@ from torch import Tensor, nn
 
 from app import assemble
 from app.cli import main
+from app.drawing.comparison import panels
 from app.evaluation import networks
 from app.evaluation.networks import NETWORKS, Network, applied, load, physics_of
 from app.evaluation.simulation import simulation
 from app.problem.borders import with_border
 from app.problem.quality import psnr
 from app.problem.tasks import deblurring
+from datasets.image_sets import ImageSet
 from datasets.images import read_image
 from tests.test_cli import refused
 from tests.test_models import tiny_model  # noqa: F401  (fixtures)
@@ -224,3 +226,32 @@ def test_lpips_is_a_column_where_its_package_is_installed(tmp_path, tiny_model, 
     assert main(command) == 0
     assert "LPIPS is left out: no route to host" in capsys.readouterr().out
     assert rows_of(table)[0]["lpips"] == ""
+
+
+def test_a_comparison_has_a_column_for_each_baseline(tmp_path, tiny_model, photograph, monkeypatch, capsys):
+    """Both of a classical method and of a network, as the table of `evaluate` knows them."""
+    monkeypatch.setattr("app.evaluation.baselines._images_to_tune_on", lambda *_: ImageSet("one", (photograph,)))
+    torch.manual_seed(0)
+    weights, table = tmp_path / "weights", tmp_path / "rows.csv"
+    written("ffdnet", weights, models.FFDNet(pretrained=None))
+    asked = ["--images", str(photograph), "--noise-level", "25/255", "--weights", str(weights)]
+    both = ["--baselines", "tv,ffdnet"]
+    assert main(["evaluate", str(tiny_model), *asked, *both, "--csv", str(table), "--quiet"]) == 0
+    settings = ["problem.noise_level=25/255"]
+    row = panels([str(tiny_model)], str(photograph), None, settings, tmp_path, ("tv", "ffdnet"), weights)[
+        photograph.name
+    ]
+    assert list(row)[3:] == ["tv", "ffdnet"]
+    for name in ("tv", "ffdnet"):
+        assert row[name].psnr == pytest.approx(float(rows_of(tmp_path / f"rows-{name}.csv")[0]["psnr"]), abs=1e-5)
+    picture = ["--out", str(tmp_path / "c.png"), "--crop", "16", "--dpi", "50"]
+    assert main(["figure", "comparison", str(tiny_model), *asked, *both, *picture]) == 0
+    simulated = ["--images", str(photograph), "--measured", str(photograph)]
+    assert main(["figure", "comparison", str(tiny_model), *simulated, *both, *asked[2:], *picture]) == 0
+    no = partial(refused, capsys, "figure", "comparison")
+    assert "two columns are called 'tv'" in no(f"tv={tiny_model}", *asked, *both, *picture)
+    (tmp_path / "results").mkdir()
+    assert "--baselines need a model beside them" in no(tmp_path / "results", *asked, *both, *picture)
+    assert "--baselines scunet has weights for colour images" in no(
+        tiny_model, *asked, *picture, "--baselines", "scunet"
+    )

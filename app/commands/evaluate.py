@@ -26,7 +26,7 @@ def evaluate(o: Namespace, settings: list[str]) -> int:
             check_writable(file)
         methods, notes = evaluate_together(
             o.models, o.baselines, o.images, settings, o.data_root, o.quiet, measured=o.measured, limits=o.range,
-            weights=o.weights, processes=processes,
+            weights=o.weights, count=o.count, processes=processes,
         )  # fmt: skip
     if not processes.first:
         return 0

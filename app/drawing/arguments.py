@@ -63,6 +63,12 @@ def number(kind: type[int] | type[float], low: float, high: float) -> Callable[[
     return read
 
 
+def numbers(kind: type[int] | type[float], low: float, high: float) -> Callable[[str], tuple[float, ...]]:
+    """Return a reader of NUMBER,NUMBER,... which raises ArgumentTypeError for anything else."""
+    one = number(kind, low, high)
+    return lambda text: tuple(one(part) for part in text.split(","))
+
+
 def shard(text: str) -> tuple[int, int]:
     """Read i/n, one of n jobs, counted from 1. Raises ArgumentTypeError."""
     first, _, second = text.partition("/")
@@ -95,3 +101,21 @@ def place(text: str) -> tuple[str | None, tuple[int, ...]]:
     if len(found) not in (2, 3) or min(found) < 0 or found[2:] == (0,):
         raise argparse.ArgumentTypeError(f"{text!r} is not [IMAGE:]X,Y[,SIZE] in pixels")
     return (image if colon else None), found
+
+
+BASELINES = (
+    "tv", "wavelet", "nlm", "bm3d", "wiener",
+    "drunet", "gsdrunet", "ffdnet", "dncnn", "scunet", "swinir", "restormer", "deal", "ram", "dpir",
+)  # fmt: skip
+OTHER_METHODS = (
+    option(
+        "--baselines", type=names(BASELINES), default=(), metavar="NAME,...",
+        help="other methods on the same measurements: tv, wavelet, nlm, bm3d to denoise, wiener to deblur; networks of "
+        "deepinv: drunet, gsdrunet, ffdnet, dncnn, scunet, swinir, restormer, deal to denoise, dpir to deblur, inpaint "
+        "and superres, ram to do all four",
+    ),
+    option(
+        "--weights", type=path, metavar="FOLDER", help="where the weights of networks are, in files of deepinv's names "
+        "(default: deepinv downloads them)",
+    ),
+)  # fmt: skip

@@ -5,13 +5,17 @@ from pathlib import Path
 
 import torch
 from matplotlib.figure import Figure
+from torch import nn
 
 from app import assemble
 from app.drawing.measured import Asked, shown
 from app.drawing.sources import chosen_images, is_called, labelled
+from app.evaluation.baselines import label as baseline_label
+from app.evaluation.baselines import load, prepare
 from app.evaluation.simulation import simulation
+from app.models.build import Model
 from app.problem.quality import psnr, ssim
-from app.settings.options import ConfigError
+from app.settings.options import Config, ConfigError
 from datasets.files import home_expanded
 from datasets.images import Range, list_images, read_all, read_image
 from datasets.patches import whole_blocks
@@ -35,23 +39,29 @@ def draw_comparison(
     errors: bool = False,
     measured: str | None = None,
     limits: Range | None = None,
+    baselines: tuple[str, ...] = (),
+    weights: Path | None = None,
     look: Look = PAPER,
 ) -> Figure:
-    """Draw [LABEL=]SOURCE side by side: models, and folders of results that others computed.
+    """Draw [LABEL=]SOURCE side by side: models, and folders of results that others computed; then baselines.
 
     crop: side of the magnified regions in pixels.  zooms: how many are found, where the errors differ most.  at: their
     places instead.  only: names of images.  errors: maps of |image - clean|.  measured: a file or folder of what was
-    measured; without images, of what nobody has seen.  limits: black and white of its files of floats.  Raises
-    ConfigError and FigureError. The many parameters are all that a comparison can be asked for.
+    measured; without images, of what nobody has seen.  limits: black and white of its files of floats.  baselines:
+    names of other methods.  weights: folder of those of networks; None: deepinv downloads them.  Raises ConfigError and
+    FigureError. The many parameters are all that a comparison can be asked for.
     """
     if measured is None and limits:
         raise ConfigError("--range BLACK WHITE is for files of --measured")
     if errors and images is None:
         raise ConfigError("--errors are |image - clean|: name the clean images with --images")
+    for label, _ in labelled(sources):
+        if label in baselines:
+            raise ConfigError(f"two columns are called {label!r}: name the source with LABEL=SOURCE")
     if measured is None:
-        rows = panels(sources, images, only, settings, data_root)
+        rows = panels(sources, images, only, settings, data_root, baselines, weights)
     else:
-        asked = Asked(measured=measured, images=images, only=only, limits=limits)
+        asked = Asked(measured=measured, images=images, only=only, limits=limits, baselines=baselines, weights=weights)
         rows = panels_of_measured(sources, asked, settings, data_root)
     if at:
         regions = [_given(name, row, at, crop) for name, row in rows.items()]
@@ -63,13 +73,16 @@ def draw_comparison(
 
 
 def panels(
-    sources: list[str], images: str | None, only: list[str] | None, settings: list[str], data_root: Path
-) -> dict[str, Row]:
+    sources: list[str], images: str | None, only: list[str] | None, settings: list[str], data_root: Path,
+    baselines: tuple[str, ...] = (), weights: Path | None = None,
+) -> dict[str, Row]:  # fmt: skip
     """Return the rows of the figure by the image's name. Raises ConfigError, ImageError and FigureError. Folders
-    without a model hold results. What is measured is the problem of the models."""
+    without a model hold results. What is measured is the problem of the models. The parameters are those of a
+    comparison; the lines measure each image once for all columns."""
     named = labelled(sources)
     models = [source for _, source in named if _is_model(source)]
     loaded = assemble.load_comparable(models, settings)
+    networks = _networks(baselines, loaded, weights)
     color = next((config.data.color for _, config in loaded.values()), False)
     chosen = chosen_images(images, only, color, data_root)
     rows: dict[str, Row] = {}
@@ -96,6 +109,12 @@ def panels(
                 found["degraded"] = reconstruct.as_image(y, (i,), clean.shape[1:])
             for column, x in found.items():
                 row[column] = panel(reconstruct.seen_in(x), reconstruct.seen_in(clean))
+    for name in baselines:
+        seen = simulations[models[0]]
+        method = prepare(name, networks, loaded[models[0]][1], seen, data_root, quiet=True).method
+        for i, image, _ in chosen:
+            clean = seen.to_device(whole[image][None])
+            rows[image][name] = panel(method(seen.measure(clean, (i,)), i), seen.seen_in(clean))
     first = ("clean", "degraded")
     return {n: {k: row[k] for k in sorted(row, key=lambda k: k not in first)} for n, row in rows.items()}
 
@@ -105,14 +124,27 @@ def panels_of_measured(sources: list[str], asked: Asked, settings: list[str], da
     one. Raises ConfigError, ImageError and FigureError."""
     named, rows = labelled(sources), dict[str, Row]()
     models = [source for _, source in named if _is_model(source)]
+    columns = [*named, *((name, baseline_label(name)) for name in asked.baselines)]
     for found in shown(asked, models, settings, data_root):
         row = rows[found.name] = {} if found.clean is None else {"clean": Panel(found.clean[0].cpu())}
-        of = {"measured": found.picture} | {label: found.results[s] for label, s in named if s in found.results}
+        of = {"measured": found.picture} | {label: found.results[s] for label, s in columns if s in found.results}
         row |= {label: Panel(x[0].cpu()) if found.clean is None else panel(x, found.clean) for label, x in of.items()}
     for label, source in named:
         if source not in models:
             _add_results(rows, label, Path(source))
     return rows
+
+
+def _networks(
+    baselines: tuple[str, ...], loaded: dict[str, tuple[Model, Config]], weights: Path | None
+) -> dict[str, nn.Module]:
+    """Return the networks among the baselines. Raises ConfigError where one cannot run, and where no model tells what
+    is measured."""
+    if loaded:
+        return load(baselines, next(config for _, config in loaded.values()), weights)
+    if baselines or weights:
+        raise ConfigError("--baselines need a model beside them: without one, nobody knows what is measured")
+    return {}
 
 
 def panel(x: torch.Tensor, clean: torch.Tensor) -> Panel:  # (1, C, H, W), (1, C, H, W)

@@ -11,13 +11,15 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
-from app.drawing.arguments import Add, either, names, number, option, path, place
+from app.drawing.arguments import OTHER_METHODS, Add, either, names, number, numbers, option, path, place
 
 # Names that have their home in figures/, which is heavy to import; a test holds both together.
 CURVES = ("loss", "psnr", "accuracy", "step_size", "iterations", "products")
 ABSCISSAE = ("step", "computations", "seconds")
-METRICS = ("psnr", "ssim", "lpips", "error_bound", "iterations", "seconds", "parameters")
-COSTS = ("seconds", "iterations", "parameters")
+METRICS = (
+    "psnr", "ssim", "lpips", "error_bound", "certified", "iterations", "seconds", "parameters", "training",
+)  # fmt: skip
+COSTS = ("seconds", "iterations", "parameters", "training")
 
 STILL = (".pdf", ".svg", ".png")
 FILES = "files of `evaluate --csv`"
@@ -52,9 +54,10 @@ class Kind:
 TABLE = (
     Kind(
         name="comparison", draw="app.drawing.comparison:draw_comparison", images=True,
-        about="rows of images, columns of methods: clean, degraded, and every source",
+        about="rows of images, columns of methods: clean, degraded, every source, and every baseline",
         source="[LABEL=]MODEL_OR_FOLDER", source_is="models, or folders of results named like the images", many=True,
         options=(
+            *OTHER_METHODS,
             either(
                 option("--zooms", type=number(int, 0, 4), default=1, metavar="N",
                        help="magnify the N regions where the methods' errors differ most, 0 to 4 (default: 1)"),
@@ -99,6 +102,13 @@ TABLE = (
         ),
     ),
     Kind(
+        name="reach", draw="app.drawing.runs:write_reach", suffixes=(".tex", ".md"), style=None,
+        about="seconds and computations of training until the held-out PSNR reaches a value; means over seeds",
+        source="[LABEL=]RUN", source_is="run folders", many=True,
+        options=(option("--psnr", dest="levels", type=numbers(float, 0, 200), required=True, metavar="DB,...",
+                        help="which values, such as 27,27.5,28"),),
+    ),
+    Kind(
         name="parameters", draw="app.drawing.runs:draw_parameters",
         about="how weights and smoothings evolved",
         source="RUN", source_is="a run folder with a history",
@@ -113,12 +123,13 @@ TABLE = (
     ),
     Kind(
         name="contrasts", draw="app.drawing.solves:draw_contrasts", images=True,
-        about="one image as it was measured, after the guide and in the end, and where how much was taken for noise",
+        about="one image as it was measured, after the guide and in the end, and where how much was taken for noise "
+        "(and masks, where the model has them)",
         source="MODEL", source_is="an adaptive model",
     ),
     Kind(
         name="tradeoff", draw="app.drawing.tables:draw_tradeoff",
-        about="PSNR against cost per image",
+        about="PSNR against cost, for few methods or many; hollow marks are not certified",
         source="[LABEL=]CSV", source_is=FILES, many=True,
         options=(option("--x", choices=COSTS, default="seconds", help="which cost"),),
     ),

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from app import assemble
 from app.drawing.sources import is_called
-from app.evaluation import noise_check
+from app.evaluation import baselines, noise_check
 from app.evaluation.evaluate import Pair
 from app.evaluation.measured import Files, config_of_files, files_of, pair, sources_of
 from app.evaluation.simulation import Simulation, simulation
@@ -24,6 +24,8 @@ class Asked:
     images: str | None
     only: list[str] | None
     limits: Range | None  # black and white in files of floats
+    baselines: tuple[str, ...] = ()
+    weights: Path | None = None  # folder of those of networks
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +35,7 @@ class Shown:
     name: str
     clean: Tensor | None  # (1, C, h, w)
     picture: Tensor  # (1, C, h, w)
-    results: dict[str, Tensor]  # by model
+    results: dict[str, Tensor]  # by model, and by the label of a baseline
 
 
 def shown(asked: Asked, models: list[str], settings: list[str], data_root: Path) -> list[Shown]:
@@ -45,6 +47,7 @@ def shown(asked: Asked, models: list[str], settings: list[str], data_root: Path)
     if not loaded:
         raise ConfigError("--measured needs a model: without one, nobody knows what was measured")
     config = next(config for _, config in loaded.values())
+    networks = baselines.load(asked.baselines, config, asked.weights)
     files, cleans = _files(asked, config, data_root)
     chosen = [i for i, s in enumerate(files.sources) if not asked.only or any(is_called(s.name, w) for w in asked.only)]
     names = {i: source.path.with_stem(source.name) for i, source in enumerate(files.sources)}
@@ -53,6 +56,7 @@ def shown(asked: Asked, models: list[str], settings: list[str], data_root: Path)
     simulated = {name: simulation(own, model, data_root, names) for name, (model, own) in loaded.items()}
     first = next(iter(simulated.values()))
     pairs = read_all(chosen, lambda i: _pair(files, first, i, cleans))
+    others = [baselines.prepare(name, networks, config, first, data_root, quiet=True) for name in asked.baselines]
     found = []
     for i, known in zip(chosen, pairs, strict=True):
         results = {}
@@ -61,6 +65,7 @@ def shown(asked: Asked, models: list[str], settings: list[str], data_root: Path)
             if not noise_check.is_given(settings):
                 reconstruct, _ = noise_check.at_estimated_level(reconstruct, model, own.problem, known.y, i)
             results[name] = first.seen_in(reconstruct(known.y, (i,), known.shape).x)
+        results |= {other.label: other.method(known.y, i) for other in others}
         picture, clean = first.seen_in(first.as_image(known.y, (i,), known.shape)), known.clean if cleans else None
         found.append(Shown(name=names[i].name, clean=clean, picture=picture, results=results))
     return found

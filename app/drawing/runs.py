@@ -13,10 +13,12 @@ from app.settings.options import Config
 from app.settings.toml import load
 from app.training import history, records
 from app.training.checkpoint import RunError
+from app.training.setup import past
 from datasets.files import home_expanded
-from figures import animation, curves, parameters
+from figures import animation, curves, parameters, reach
 from figures.animation import Animation
 from figures.curves import QUANTITIES, Groups
+from figures.reach import Reached
 from figures.style import PAPER, FigureError, Look
 
 
@@ -34,6 +36,20 @@ def draw_curves(
 def groups(runs: list[str]) -> Groups:
     """Read [LABEL=]RUN as columns of metrics.csv, by the name of their group. Raises RunError."""
     return {name: [records.read(run / "metrics.csv") for run in found] for name, found in group_folders(runs).items()}
+
+
+def write_reach(runs: list[str], levels: tuple[float, ...], suffix: str = ".md") -> str:
+    """Return a table of how long [LABEL=]RUN trained until their held-out PSNR reached each level in dB: LaTeX for
+    .tex, Markdown for .md. Seconds include those of the model that a run began with, computations are its own. Raises
+    RunError."""
+    found = {name: [_reached(run, levels) for run in folders] for name, folders in group_folders(runs).items()}
+    return {".tex": reach.latex, ".md": reach.markdown}[suffix](found, levels)
+
+
+def _reached(run: Path, levels: tuple[float, ...]) -> list[Reached | None]:
+    columns, before = records.read(run / "metrics.csv"), past(run).get("seconds_before", 0.0)
+    found = [reach.first(columns, level) for level in levels]
+    return [r and replace(r, seconds=r.seconds + before) for r in found]
 
 
 def group_folders(runs: list[str]) -> dict[str, list[Path]]:
@@ -71,15 +87,15 @@ def draw_parameters(run: str, log_x: bool = False, look: Look = PAPER) -> Figure
 
 def parameters_of(run: Path, log_x: bool = False, look: Look = PAPER) -> Figure | None:
     """Draw how weights and smoothings evolved, or return None where the history has none. Raises RunError."""
-    past = history.read(run)
-    if not {"weights", "smoothings"} <= past.keys():
+    kept = history.read(run)
+    if not {"weights", "smoothings"} <= kept.keys():
         return None
-    return parameters.draw(past["steps"], past["weights"].flatten(1), past["smoothings"].flatten(1), log_x, look)
+    return parameters.draw(kept["steps"], kept["weights"].flatten(1), kept["smoothings"].flatten(1), log_x, look)
 
 
 def animate_filters(run: str, look: Look = PAPER) -> Animation:
     """Draw the filters of a run while it learned. Raises RunError without a history, FigureError without filters."""
-    past = history.read(Path(run))
-    if "filters" not in past:
+    kept = history.read(Path(run))
+    if "filters" not in kept:
         raise FigureError(f"{run} has no filters to animate (this animation is for foe)")
-    return animation.filters(past["steps"], past["filters"], past["weights"], past["smoothings"], look)
+    return animation.filters(kept["steps"], kept["filters"], kept["weights"], kept["smoothings"], look)

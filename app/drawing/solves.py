@@ -94,8 +94,8 @@ def draw_contrasts(
     only: list[str] | None = None,
     look: Look = PAPER,
 ) -> Figure:
-    """Draw the measurement, what the thresholds are found from, the reconstruction, and the thresholds. Raises
-    ConfigError where the model has no contrasts."""
+    """Draw the measurement, what the thresholds are found from, the reconstruction, the thresholds, and the masks where
+    the model has them. Raises ConfigError where it has no contrasts."""
     measured = one_image(model, images, only, settings, data_root)
     reconstruct, energy = measured.reconstruct, measured.energy
     found = getattr(energy.functional, "contrasts", None)
@@ -106,7 +106,9 @@ def draw_contrasts(
     before = "guide" if updates == 1 else f"update {updates - 1}"
     shown = {"measured": measured.picture, before: energy.start, "reconstruction": x}
     seen_in = reconstruct.seen_in
-    return contrasts.draw({title: seen_in(x)[0].cpu() for title, x in shown.items()}, seen_in(1 / found[0]), look)
+    pictures = {title: seen_in(x)[0].cpu() for title, x in shown.items()}
+    masks = getattr(energy.functional, "masks", None)
+    return contrasts.draw(pictures, seen_in(1 / found[0]), None if masks is None else seen_in(masks[0]), look)
 
 
 def animate(

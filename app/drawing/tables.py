@@ -1,5 +1,6 @@
 """Evaluations side by side."""
 
+from math import isfinite
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -19,10 +20,18 @@ def evaluations(files: list[str]) -> dict[str, Evaluated]:
     for label, _ in named:
         if sum(other == label for other, _ in named) > 1:
             raise ConfigError(f"two files are called {label!r}: name them with LABEL=FILE")
-    read = {label: read_csv(home_expanded(file)) for label, file in named}
+    read = {label: _with_certificates(read_csv(home_expanded(file))) for label, file in named}
     if any(not Path(image).suffix for evaluated in read.values() for column in evaluated.values() for image in column):
         read = {label: {name: _by_stem(column) for name, column in found.items()} for label, found in read.items()}
     return read
+
+
+def _with_certificates(evaluated: Evaluated) -> Evaluated:
+    """Add whether the error of an image is certified, 1 or 0, where the method has error bounds at all."""
+    bounds = evaluated.get("error_bound")
+    if bounds is None:
+        return evaluated
+    return evaluated | {"certified": {image: float(isfinite(bound)) for image, bound in bounds.items()}}
 
 
 def _by_stem(column: dict[str, float]) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""Baselines of `evaluate`: which ones, what is to be tuned first, and what is to be loaded."""
+"""Methods of others by their names (`--baselines`): which can run here, what is loaded, and what is tuned first."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,6 +9,7 @@ from statistics import fmean
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from app.assemble import true_kernels
 from app.evaluation import classical, networks
 from app.evaluation.evaluate import Baseline
 from app.evaluation.simulation import Simulation
@@ -16,12 +17,10 @@ from app.models.build import count
 from app.problem.operators import LinearOperator
 from app.problem.quality import psnr
 from app.settings.options import Config, ConfigError
+from app.settings.tasks import Deblur
 from datasets.held_out import images_to_learn_from
 from datasets.image_sets import ImageSet
 from datasets.images import ImageError, read_image
-
-Kernels = Callable[[int], Tensor]  # image -> the kernel (h, w) that blurred it
-
 
 TASKS = {name: (task,) for name, task in classical.TASKS.items()}
 TASKS |= {name: network.tasks for name, network in networks.NETWORKS.items()}
@@ -45,8 +44,7 @@ def label(name: str) -> str:
     return f"{name} (baseline)"
 
 
-def check(names: tuple[str, ...], config: Config) -> None:
-    """Check that baselines can run here, before anything long begins. Raises ConfigError."""
+def _check(names: tuple[str, ...], config: Config) -> None:
     problem = config.problem
     for name in names:
         if problem.task not in TASKS[name]:
@@ -66,8 +64,9 @@ def check(names: tuple[str, ...], config: Config) -> None:
 
 
 def load(names: tuple[str, ...], config: Config, weights: Path | None) -> dict[str, nn.Module]:
-    """Return the networks among these baselines, loaded. Raises ConfigError where one cannot be had, and where weights
-    are named and nothing reads them."""
+    """Check that these baselines can run here, before anything long begins, and return the networks among them. Raises
+    ConfigError where one cannot, and where weights are named and nothing reads them."""
+    _check(names, config)
     chosen = [name for name in names if name in networks.NETWORKS]
     if weights is not None and not chosen:
         raise ConfigError(f"--weights is for --baselines of networks: {', '.join(networks.NETWORKS)}")
@@ -76,15 +75,22 @@ def load(names: tuple[str, ...], config: Config, weights: Path | None) -> dict[s
 
 
 def prepare(
-    name: str, config: Config, measured: Simulation, kernels: Kernels | None, data_root: Path, quiet: bool
+    name: str, loaded: dict[str, nn.Module], config: Config, measured: Simulation, data_root: Path, quiet: bool
 ) -> Prepared:
-    """Return a classical baseline with its parameters set. measured: draws the noise of the images to tune on, too."""
+    """Return the baseline of this name, tuned on held-out images where it has a parameter. loaded: what `load` found.
+    measured: measures the images that it will see, and draws the noise of those to tune on, too."""
+    if name in loaded:
+        return _network(name, loaded[name], config, measured)
+    return _classical(name, config, measured, data_root, quiet)
+
+
+def _classical(name: str, config: Config, measured: Simulation, data_root: Path, quiet: bool) -> Prepared:
     sigma = config.problem.level
     if name in ("tv", "wiener"):
         parameter, limits = "weight", (0.1 * sigma, 2 * sigma)
         method = lambda y, i, value: classical.total_variation(y, value)  # noqa: E731
-        if name == "wiener":
-            assert kernels is not None
+        if isinstance(config.problem, Deblur):
+            kernels = true_kernels(config.problem, data_root)
             parameter, limits = "balance", (1e-3 * sigma, 1e3 * sigma)
             method = lambda y, i, value: classical.wiener(y, kernels(i), value)  # noqa: E731
         found = _images_to_tune_on(data_root, config.data.color)
@@ -95,8 +101,8 @@ def prepare(
     return Prepared(label=label(name), about=classical.ABOUT[name], method=lambda y, i: methods[name](y, sigma))
 
 
-def prepare_network(name: str, model: nn.Module, config: Config, measured: Simulation) -> Prepared:
-    """Return a network as a baseline on the device of the models, its reconstruction where it was measured."""
+def _network(name: str, model: nn.Module, config: Config, measured: Simulation) -> Prepared:
+    """Return a network on the device of the models, its reconstruction where it was measured."""
     apply = networks.applied(name, model.to(measured.device), config.problem.level)
 
     def method(y: Tensor, image: int) -> Tensor:  # (1, ...) -> (1, C, h, w)

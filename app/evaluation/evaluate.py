@@ -30,6 +30,7 @@ class Evaluation:
     relative_bound: float | None = None  # error_bound / ||x||
     lpips: float | None = None  # None where no package computes it
     parameters: int | None = None  # learned numbers of the method; None of classical ones
+    training: float | None = None  # seconds that it was trained, as its file says; None where it does not
 
 
 Baseline = Callable[[Tensor, int], Tensor]  # y (1, ...), position of the image in its set -> x (1, C, h, w)

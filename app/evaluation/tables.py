@@ -84,6 +84,7 @@ def _with_error(values: list[float], sign: str) -> str:
 
 COLUMNS = (
     "psnr", "ssim", "psnr_degraded", "error_bound", "relative_bound", "iterations", "seconds", "lpips", "parameters",
+    "training",
 )  # fmt: skip
 
 

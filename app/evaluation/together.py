@@ -17,9 +17,10 @@ from app.evaluation.guide import condition_of
 from app.evaluation.measured import Files, config_of_files, files_of, pair
 from app.evaluation.simulation import Simulation, simulation
 from app.models.build import Model
+from app.models.card import read_card
 from app.processes import ALONE, Processes
 from app.settings.options import Config
-from app.settings.tasks import Deblur, Tomography
+from app.settings.tasks import Tomography
 from datasets.image_sets import find_images
 from datasets.images import Range, read_all
 
@@ -29,22 +30,23 @@ Loaded = dict[str, tuple[Model, Config]]
 def evaluate_together(
     models: list[str], names: tuple[str, ...], images: str, settings: list[str], data_root: Path, quiet: bool,
     measured: str | None = None, limits: Range | None = None, weights: Path | None = None,
-    processes: Processes = ALONE,
+    count: int | None = None, processes: Processes = ALONE,
 ) -> tuple[dict[str, list[Evaluation]], list[str]]:  # fmt: skip
     """Evaluate models, and the baselines of these names on the same measurements. Return all rows by the method's
     label, and what else is to be said about them. Raises ConfigError, ModelError and ImageError.
 
     measured: folder of what was measured of the images; None: they are measured here.  limits: black and white of its
-    files of floats.  weights: folder of those of networks; None: deepinv downloads them.  processes: share the images
-    out. The parameters are those of the command; the lines prepare once what all methods share.
+    files of floats.  weights: folder of those of networks; None: deepinv downloads them.  count: how many images, from
+    the first; None: all.  processes: share the images out. The parameters are those of the command; the lines prepare
+    once what all methods share.
     """
     loaded = assemble.load_comparable(models, settings)
     if measured is not None:
         loaded = {name: (model, config_of_files(own, settings, False)) for name, (model, own) in loaded.items()}
+    trained = {name: read_card(name).training_seconds for name in loaded}
     _, config = next(iter(loaded.values()))
-    baselines.check(names, config)
-    networks = baselines.load(names, config, weights)
-    paths, color = find_images(images, data_root, config.data.color).paths, config.data.color
+    known = baselines.load(names, config, weights)
+    paths, color = find_images(images, data_root, config.data.color).paths[:count], config.data.color
 
     simulated = {name: simulation(c, model, data_root, dict(enumerate(paths))) for name, (model, c) in loaded.items()}
     first, notes = simulated[models[0]], assemble.kernel_notes(config, data_root)
@@ -67,15 +69,11 @@ def evaluate_together(
         pairs = files and _pairs(files, s, name, *loaded[name], settings, told)
         size = loaded[name][0].size
         rows = evaluate(s, paths, color, measured=pairs, distance=distance, parameters=size, own=mine)
-        found[name] = run(name, rows)
+        found[name] = [replace(row, training=trained[name]) for row in run(name, rows)]
         of_all = {i: note for part in processes.objects(told) for i, note in part.items()}
         notes += [of_all[i] for i in sorted(of_all)]
-    kernels = assemble.true_kernels(config.problem, data_root) if isinstance(config.problem, Deblur) else None
     for name in names:
-        if name in networks:
-            baseline = baselines.prepare_network(name, networks[name], config, first)
-        else:
-            baseline = baselines.prepare(name, config, first, kernels, data_root, quiet)
+        baseline = baselines.prepare(name, known, config, first, data_root, quiet)
         pairs = files and partial(pair, files, first)
         rows = evaluate(first, paths, color, baseline.method, pairs, distance, baseline.parameters, own=mine)
         found[baseline.label] = run(baseline.label, rows)

@@ -46,6 +46,12 @@ class Card:
     facts: dict[str, Any]  # what the file says about its training
     assessments: tuple[Assessment, ...]
 
+    @property
+    def training_seconds(self) -> float | None:
+        """Seconds of training, with those of the model that it began with; None where the file does not say."""
+        seconds = self.facts.get("seconds")
+        return None if seconds is None else seconds + self.facts.get("seconds_before", 0.0)
+
 
 def read_card(spec: str) -> Card:
     """Read the card of any model; files that say less give a shorter card. Raises ModelError."""

@@ -39,8 +39,8 @@ makes such a file from a run: it evaluates the run once on val32 and once on BSD
 def _lines(cards: list[Card]) -> list[tuple[str, ...]]:
     lines = []
     for card in cards:
-        seconds = card.facts.get("seconds")
-        training = UNKNOWN if seconds is None else duration(seconds + card.facts.get("seconds_before", 0.0))
+        seconds = card.training_seconds
+        training = UNKNOWN if seconds is None else duration(seconds)
         reported = [a for a in card.assessments if a.images == REPORTED] or list(card.assessments)
         size = str(card.size)
         for a in reported:
