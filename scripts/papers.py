@@ -208,7 +208,7 @@ def floats(paper: Paper) -> Iterator[Float]:
         ))  # fmt: skip
 
 
-PAGE = r"""% Written by scripts/paper. Compile with: pdflatex main.tex (twice, for the references)
+PREAMBLE = r"""% Written by scripts/paper. Compile with: pdflatex main.tex (twice, for the references)
 \documentclass[twocolumn]{article}
 \usepackage{graphicx}
 \usepackage{booktabs}
@@ -219,10 +219,6 @@ PAGE = r"""% Written by scripts/paper. Compile with: pdflatex main.tex (twice, f
 \setlength{\textheight}{23cm}
 \setlength{\topmargin}{-1.5cm}
 \setlength{\tabcolsep}{4pt}
-\begin{document}
-\noindent %s
-%s
-\end{document}
 """
 
 
@@ -242,7 +238,8 @@ def page(about: str, shown: list[Float]) -> str:
     tables = [rf"\ref{{{f.file.rpartition('.')[0]}}}" for f in shown if f.file.endswith(".tex")]
     figures = [rf"\ref{{{f.file.rpartition('.')[0]}}}" for f in shown if f.file.endswith(".pdf")]
     text = f"Tables {', '.join(tables)} and Figures {', '.join(figures)}: {about}."
-    return PAGE % (text, "\n\n".join(map(block, shown)))
+    body = [r"\begin{document}", rf"\noindent {text}", "", "\n\n".join(map(block, shown)), r"\end{document}"]
+    return PREAMBLE + "\n".join(body) + "\n"
 
 
 def claim(paper: Paper, arguments: dict[str, object]) -> None:
