@@ -57,6 +57,10 @@ MODELS = (
 SINGLE, DOUBLE = look(width="single"), look(width="double")
 SHOWN = 2  # images of the comparison
 CROP = 64  # pixels along a side of what is magnified
+TASKS = {
+    "denoise": "denoising", "deblur": "deblurring", "inpaint": "inpainting", "superres": "super-resolution",
+    "mri": "MRI", "tomography": "tomography",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,7 +132,7 @@ def setting(paper: Paper) -> str:
     problem, n = paper.config.problem, len(paper.paths)
     kernel = problem.kernel if isinstance(problem, Deblur) else ""
     images = f"{n} image{'s' * (n > 1)} of {paper.images}" + (", in colour" if paper.config.data.color else ", grey")
-    return escape(f"{problem.task}, noise {measured(problem.task, kernel, problem.level)}; {images}")
+    return escape(f"{TASKS[problem.task]}, noise {measured(problem.task, kernel, problem.level)}; {images}")
 
 
 def drawn(paper: Paper, file: str, draw: Callable[[], Figure]) -> str:
@@ -197,8 +201,8 @@ def floats(paper: Paper) -> Iterator[Float]:
     )
     if one := of_some_model(paper, "convergence", convergence):
         yield Float(file=one[1], caption=(
-            f"Lower-level solvers on {escape(shown[0])} with {escape(one[0])}: the bound {bound} that stops them, and "
-            "the true distance to a solution in float64 that is certified to a hundredth of the accuracy."
+            f"Lower-level solvers on {escape(shown[0])} with {escape(one[0])}: the bound {bound} that stops them at "
+            "the dotted line, and the true distance to a solution in float64, certified to a hundredth of this."
         ))  # fmt: skip
     if paper.runs:
         curves = partial(draw_curves, list(paper.runs), look=DOUBLE)
@@ -219,6 +223,12 @@ PREAMBLE = r"""% Written by scripts/paper. Compile with: pdflatex main.tex (twic
 \setlength{\textheight}{23cm}
 \setlength{\topmargin}{-1.5cm}
 \setlength{\tabcolsep}{4pt}
+% Floats may fill a page, so that nothing but floats leaves no gaps.
+\renewcommand{\topfraction}{0.95}
+\renewcommand{\dbltopfraction}{0.95}
+\renewcommand{\textfraction}{0.05}
+\renewcommand{\floatpagefraction}{0.8}
+\renewcommand{\dblfloatpagefraction}{0.8}
 """
 
 
@@ -292,7 +302,7 @@ def main() -> None:
     parser.add_argument("--runs", nargs="+", default=[], metavar="[LABEL=]RUN", help="draw their training curves")
     parser.add_argument("--images", default="bsds500:bsd68", help="(default: %(default)s)")
     parser.add_argument("--count", type=int, help="how many images, from the first (default: all)")
-    parser.add_argument("--out", type=Path, default=Path("paper"), metavar="FOLDER", help="(default: %(default)s)")
+    parser.add_argument("--out", type=Path, default=Path("runs/paper"), metavar="FOLDER", help="(default: %(default)s)")
     parser.add_argument("--data-root", type=Path, default=Path(os.environ.get("APP_DATA_ROOT", "data")))
     o = parser.parse_args()
     try:

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 from skimage import data
 
+from app.settings import tasks
 from scripts import papers
 from scripts.papers import Float, block, page
 
@@ -49,7 +50,7 @@ def test_all_that_is_included_is_there(folder):
 def test_captions_state_the_setting_the_count_and_what_errors_are(folder):
     text = (folder / "main.tex").read_text()
     captions = re.findall(r"\\caption\{(.*)\}\\label", text)
-    assert sum("denoise, noise 25/255; 2 images of" in caption for caption in captions) == 4
+    assert sum("denoising, noise 25/255; 2 images of" in caption for caption in captions) == 4
     assert any(r"$\pm$ is the standard error of the mean over the 2 images" in caption for caption in captions)
     assert any("images whose bound is at most 0.1" in caption for caption in captions)
     rows = (folder / "certificates.tex").read_text()
@@ -97,6 +98,10 @@ def test_what_is_there_is_kept_and_another_paper_is_refused(folder, images, monk
         make(monkeypatch, *MODELS, "--images", images, "--count", 1, "--out", folder)
     assert ended.value.code == 2
     assert "other arguments" in capsys.readouterr().err
+
+
+def test_every_task_has_a_name_for_captions():
+    assert {task.task for task in tasks.TASKS} == set(papers.TASKS)
 
 
 @pytest.mark.parametrize(
