@@ -150,12 +150,14 @@ def test_computations_go_to_the_psnr_that_is_asked_for_or_where_the_other_ended(
     assert to_end.found.startswith("computations to 25.95 dB, A / B: 0.5")
     assert to_end.verdict == HOLDS
     assert against_c.found.startswith("computations to 22.95 dB, A / C: 0.11")
-    assert never.verdict.startswith("could not be tested")
+    assert "D did not get there with 3 of 3 seeds" in never.found
+    assert never.verdict == UNDECIDED, "it counts with all it has spent, which is less than what it needs"
     (asked,) = rows_of(comparison(claim("B", "A", "C", measure=COMPUTATIONS), reach=25.0), outcomes)
     assert asked.found.startswith("computations to 25.00 dB, B / A: 1.9")
     assert asked.verdict == FAILS
     (bound,) = rows_of(comparison(claim("A", "C", measure=COMPUTATIONS), reach=25.0), outcomes)
-    assert "at most, as C did not get there with 3 of 3 seeds" in bound.found
+    assert "C did not get there with 3 of 3 seeds" in bound.found
+    assert bound.verdict == HOLDS, "C needs even more than it has spent"
 
 
 def test_the_table_tells_who_did_not_get_there():

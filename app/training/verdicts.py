@@ -9,7 +9,7 @@ from statistics import fmean
 
 from app.settings.comparison import COMPUTATIONS, WORST, Claim, Comparison
 from app.training.outcome import Outcome, Outcomes, computations_to
-from app.training.paired import FEWEST, LEVEL, Paired, over_images, over_seeds
+from app.training.paired import FAILS, FEWEST, HOLDS, LEVEL, UNDECIDED, Paired, over_images, over_seeds
 
 TESTS = f"""\
 What is tested: d is the PSNR of the first method less that of the second, image by image, on the same crops of the
@@ -17,7 +17,8 @@ held-out images with the same noise, averaged over the seeds; ± is the standard
 p is of Wilcoxon's signed-rank test, two-sided. It is about the trained models: how d varies from seed to seed is told
 beside. Computations are compared seed by seed by Student's paired t-test of their logarithms ({FEWEST} seeds or more).
 "Holds" and "does not hold" are said where p < {LEVEL:g} and ranks, mean and every seed agree in the sign; else
-"undecided": no difference can be told from zero. Tests are not corrected for their number.
+"undecided": no difference can be told from zero. Tests are not corrected for their number, nor for the choice of the
+best or worst of several methods, which the same runs make.
 """
 NOT_TESTED = "could not be tested"
 CLOSE = 0.05  # dB below where a method ended, which it comes near with few computations and then improves slowly
@@ -58,12 +59,12 @@ def _psnr(claim: Claim, reach: float | None, outcomes: Outcomes) -> tuple[str, s
         return "", f"{NOT_TESTED}: no seed of both came to its end"
     margin = f"not worse by {claim.margin:g} dB: " if claim.margin else ""
     text = f"{margin}{claim.better} - {other}: {test.difference:+.3f} ± {test.error:.3f} dB"
-    return f"{text} (n = {test.images}, p = {test.p:.2g}{_seeds(test, 'dB')})", test.verdict
+    return f"{text} (n = {test.images}, p = {test.p:.2g}{_seeds(test)})", test.verdict
 
 
 def _computations(claim: Claim, reach: float | None, outcomes: Outcomes) -> tuple[str, str]:
-    """Compare how many computations both need to a PSNR: `reach`, or CLOSE to where the other ended. Where the other
-    does not get there, it counts with all it has spent, which favours it."""
+    """Compare how many computations both need to a PSNR: `reach`, or CLOSE to where the other ended. One that does not
+    get there counts with all it has spent, which favours it: a verdict in its favour is then undecided."""
 
     def needs(label: str, psnr: float) -> dict[int, float]:
         courses = {run.seed: (run.course, run.computations) for run in outcomes[label]}
@@ -75,27 +76,28 @@ def _computations(claim: Claim, reach: float | None, outcomes: Outcomes) -> tupl
     means = {label: fmean(needs(label, target(label)).values()) for label in claim.than}
     other = (max if claim.against == WORST else min)(means, key=means.__getitem__)
     psnr = target(other)
-    if any(computations_to(psnr, run.course) is None for run in outcomes[claim.better]):
-        return f"{claim.better} did not reach {psnr:.2f} dB with every seed", f"{NOT_TESTED}: it was not reached"
     test = over_seeds(needs(claim.better, psnr), needs(other, psnr))
     if test is None:
         return "", f"{NOT_TESTED}: no seed of both came to its end"
-    short = [run for run in outcomes[other] if computations_to(psnr, run.course) is None]
-    bound = f" at most, as {other} did not get there with {len(short)} of {len(outcomes[other])} seeds" if short else ""
-    p = f", p = {test.p:.2g}" if test.p == test.p else f", no test of fewer than {FEWEST} seeds"
-    text = f"computations to {psnr:.2f} dB, {claim.better} / {other}: {exp(test.difference):.2f}{bound}"
+    short = {
+        label: f"; {label} did not get there with {missing} of {len(outcomes[label])} seeds"
+        for label in (claim.better, other)
+        if (missing := sum(computations_to(psnr, run.course) is None for run in outcomes[label]))
+    }
+    favoured = (test.verdict == HOLDS and claim.better in short) or (test.verdict == FAILS and other in short)
+    p = f"p = {test.p:.2g}" if test.p == test.p else f"no test of fewer than {FEWEST} seeds"
     spread = f", factor over seeds {exp(test.spread):.2f}" if test.spread is not None else ""
-    return f"{text} ({test.seeds} seed{'s' * (test.seeds > 1)}{spread}{p})", test.verdict
+    text = f"computations to {psnr:.2f} dB, {claim.better} / {other}: {exp(test.difference):.2f}"
+    text += f" ({test.seeds} seed{'s' * (test.seeds > 1)}{spread}, {p}{''.join(short.values())})"
+    return text, UNDECIDED if favoured else test.verdict
 
 
 def _mean(run: Outcome) -> float:
     return fmean(run.held_out.values())
 
 
-def _seeds(test: Paired, unit: str) -> str:
-    if test.spread is None:
-        return ", 1 seed"
-    return f", {test.seeds} seeds: ± {test.spread:.3f} {unit}"
+def _seeds(test: Paired) -> str:
+    return ", 1 seed" if test.spread is None else f", {test.seeds} seeds: ± {test.spread:.3f} dB"
 
 
 def markdown(rows: Sequence[Row]) -> str:
