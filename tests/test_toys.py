@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from app.training.verdicts import markdown
 from figures import rates
 from scripts.toys import claims, moreau, ravines
 from scripts.toys.claims import digits, exponent
@@ -134,7 +135,7 @@ def test_the_page_has_one_line_for_each_claim_and_a_verdict():
     told = dict.fromkeys(KINDS, linear) | {KINDS[0]: power}
     found = claims.of_ravines({"rosenbrock": told})
     assert [c.holds for c in found] == [True, True, True, True]
-    lines = claims.page(found).splitlines()
+    lines = markdown(claims.rows(found)).splitlines()
     assert len(lines) == 2 + len(found)
     assert all(line.endswith("| holds |") for line in lines[2:])
     wrong = claims.of_ravines({"rosenbrock": dict.fromkeys(KINDS, power)})

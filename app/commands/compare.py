@@ -5,10 +5,11 @@ from pathlib import Path
 from app.drawing.runs import group_folders
 from app.files import write_own
 from app.settings.comparison import Comparison
-from app.training import records
-from app.training.outcome import tables
+from app.training import records, verdicts
+from app.training.outcome import csv_table, held_out_csv, markdown, outcomes_of
 from app.training.session import finish_all
 from app.training.shard import finish_shard
+from app.training.verdicts import rows_of
 from figures import curves
 from figures.style import encoded
 
@@ -40,11 +41,23 @@ def compare_runs(runs: list[str], out: Path, data_root: Path) -> int:
 
 def _summarize(groups: dict[str, list[Path]], out: Path, data_root: Path, comparison: Comparison | None = None) -> int:
     columns = {label: [records.read(run / "metrics.csv") for run in runs] for label, runs in groups.items() if runs}
-    table, csv = tables(groups, data_root, comparison)
+    reach = comparison.reach if comparison else None
+    outcomes = outcomes_of(groups, data_root, reach)
+    table, rows = markdown(outcomes, reach), rows_of(comparison, outcomes) if comparison else []
+    if comparison and comparison.about:
+        table = f"{comparison.about[0].upper()}{comparison.about[1:]}:\n\n{table}"
+    claims = f"{verdicts.markdown(rows)}\n{verdicts.TESTS}"
+    files = {"table.md": table, "table.csv": csv_table(outcomes, reach), "held-out.csv": held_out_csv(outcomes)}
+    files |= {"claims.md": claims, "claims.csv": verdicts.csv_table(rows)} if rows else {}
     out.mkdir(parents=True, exist_ok=True)
-    write_own(out / "table.md", table.encode())
-    write_own(out / "table.csv", csv.encode())
+    for name, text in files.items():
+        write_own(out / name, text.encode())
     for suffix in (".png", ".pdf"):
         write_own(out / f"comparison{suffix}", encoded(curves.compare(columns), suffix))
-    print(table, *(out / name for name in ("table.md", "table.csv", "comparison.png", "comparison.pdf")), sep="\n")
+    print(
+        table,
+        *([claims] if rows else []),
+        *(out / name for name in (*files, "comparison.png", "comparison.pdf")),
+        sep="\n",
+    )
     return 0

@@ -17,7 +17,7 @@ from app.problem.quality import psnr
 from app.processes import ALONE, Processes
 from app.settings.options import Config
 from app.settings.tasks import Inpaint
-from datasets.image_sets import ImageSet
+from datasets.image_sets import ImageSet, names_of
 from datasets.images import read_image
 from datasets.patches import centre_crop, whole_blocks
 
@@ -33,7 +33,23 @@ def validate(config: Config, model: Model, held_out: ImageSet, data_root: Path, 
 def validate_at(
     level: float, config: Config, model: Model, held_out: ImageSet, data_root: Path, processes: Processes = ALONE
 ) -> float:
-    """Return the mean PSNR in dB on centre crops of the held-out images, solved to the final accuracy. Raises
+    """Return the mean PSNR in dB on centre crops of the held-out images. Raises NonFiniteError."""
+    return fmean(_psnr_of_images(level, config, model, held_out, data_root, processes))
+
+
+def validate_images(config: Config, model: Model, held_out: ImageSet, data_root: Path) -> dict[str, float]:
+    """Return the PSNR in dB of every held-out image by its name, the mean over the noise levels that are validated.
+    The noise of an image follows from run.seed and its place: methods with one seed meet the same noise. Raises
+    NonFiniteError."""
+    levels = assemble.noise_levels(config).validated
+    columns = [_psnr_of_images(level, config, model, held_out, data_root) for level in levels]
+    return {name: fmean(values) for name, *values in zip(names_of(held_out.paths), *columns, strict=True)}
+
+
+def _psnr_of_images(
+    level: float, config: Config, model: Model, held_out: ImageSet, data_root: Path, processes: Processes = ALONE
+) -> list[float]:
+    """Return the PSNR in dB on the centre crop of each held-out image, solved to the final accuracy. Raises
     NonFiniteError."""
     config = replace(config, problem=replace(config.problem, noise_level=level))
     simulated = simulation(config, model.at(level), data_root, dict(enumerate(held_out.paths)))
@@ -62,4 +78,5 @@ def validate_at(
         if isinstance(of_rank, NonFiniteError):
             raise of_rank
         values |= of_rank
-    return float(torch.cat([values[n] for n in range(len(parts))]).mean())
+    by_image = {i: float(v) for n, part in enumerate(parts) for (i, _), v in zip(part, values[n], strict=True)}
+    return [by_image[i] for i in range(len(by_image))]

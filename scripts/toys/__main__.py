@@ -6,9 +6,11 @@ from pathlib import Path
 
 from torch import Tensor
 
+from app.files import write_own
+from app.training.verdicts import csv_table, markdown
 from figures import rates
 from figures.style import PAPER, save
-from scripts.toys.claims import Claim, of_moreau, of_ravines, page
+from scripts.toys.claims import of_moreau, of_ravines, rows
 from scripts.toys.moreau import EXAMPLES, Course, course
 from scripts.toys.ravines import KINDS, RAVINES, descend
 
@@ -35,18 +37,19 @@ def draw(falls: dict[str, dict[str, Tensor]], found: dict[str, Course], folder: 
 def main() -> None:
     """Print the page of claims, and write it with its figures where a folder is named."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, metavar="FOLDER", help="write toys.md, gd-polyak.png and meha.png there")
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="write toys.md, claims.csv and two figures there")
     o = parser.parse_args()
     start = time.perf_counter()
     falls, found = ravines(), courses()
-    claims: list[Claim] = [*of_ravines(falls), *of_moreau(found)]
-    text = page(claims)
+    claims = rows([*of_ravines(falls), *of_moreau(found)])
+    text = markdown(claims)
     print(text, end="")
     print(f"\n{time.perf_counter() - start:.0f} s on this machine")
     if o.out:
         o.out.mkdir(parents=True, exist_ok=True)
         draw(falls, found, o.out)
-        (o.out / "toys.md").write_text(text)
+        write_own(o.out / "toys.md", text.encode())
+        write_own(o.out / "claims.csv", csv_table(claims).encode())
 
 
 if __name__ == "__main__":

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from app.training.paired import FAILS, HOLDS
+from app.training.verdicts import Row
 from scripts.toys.moreau import EXAMPLES, Course
 from scripts.toys.ravines import KINDS, RAVINES
 
@@ -63,7 +65,7 @@ def of_ravines(falls: dict[str, dict[str, Tensor]]) -> list[Claim]:
         after, printed = PRINTED[name]
         ours = float(by[KINDS[2]][after - 1])
         claims.append(Claim(
-            claim=f"{KINDS[2]} reaches f = {printed:.2g} at gradient {after}", source="its public code",
+            claim=f"{KINDS[2]} reaches f = {printed:.2g} at gradient {after}", source=f"public code of {GD_POLYAK}",
             setting=setting, found=f"{ours:.3g}", holds=printed / NEAR <= ours <= printed * NEAR,
         ))  # fmt: skip
     return claims
@@ -90,9 +92,9 @@ def of_moreau(courses: dict[str, Course]) -> list[Claim]:
     return claims
 
 
-def page(claims: list[Claim]) -> str:
-    """Return one line for each claim as a Markdown table."""
-    heads = ("claim", "source", "setting", "found", "verdict")
-    rows = [heads, ("---",) * len(heads)]
-    rows += [(c.claim, c.source, c.setting, c.found, "holds" if c.holds else "does not hold") for c in claims]
-    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+def rows(claims: list[Claim]) -> list[Row]:
+    """Return one line of a page for each claim."""
+    return [
+        Row(claim=c.claim, source=c.source, setting=c.setting, found=c.found, verdict=HOLDS if c.holds else FAILS)
+        for c in claims
+    ]
