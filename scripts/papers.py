@@ -33,7 +33,6 @@ from app.drawing.solves import draw_convergence
 from app.drawing.sources import labelled
 from app.drawing.tables import draw_tradeoff, evaluations
 from app.evaluation.evaluate import evaluate
-from app.evaluation.networks import count
 from app.evaluation.simulation import simulation
 from app.evaluation.tables import csv_table
 from app.files import fingerprint, write_own
@@ -103,7 +102,7 @@ def evaluate_all(paper: Paper) -> None:
         model, config = assemble.load(source, [])
         simulated = simulation(config, model, paper.data_root, dict(enumerate(paper.paths)))
         shapes = simulated.check_images(paper.paths, config.data.color)
-        rows = evaluate(simulated, paper.paths, config.data.color, parameters=count(model.regularizer))
+        rows = evaluate(simulated, paper.paths, config.data.color, parameters=model.size)
         done = list(tqdm(rows, label, len(paper.paths), unit="image", dynamic_ncols=True))
         mu = min(simulated.bounds(shape, (i,))[0] for i, shape in enumerate(shapes))
         facts = {"mu": mu, "accuracy": config.lower.final_accuracy, "converged": sum(bool(e.converged) for e in done)}

@@ -112,7 +112,7 @@ def csv_table(rows: Sequence[Row]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow([f.name for f in fields(Row)])
-    writer.writerows(map(astuple, rows))
+    writer.writerows(astuple(row) for row in rows)
     return text.getvalue()
 
 
