@@ -61,7 +61,7 @@ def over_seeds(first: dict[int, float], second: dict[int, float]) -> Paired | No
     if not seeds:
         return None
     r = [float(np.log(first[s] / second[s])) for s in seeds]
-    p = float(ttest_1samp(r, 0.0)[1]) if len(r) >= FEWEST and stdev(r) > 0 else nan
+    p = float(np.asarray(ttest_1samp(r, 0.0))[1]) if len(r) >= FEWEST and stdev(r) > 0 else nan
     return Paired(
         difference=fmean(r), error=standard_error(r), images=0, seeds=len(r), spread=_spread(r), p=p,
         verdict=_verdict(p, {-float(np.sign(fmean(r)))}),
@@ -72,7 +72,7 @@ def _wilcoxon(d: np.ndarray) -> tuple[float, float]:  # (images,)
     """The two-sided p-value, 1 where all differences are zero, and the sign of the sum of signed ranks."""
     if not np.any(d):
         return 1.0, 0.0
-    above, below = (float(wilcoxon(d, zero_method="pratt", alternative=a)[1]) for a in ("greater", "less"))
+    above, below = (float(np.asarray(wilcoxon(d, zero_method="pratt", alternative=a))[1]) for a in ("greater", "less"))
     return min(1.0, 2 * min(above, below)), float(np.sign(below - above))
 
 
