@@ -267,6 +267,16 @@ def test_a_run_that_diverges_ends_with_its_last_good_state(tmp_path, capsys):
     assert len(metrics(tmp_path / "run")) == 50
 
 
+@pytest.mark.parametrize(("accuracy", "warns"), [(1e3, True), (1e-2, False)])
+def test_a_hypergradient_that_nothing_was_solved_for_is_told(accuracy, warns, recwarn):
+    _, batch = toy_problem()
+    method = isgd(Descent(direction.plain, schedules.polynomial(0.1), 0.1), accuracy)
+    method.step(1, batch, method.begin(finite_sum=False))
+    told = [str(w.message) for w in recwarn if "hypergradient of step 1 is zero" in str(w.message)]
+    assert len(told) == warns
+    assert all("upper.accuracy" in text for text in told)
+
+
 def test_warm_starts_are_used_with_fixed_noise_only(tmp_path):
     """Later epochs of a finite sum start at the last solution, so they need fewer gradients."""
     iterations = {}

@@ -1,5 +1,6 @@
 """One iteration of a method: how all of them begin, solve and report."""
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -101,7 +102,12 @@ class Iteration:
             raise NonFiniteError(f"the loss or its gradient is not finite at step {self.k}")
 
     def report(self, z: Hypergradient, accuracy: float, step_size: float) -> Step:
-        """Return the step of a method built on certified hypergradients."""
+        """Return the step of a method built on certified hypergradients. Warns of a hypergradient that is zero."""
+        if self.batch.share.processes.first and not any(bool(g.any()) for g in z.gradient):
+            warnings.warn(
+                f"the hypergradient of step {self.k} is zero: the accuracy {accuracy:.3g} of the lower level exceeds "
+                "the gradient of the loss, so nothing was solved for; ask for a smaller upper.accuracy", stacklevel=2,
+            )  # fmt: skip
         return Step(
             x=z.lower.x, loss=z.loss, accuracy=accuracy, step_size=step_size, error_bound=z.lower.error_bound,
             certified=z.lower.converged & z.linear.converged, lower_iterations=z.lower.iterations,
