@@ -61,7 +61,7 @@ def _reconstruct(o: Namespace, settings: list[str], model: Model, config: Config
 
 
 def heard(one: Callable[[int], None], i: int) -> tuple[str, str]:
-    """What is printed while one image is reconstructed, and what of it is a warning. An error comes after it."""
+    """Return what is printed while one image is reconstructed, and what of it is a warning. An error comes after it."""
     out, errors = io.StringIO(), io.StringIO()
     try:
         with redirect_stdout(out), redirect_stderr(errors):

@@ -53,7 +53,8 @@ def shared_training(repetitions: int = 3, steps: int = STEPS) -> Iterator[dict[s
 
 
 def seconds_of_steps(processes: int, threads: int, images: int, steps: int) -> list[float]:
-    """Train so many steps by as many processes, and return the seconds of each step but the first ones."""
+    """Train so many steps by as many processes, and return the seconds of each step but the first ones. Raises
+    RuntimeError where training fails."""
     settings = [*SET.split(), f"upper.batch_size={images}", f"run.steps={steps}"]
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder) / "run"
