@@ -1,5 +1,7 @@
 """Bad command lines at random, and that the search for faults finds them."""
 
+import sys
+
 import pytest
 
 from scripts import fuzzing
@@ -20,7 +22,7 @@ def test_what_is_not_refused_as_it_should_be_is_found(tmp_path, monkeypatch, cap
             (tmp_path / "new").write_text("")
         if command == ["silent"]:
             return 2
-        print("error: one", *(["\nerror: two"] if command == ["two"] else []), file=fuzzing.sys.stderr)
+        print("error: one", *(["\nerror: two"] if command == ["two"] else []), file=sys.stderr)
         return 0 if command == ["accept"] else 2
 
     monkeypatch.setattr(fuzzing, "main", wrongly)
