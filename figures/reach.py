@@ -1,6 +1,10 @@
 """How long training takes until the held-out PSNR reaches a value, as a table.
 
-A run is validated now and then: it reached a value at the first validation that found it, and perhaps a little before.
+A run is validated now and then. It reached a value where the line between two validations first does:
+
+    c = c_0 + (c_1 - c_0) (P - P_0) / (P_1 - P_0),    P_0 < P <= P_1,
+
+c the seconds or computations and P_0, P_1 the held-out PSNR of the last validation below P and of the next one.
 """
 
 from collections.abc import Sequence
@@ -15,7 +19,7 @@ NEVER = "not reached"
 
 @dataclass(frozen=True)
 class Reached:
-    """What a run had cost at the first validation that found a PSNR of at least some value."""
+    """What a run had cost where it reached some held-out PSNR."""
 
     seconds: float
     computations: float
@@ -24,11 +28,23 @@ class Reached:
 Runs = dict[str, list[list[Reached | None]]]  # by the name of their group: runs, and of each what it cost per level
 
 
+def crossing(costs: Sequence[float], psnr: Sequence[float], level: float) -> float | None:
+    """Return at which cost a held-out PSNR first reaches `level`, both in dB; None where it never does. Entries of
+    `psnr` that are no number belong to steps without a validation."""
+    before: tuple[float, float] | None = None
+    for cost, value in zip(costs, psnr, strict=True):
+        if value >= level:
+            c, p = before or (cost, value)
+            return c if p == value else c + (cost - c) * (level - p) / (value - p)
+        if value == value:
+            before = cost, value
+    return None
+
+
 def first(run: Columns, level: float) -> Reached | None:
-    """Return the cost at the first row of a metrics.csv whose held-out PSNR is at least `level` in dB, None where there
-    is none."""
-    rows = zip(run["validation_psnr"], run["seconds"], run["computations"], strict=True)
-    return next((Reached(seconds, computations) for psnr, seconds, computations in rows if psnr >= level), None)
+    """Return what a run had cost where its held-out PSNR first reached `level` in dB, None where it never did."""
+    seconds, computations = (crossing(run[n], run["validation_psnr"], level) for n in ("seconds", "computations"))
+    return None if seconds is None or computations is None else Reached(seconds, computations)
 
 
 def markdown(groups: Runs, levels: Sequence[float]) -> str:

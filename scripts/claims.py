@@ -22,7 +22,7 @@ PAPERS = {
     "2511.06774": "Bilevel learning via inexact stochastic gradient descent (ISGD)",
     "2308.10098": "An adaptively inexact first-order method for bilevel optimization (MAID)",
     "2405.09927": "Moreau envelope for nonconvex bi-level optimization (MEHA)",
-    "2409.19791": "Gradient descent with adaptive stepsize under fourth-order growth (GDPolyak)",
+    "2409.19791": "Gradient descent with adaptive stepsize converges (nearly) linearly (GDPolyak)",
 }
 OWN = "This program"
 NOT_RUN = "not run here"

@@ -62,11 +62,11 @@ def train(folder: Path, steps: int, methods: list[str]) -> int:
     return 0
 
 
-def start(ranks: int, words: list[str], more: tuple[str, ...] = ()) -> subprocess.Popen[str]:
-    """Start a module with its arguments in so many processes, on one thread each."""
+def start(ranks: int, words: list[str], more: tuple[str, ...] = (), threads: int = 1) -> subprocess.Popen[str]:
+    """Start a module with its arguments in so many processes, with this many threads each."""
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(ranks), *more, "-m", *words]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    own = {"OMP_NUM_THREADS": "1"}
+    own = {"OMP_NUM_THREADS": str(threads)}
     return subprocess.Popen(torchrun, env=os.environ | own, text=True, **pipes)  # type: ignore[call-overload]
 
 

@@ -271,9 +271,10 @@ def test_a_run_that_diverges_ends_with_its_last_good_state(tmp_path, capsys):
 def test_a_hypergradient_that_nothing_was_solved_for_is_told(accuracy, warns, recwarn):
     _, batch = toy_problem()
     method = isgd(Descent(direction.plain, schedules.polynomial(0.1), 0.1), accuracy)
-    method.step(1, batch, method.begin(finite_sum=False))
-    told = [str(w.message) for w in recwarn if "hypergradient of step 1 is zero" in str(w.message)]
-    assert len(told) == warns
+    for k in range(3):
+        method.step(k, batch, method.begin(finite_sum=False))
+    told = {str(w.message) for w in recwarn if "hypergradient is zero" in str(w.message)}
+    assert len(told) == warns, "one text, which Python shows once"
     assert all("upper.accuracy" in text for text in told)
 
 

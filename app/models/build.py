@@ -39,6 +39,11 @@ class Model:
             yield from self.kernel.parameters()
 
     @property
+    def learned(self) -> int:
+        """How many numbers its own training moves."""
+        return sum(p.numel() for p in self.parameters())
+
+    @property
     def size(self) -> int:
         """How many numbers were ever learned for it, those of a guide or a base that stay as they are included."""
         return count(self.regularizer) + (0 if self.kernel is None else count(self.kernel))

@@ -67,7 +67,7 @@ def read_card(spec: str) -> Card:
         raise ModelError(f"{file}: {error}") from None
     return Card(
         name=file.parent.resolve().name if file.name == "model.safetensors" else file.stem, file=file, config=config,
-        size=model.size, learned=sum(p.numel() for p in model.parameters()), facts=facts,
+        size=model.size, learned=model.learned, facts=facts,
         assessments=tuple(Assessment(**row) for row in rows),
     )  # fmt: skip
 

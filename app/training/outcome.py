@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +16,9 @@ from app.training.checkpoint import RunError
 from app.training.setup import training_psnr
 from app.training.validation import validate_images
 from datasets.held_out import images_to_learn_from
+from figures.reach import crossing
+
+Course = tuple[tuple[float, float], ...]  # (computations, held-out PSNR in dB) of every validation
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class Outcome:
     reached: float | None = None  # computations to the held-out PSNR that is asked for; None: it did not get there
     seed: int = 0
     held_out: dict[str, float] = field(default_factory=dict)  # PSNR in dB of each held-out image, by the run's model
-    course: tuple[tuple[float, float], ...] = ()  # (computations, held-out PSNR in dB) of every validation
+    course: Course = ()
 
 
 HEADS = {
@@ -76,27 +78,19 @@ def outcome(run: Path, data_root: Path, reach: float | None = None) -> Outcome:
             "held_out": validate_images(config, model, held_out, data_root),
         }  # fmt: skip
         write_own(file, json.dumps(known).encode())
-    course = [(c, v) for c, v in zip(columns["computations"], columns["validation_psnr"], strict=True) if v == v]
+    course = tuple((c, v) for c, v in zip(columns["computations"], columns["validation_psnr"], strict=True) if v == v)
     return Outcome(
         course[-1][1] if course else float("nan"), known["training_psnr"],
         assemble.learned_kernel_error(config, model, data_root), columns["computations"][-1],
         columns["seconds"][-1], step, fmean(columns["certified"]),
         reached=None if reach is None else computations_to(reach, course), seed=config.run.seed,
-        held_out=known["held_out"], course=tuple(course),
+        held_out=known["held_out"], course=course,
     )  # fmt: skip
 
 
-def computations_to(psnr: float, course: Sequence[tuple[float, float]]) -> float | None:
-    """Return after how many computations a held-out PSNR in dB was reached first, linear between validations; None
-    where it was not. course: (computations, PSNR) of every validation."""
-    before = None
-    for now in course:
-        if now[1] >= psnr:
-            if before is None:
-                return now[0]
-            return before[0] + (now[0] - before[0]) * (psnr - before[1]) / (now[1] - before[1])
-        before = now
-    return None
+def computations_to(psnr: float, course: Course) -> float | None:
+    """Return after how many computations a held-out PSNR in dB was reached first, None where it was not."""
+    return crossing([c for c, _ in course], [value for _, value in course], psnr)
 
 
 def markdown(outcomes: Outcomes, reach: float | None = None) -> str:

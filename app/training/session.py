@@ -114,9 +114,8 @@ def train(run: Run, progress: Progress, data_root: Path, quiet: bool) -> None:
     """Train to the end, and say so in the log. Raises Interrupted, NonFiniteError and ImageError."""
     if run.processes.first:
         _log_to(run.folder / "log.txt")
-    count = sum(p.numel() for p in run.model.parameters())
     log.info("%s: %d training images, %d learned parameters, %s at step %d",
-             run.folder, len(run.problem), count, _bounds(run), progress.step)  # fmt: skip
+             run.folder, len(run.problem), run.model.learned, _bounds(run), progress.step)  # fmt: skip
     if (noise := noise_of_pairs(run.problem)) is not None:
         log.info(
             "noise level of the pairs: %.3g (y - A x); problem.noise_level = %.3g", noise, run.config.problem.level

@@ -103,10 +103,10 @@ class Iteration:
 
     def report(self, z: Hypergradient, accuracy: float, step_size: float) -> Step:
         """Return the step of a method built on certified hypergradients. Warns of a hypergradient that is zero."""
-        if self.batch.share.processes.first and not any(bool(g.any()) for g in z.gradient):
-            warnings.warn(
-                f"the hypergradient of step {self.k} is zero: the accuracy {accuracy:.3g} of the lower level exceeds "
-                "the gradient of the loss, so nothing was solved for; ask for a smaller upper.accuracy", stacklevel=2,
+        if self.batch.share.processes.first and not any(bool(t.any()) for t in (*z.gradient, z.linear.q)):
+            warnings.warn(  # without the number of the step, so that Python says it once
+                "a hypergradient is zero: the accuracy of the lower level exceeds the gradient of the loss, so nothing "
+                "was solved for; ask for a smaller upper.accuracy", stacklevel=2,
             )  # fmt: skip
         return Step(
             x=z.lower.x, loss=z.loss, accuracy=accuracy, step_size=step_size, error_bound=z.lower.error_bound,

@@ -8,9 +8,6 @@ Seconds of a step are the median over the steps of whole runs, which are made in
 the weak speed can be at most cores / processes.
 """
 
-import os
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from itertools import pairwise
@@ -19,6 +16,7 @@ from statistics import median
 from typing import Any
 
 from app.training import records
+from scripts.ranking import start
 
 IMAGES = 8  # B
 COUNTS = (1, 2, 4)  # processes
@@ -59,9 +57,8 @@ def seconds_of_steps(processes: int, threads: int, images: int, steps: int) -> l
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder) / "run"
         words = ["train", "foe-denoise", "--quiet", "--out", str(run), *(w for s in settings for w in ("--set", s))]
-        launch = ["-m", "torch.distributed.run", "--nproc-per-node", str(processes), "-m", "app", *words]
-        own = {"OMP_NUM_THREADS": str(threads)}
-        done = subprocess.run([sys.executable, *launch], env=os.environ | own, capture_output=True, text=True)
-        if done.returncode:
-            raise RuntimeError(f"training by {processes} processes failed: {done.stderr[-500:]}")
+        process = start(processes, ["app", *words], threads=threads)
+        _, errors = process.communicate()
+        if process.returncode:
+            raise RuntimeError(f"training by {processes} processes failed: {errors[-500:]}")
         return [b - a for a, b in pairwise(records.read(run / "metrics.csv")["seconds"])][WARM:]
