@@ -1,8 +1,8 @@
 """What papers claim of the methods of this program, and what is found here, line by line.
 
 The claims are data: [[claim]] of scripts/comparisons/*.toml, whose runs `app compare` puts to the test, and
-scripts/toys/claims.py. This page collects what both have written to RUNS/NAME/claims.csv. A claim whose runs are not
-there is shown with the command that makes them; what nothing here can test is shown with the reason.
+scripts/toys/claims.py. This page collects what both have found and `scripts/results` keeps, FOUND/NAME.csv. A claim
+that was not tested is shown with the command that does it; what nothing here can test is shown with the reason.
 """
 
 import argparse
@@ -24,6 +24,7 @@ PAPERS = {
     "2405.09927": "Moreau envelope for nonconvex bi-level optimization (MEHA)",
     "2409.19791": "Gradient descent with adaptive stepsize converges (nearly) linearly (GDPolyak)",
 }
+FOUND = Path("figures/gallery/claims")
 OWN = "This program"
 NOT_RUN = "not run here"
 
@@ -44,30 +45,30 @@ TOYS = (
 )  # fmt: skip
 
 
-def of_comparison(comparison: Comparison, runs: Path) -> list[Row]:
+def of_comparison(comparison: Comparison, found: Path) -> list[Row]:
     """Return the claims of a comparison with what its runs have shown, in the order of its file."""
-    file = runs / comparison.name / "claims.csv"
-    found = {(r.claim, r.source): r for r in (read_csv(file.read_text()) if file.is_file() else ())}
+    file = found / f"{comparison.name}.csv"
+    known = {(r.claim, r.source): r for r in (read_csv(file.read_text()) if file.is_file() else ())}
     command = f"`python -m app compare {comparison.name} --out runs/{comparison.name}`"
     unknown = Row(claim="", source="", setting=comparison.about, found="", verdict=f"{NOT_RUN}: {command}")
-    return [found.get((c.text, c.source), replace(unknown, claim=c.text, source=c.source)) for c in comparison.claims]
+    return [known.get((c.text, c.source), replace(unknown, claim=c.text, source=c.source)) for c in comparison.claims]
 
 
-def of_toys(runs: Path) -> list[Row]:
+def of_toys(found: Path) -> list[Row]:
     """Return the claims of the papers' own examples, or one line for each paper where they have not been run."""
-    file = runs / "toys" / "claims.csv"
+    file = found / "toys.csv"
     if file.is_file():
         return read_csv(file.read_text())
     return [replace(row, verdict=f"{NOT_RUN}: `scripts/toy --out runs/toys`") for row in TOYS]
 
 
-def all_rows(comparisons: list[Comparison], runs: Path) -> list[Row]:
+def all_rows(comparisons: list[Comparison], found: Path) -> list[Row]:
     """Return the claims of all comparisons, of the toys, and those that nothing here can test."""
     untested = [
         Row(claim=claim, source=source, setting="", found="", verdict=f"{NOT_TESTED}: {why}")
         for claim, source, why in UNTESTED
     ]
-    return [*(row for c in comparisons for row in of_comparison(c, runs)), *of_toys(runs), *untested]
+    return [*(row for c in comparisons for row in of_comparison(c, found)), *of_toys(found), *untested]
 
 
 def page(rows: list[Row]) -> str:
@@ -98,11 +99,11 @@ elsewhere than a fine one (comparison `cold-starts`).
 def main() -> None:
     """Print the page, or write it where a file is named."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", type=Path, default=Path("runs"), help="where the runs lie (default: %(default)s)")
+    parser.add_argument("--found", type=Path, default=FOUND, help="what was found (default: %(default)s)")
     parser.add_argument("--out", type=Path, metavar="FILE.md", help="write it there instead of printing it")
     o = parser.parse_args()
     comparisons = [resolve_comparison([path.stem], [], False) for path in sorted(COMPARISONS.glob("*.toml"))]
-    text = page(all_rows(comparisons, o.runs))
+    text = page(all_rows(comparisons, o.found))
     if o.out:
         write_atomically(o.out, text.encode())
     else:

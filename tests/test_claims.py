@@ -35,8 +35,7 @@ def test_what_was_found_stands_in_place_of_the_command_and_an_older_claim_does_n
     older = Row(claim="something else", source=first.source, setting="small", found="2", verdict=HOLDS)
     toy = Row(claim="falls linearly", source="public code of arXiv 2409.19791", setting="toy", found="9", verdict=FAILS)
     for name, rows in (("accuracy", [older, found]), ("toys", [toy])):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "claims.csv").write_text(csv_table(rows))
+        (tmp_path / f"{name}.csv").write_text(csv_table(rows))
     text = page(all_rows(comparisons, tmp_path))
     assert f"| {first.text} | {first.source} | small | 0.80 | holds |" in text
     assert "something else" not in text
