@@ -90,7 +90,7 @@ def is_file(spec: str) -> bool:
 
 def kernel_file(spec: str, data_root: Path) -> Path | None:
     """Return the file that holds a kernel; None where it is computed. Raises KernelError where there is none."""
-    return None if spec.startswith("gaussian") else _place(spec, data_root)[0]
+    return None if spec.partition(":")[0] == "gaussian" else _place(spec, data_root)[0]
 
 
 def _place(spec: str, data_root: Path) -> tuple[Path, str]:

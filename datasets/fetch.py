@@ -20,9 +20,9 @@ class FetchError(ValueError):
     """A download failed or does not hold what it should; nothing was left behind."""
 
 
-def read_manifest(file: Path = MANIFEST) -> dict[str, str]:
+def read_manifest() -> dict[str, str]:
     """Read the SHA-256 of every image by its name `split/name.jpg`."""
-    rows = (line.split() for line in file.read_text().splitlines())
+    rows = (line.split() for line in MANIFEST.read_text().splitlines())
     return {name: digest for digest, name in rows}
 
 

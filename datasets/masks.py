@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from datasets.arrays import ARRAYS, ArrayError, find_array, is_array, read_array
+from datasets.arrays import ARRAYS, ArrayError, array_file, find_array, is_array, read_array
 from datasets.files import home_expanded, printable
 from datasets.images import SUFFIXES, ImageError, read_image
 from datasets.pairs import partners
@@ -76,6 +76,6 @@ def mask_files(spec: str) -> list[Path]:
     if folder.is_dir():
         return sorted(p for p in folder.iterdir() if p.suffix.lower() in (*SUFFIXES, *ARRAYS) and p.name[0] != ".")
     try:
-        return [find_array(spec)[0]]
+        return [array_file(spec)]
     except ArrayError as error:
         raise MaskError(f"cannot read a mask: {error}") from None

@@ -3,6 +3,7 @@
 import io
 import os
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ import tifffile
 import torch
 from PIL import Image
 
-from datasets.blur_kernels import KernelError, read_kernel
+from datasets.blur_kernels import KernelError, kernel_file, read_kernel
 from datasets.matlab import read_mat
 
 KERNEL = np.random.default_rng(0).random((5, 3))
@@ -47,6 +48,14 @@ def test_kernels_are_read_as_the_field_keeps_them(tmp_path, name, write, key):
     file.parent.mkdir(exist_ok=True)
     write(file)
     torch.testing.assert_close(read_kernel(f"{file}{key}", tmp_path), EXPECTED, atol=1e-4, rtol=1e-3)
+
+
+def test_a_file_is_known_by_its_whole_name(tmp_path, monkeypatch):
+    """A kernel of the user is fingerprinted also where its name begins like that of a computed one."""
+    monkeypatch.chdir(tmp_path)
+    np.save("gaussian_like.npy", KERNEL)
+    assert kernel_file("gaussian_like.npy", tmp_path) == Path("gaussian_like.npy")
+    assert kernel_file("gaussian:9:1.5", tmp_path) is None
 
 
 def _npy(values: np.ndarray) -> bytes:

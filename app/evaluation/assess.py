@@ -80,10 +80,9 @@ def assess(spec: str, images: str, settings: list[str], data_root: Path, quiet: 
     model, config = assemble.load(spec, settings)
     paths = find_images(images, data_root, config.data.color).paths
     simulated = simulation(config, model, data_root, dict(enumerate(paths)))
-    simulated.check_images(paths, config.data.color)
+    shapes = simulated.check_images(paths, config.data.color)
     rows = evaluate(simulated, paths, config.data.color)
     done = list(tqdm(rows, images, len(paths), disable=quiet, unit="image", dynamic_ncols=True))
-    shapes = [simulated.read(path, config.data.color).shape[1:] for path in paths]
     bounds = [simulated.bounds(shape, (i,)) for i, shape in enumerate(shapes)]
     extremes = min(mu for mu, _ in bounds), max(largest for _, largest in bounds)
     machine = processor(assemble.device_of(config)) + contention()

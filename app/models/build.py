@@ -22,7 +22,7 @@ from app.settings.options import Config, ConfigError
 from app.settings.tasks import Deblur
 from regularizers import Adaptive, FieldOfExperts, InputConvexNetwork, Regularizer, Rescaled, TotalVariation
 
-KERNEL = "kernel."  # before the names of the blur kernel's tensors
+PREFIX = "kernel."  # before the names of the blur kernel's tensors
 
 
 @dataclass(frozen=True)
@@ -52,15 +52,15 @@ class Model:
         """Return all that `load` needs, by name: the parameters, and what stays as it is."""
         tensors = dict(self.regularizer.state_dict())
         if self.kernel is not None:
-            tensors |= {KERNEL + name: t for name, t in self.kernel.state_dict().items()}
+            tensors |= {PREFIX + name: t for name, t in self.kernel.state_dict().items()}
         return tensors
 
     def load(self, tensors: dict[str, Tensor]) -> None:
         """Take over the values of tensors by name. Raises RuntimeError if names or shapes are others."""
-        known = {} if self.kernel is None else {n: t for n, t in tensors.items() if n.startswith(KERNEL)}
+        known = {} if self.kernel is None else {n: t for n, t in tensors.items() if n.startswith(PREFIX)}
         self.regularizer.load_state_dict({n: t for n, t in tensors.items() if n not in known})
         if self.kernel is not None:
-            self.kernel.load_state_dict({n.removeprefix(KERNEL): t for n, t in known.items()})
+            self.kernel.load_state_dict({n.removeprefix(PREFIX): t for n, t in known.items()})
 
     def to(self, device: torch.device, dtype: torch.dtype) -> "Model":
         """Return the model on a device and in a floating-point format."""

@@ -481,7 +481,7 @@ def _known_bounds(physics: LinearPhysics) -> tuple[float, float] | None:
 
 
 def _estimated_norm_squared(operator: LinearOperator, x: Tensor) -> float:
-    """Largest Rayleigh quotient of A^T A that a power iteration meets: never above ||A||^2, apart from rounding."""
+    """Largest ||A^T A x|| / ||x|| that a power iteration meets: never above ||A||^2, apart from rounding."""
     found = 0.0
     with torch.no_grad():
         for _ in range(POWER_ITERATIONS):
