@@ -181,7 +181,7 @@ def test_hypergradient_of_a_network_against_central_differences():
 
     lower = lower_problem(r, operator, y, 0.0, lbfgs.solve)
     h = replace(lower.energy(), guess=None)
-    z = hypergradient(lower.regularizer, h, SquaredError(clean), lbfgs.solve, h.start, None, 1e-11)
+    z = hypergradient(lower.regularizer, h, SquaredError(clean), lbfgs.solve, h.start, accuracy=1e-11)
     learned = dict(r.named_parameters())
     found = dict(zip(learned, z.gradient, strict=True))
     draw = torch.Generator().manual_seed(5)
@@ -241,10 +241,10 @@ def test_hypergradient_through_a_chain_against_central_differences(network, upda
 
     batch = batch_of(Model(r), sample, 0.0, lbfgs.solve, through_guide=True)
     h, spent = batch.energy(), batch.spent.computations
-    z = hypergradient(batch.learned, h, sample.loss, lbfgs.solve, h.start, None, 1e-11)
+    z = hypergradient(batch.learned, h, sample.loss, lbfgs.solve, h.start, accuracy=1e-11)
     assert batch.spent.computations > spent, "the linear systems of the links count"
     cheap = batch_of(Model(r), sample, 0.0, lbfgs.solve)
-    stopped = hypergradient(cheap.learned, h, sample.loss, lbfgs.solve, h.start, None, 1e-11)
+    stopped = hypergradient(cheap.learned, h, sample.loss, lbfgs.solve, h.start, accuracy=1e-11)
     parts: dict[str, list[tuple[torch.Tensor, ...]]] = {}
     for (name, p), *slopes in zip(r.named_parameters(), z.gradient, stopped.gradient, strict=True):
         direction = torch.randn(p.shape, generator=torch.Generator().manual_seed(5), dtype=p.dtype)

@@ -30,7 +30,7 @@ def image_by_image(r, energy, clean, accuracy):
     for b in range(len(clean)):
         one = energy.take(torch.tensor([b]))
         loss = SquaredError(clean[b : b + 1])
-        z = hypergradient(r, one, loss, lbfgs.solve, one.backprojection, None, accuracy)
+        z = hypergradient(r, one, loss, lbfgs.solve, one.backprojection, accuracy=accuracy)
         gradients.append(torch.cat([g.flatten() for g in z.gradient]))
         bounds.append(error_bound(r, one, loss.smoothness, z.lower, z.linear))
     return torch.stack(gradients), torch.cat(bounds)
@@ -86,7 +86,7 @@ def test_an_uncertified_lower_level_has_an_infinite_bound():
     r = FieldOfExperts(1, 4, 3, CHARBONNIER, weight=0.1, smoothing=0.05)
     y = torch.randn(1, 1, 8, 8)
     energy = Energy(denoising(CPU)(y.shape[1:], (0,)), r.frozen(), y)
-    z = hypergradient(r, energy, SquaredError(y), lambda e, x, a: lbfgs.solve(e, x * torch.nan, a), y, None, 1e-3)
+    z = hypergradient(r, energy, SquaredError(y), lambda e, x, a: lbfgs.solve(e, x * torch.nan, a), y, accuracy=1e-3)
     assert error_bound(r, energy, 1.0, z.lower, z.linear).isinf().all()
 
 

@@ -39,9 +39,7 @@ def test_a_step_that_raises_the_loss_is_taken_back_and_halved():
     regularizer = Tikhonov(0.0)
     batch, _ = quadratic_problem(regularizer)
     y = batch.energy().y
-    z = hypergradient(
-        regularizer, batch.energy(), batch.loss, solve=agd.solve, start=y, adjoint_start=None, accuracy=1e-9
-    )
+    z = hypergradient(regularizer, batch.energy(), batch.loss, solve=agd.solve, start=y, accuracy=1e-9)
     method = Hoag(solve=agd.solve, schedule=schedules.constant(), step_size=1e3, accuracy=1e-9)
     state = method.begin(finite_sum=True)
     method.step(0, batch, state)

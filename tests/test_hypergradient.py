@@ -63,7 +63,7 @@ class _TikhonovFunctional:
 def run(regularizer, operator, y, clean, accuracy, ridge=0.0):
     energy = Energy(operator, regularizer.frozen(), y, ridge)
     start = energy.backprojection
-    return hypergradient(regularizer, energy, SquaredError(clean), lbfgs.solve, start, None, accuracy)
+    return hypergradient(regularizer, energy, SquaredError(clean), lbfgs.solve, start, accuracy=accuracy)
 
 
 def test_closed_form():
@@ -185,7 +185,7 @@ def test_central_differences_where_nothing_proves_convexity(name):
     def at_present(start):
         energy = Energy(operator, r.frozen(), y, ridge)
         assert energy.bounds[0] < 0
-        return energy, hypergradient(r, energy, loss, solve, start, None, 1e-11)
+        return energy, hypergradient(r, energy, loss, solve, start, accuracy=1e-11)
 
     energy, z = at_present(operator.adjoint(y))
     assert z.lower.error_bound.isinf().all()
@@ -266,13 +266,6 @@ def test_an_operator_whose_norm_is_an_estimate_claims_no_largest_curvature():
     assert energy.bounds[1] < 2
     z = hypergradient(r, energy, SquaredError(0.5 * y + 1), lbfgs.solve, y, accuracy=1e-8)
     torch.testing.assert_close(z.linear.largest, 2 * torch.ones(2))
-
-
-def test_a_hypergradient_needs_an_accuracy():
-    y = torch.randn(1, 1, 4, 4)
-    r = Tikhonov(0.0)
-    with pytest.raises(TypeError, match="accuracy"):
-        hypergradient(r, Energy(Identity(), r.frozen(), y), SquaredError(y), lbfgs.solve, y)
 
 
 def test_without_a_curvature_model_conjugate_gradients_run_plain():

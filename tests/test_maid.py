@@ -147,9 +147,7 @@ def test_the_estimate_of_the_error_is_right_within_a_factor_of_four():
     y = torch.randn(4, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     _, batch = batch_of(regularizer, y, 0.5 * y)
     z = [
-        hypergradient(
-            regularizer, batch.energy(), batch.loss, solve=agd.solve, start=y, adjoint_start=None, accuracy=eps
-        )
+        hypergradient(regularizer, batch.energy(), batch.loss, solve=agd.solve, start=y, accuracy=eps)
         for eps in (1e-1, 1e-2, 1e-3, 1e-4, 1e-11)
     ]
     flat = [torch.cat([g.flatten() for g in one.gradient]) for one in z]
@@ -163,9 +161,7 @@ def test_the_proven_error_is_kept_below_its_share():
     y, clean = batch.energy().y.double(), batch.loss.target.double()
     regularizer, batch = batch_of(regularizer.double(), y, clean)
     energy = batch.energy()
-    exact = hypergradient(
-        regularizer, energy, batch.loss, solve=lbfgs.solve, start=y, adjoint_start=None, accuracy=1e-10
-    )
+    exact = hypergradient(regularizer, energy, batch.loss, solve=lbfgs.solve, start=y, accuracy=1e-10)
     before = parameters(regularizer)
     method = Maid(accuracy=1.0, proven=True)
     step = method.step(0, batch, method.begin(finite_sum=True))

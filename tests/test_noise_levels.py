@@ -120,9 +120,7 @@ def test_the_hypergradient_of_a_weighted_loss_is_the_weighted_hypergradient_at_t
     energy = Energy(Identity(), perturbed(TotalVariation(1, weight=0.1)).frozen(), clean + 0.1 * images(1))
     r = perturbed(TotalVariation(1, weight=0.1))
     one, four = (
-        hypergradient(
-            r, energy, SquaredError(clean, weight), solve=lbfgs.solve, start=energy.y, adjoint_start=None, accuracy=1e-3
-        )
+        hypergradient(r, energy, SquaredError(clean, weight), solve=lbfgs.solve, start=energy.y, accuracy=1e-3)
         for weight in (1.0, 4.0)
     )
     torch.testing.assert_close(four.loss, 4 * one.loss)

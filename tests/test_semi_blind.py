@@ -59,7 +59,7 @@ def problem(channels: int) -> tuple[Tensor, Tensor]:
 def run(r: Regularizer, kernel: BlurKernel, y: Tensor, clean: Tensor, accuracy: float = 1e-11) -> Hypergradient:
     energy = Energy(kernel.operator((8, 8)), r.frozen(), y, RIDGE)
     learned = SemiBlind(r, kernel, y)
-    return hypergradient(learned, energy, SquaredError(clean), lbfgs.solve, energy.backprojection, None, accuracy)
+    return hypergradient(learned, energy, SquaredError(clean), lbfgs.solve, energy.backprojection, accuracy=accuracy)
 
 
 @pytest.mark.parametrize("grid", [(9, 10), (8, 7), (5, 5)])

@@ -190,18 +190,14 @@ def test_a_full_batch_is_probed_by_some_of_its_images():
     steps, costs = [], []
     for places in (slice(None), slice(0, 40, 5)):
         regularizer, batch = batch_of(TotalVariation(1, weight=0.005, smoothing=0.01), y, clean)
-        z = hypergradient(
-            regularizer, batch.energy(), batch.loss, solve=agd.solve, start=y, adjoint_start=None, accuracy=1e-6
-        )
+        z = hypergradient(regularizer, batch.energy(), batch.loss, solve=agd.solve, start=y, accuracy=1e-6)
         if places == slice(None):
             cost, direction = Cost(), z.gradient
             steps.append(first_step(batch, z, agd.solve, cost))
             costs.append(cost.computations)
         else:
             part, few = batch_of(regularizer, y[places], clean[places])
-            own = hypergradient(
-                part, few.energy(), few.loss, solve=agd.solve, start=y[places], adjoint_start=None, accuracy=1e-6
-            )
+            own = hypergradient(part, few.energy(), few.loss, solve=agd.solve, start=y[places], accuracy=1e-6)
             loss = tight_loss(few, agd.solve, y[places], 1e-6, cost := Cost())
             steps.append(longest_descent(tuple(part.parameters()), own.gradient, loss, direction))
             costs.append(cost.computations)
@@ -230,9 +226,7 @@ def test_sgd_takes_the_step_of_the_paper():
     regularizer, batch = toy_problem()
     before = parameters(regularizer)
     energy = batch.energy()
-    z = hypergradient(
-        regularizer, energy, batch.loss, solve=lbfgs.solve, start=energy.y, adjoint_start=None, accuracy=1e-2
-    )
+    z = hypergradient(regularizer, energy, batch.loss, solve=lbfgs.solve, start=energy.y, accuracy=1e-2)
     method = isgd(Descent(direction.plain, schedules.polynomial(0.5), 0.3), 1e-2)
     step = method.step(3, batch, method.begin(finite_sum=True))
     expected = before - 0.3 * 4**-0.5 * torch.cat([g.flatten() for g in z.gradient])

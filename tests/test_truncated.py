@@ -75,15 +75,7 @@ def estimate(name: str, batch: Batch, state=None, **changes) -> Tensor:
 
 def exact(batch: Batch) -> Tensor:
     energy = batch.energy()
-    z = hypergradient(
-        batch.learned,
-        energy,
-        batch.loss,
-        solve=lbfgs.solve,
-        start=energy.backprojection,
-        adjoint_start=None,
-        accuracy=1e-11,
-    )
+    z = hypergradient(batch.learned, energy, batch.loss, lbfgs.solve, energy.backprojection, accuracy=1e-11)
     return torch.cat([g.flatten() for g in z.gradient])
 
 

@@ -111,9 +111,7 @@ def hypergradient(
     model = Model(regularizer).to(problem.device, problem.dtype)
     batch = batch_of(model, problem.sample(0), problem.ridge, solver, through_guide)
     energy = batch.energy()
-    return core.hypergradient(
-        batch.learned, energy, batch.loss, solve=solver, start=energy.start, adjoint_start=None, accuracy=accuracy
-    )
+    return core.hypergradient(batch.learned, energy, batch.loss, solve=solver, start=energy.start, accuracy=accuracy)
 
 
 def batch_of(

@@ -65,8 +65,8 @@ class Hypergradient:
 
 @torch.no_grad()
 def hypergradient(
-    learned: Learned, energy: Energy, loss: Loss, solve: Solver, start: Tensor, adjoint_start: Tensor | None = None,
-    accuracy: float | None = None,
+    learned: Learned, energy: Energy, loss: Loss, solve: Solver, start: Tensor, *, accuracy: float,
+    adjoint_start: Tensor | None = None,
 ) -> Hypergradient:  # starts (B, C, H, W)  # fmt: skip
     """Solve the lower level to ||x - x*|| <= accuracy and the linear system to ||H q - grad loss|| <= L_g accuracy.
 
@@ -75,11 +75,9 @@ def hypergradient(
     `lower.converged` and `linear.converged` say so. Where h is not strongly convex and `solve` copes with it, H can be
     indefinite: conjugate gradients then end where they notice.
 
-    Raises TypeError without an accuracy, and CurvatureError where conjugate gradients have met curvatures outside the
-    claimed [mu, L]. Seven parameters: three make the problem, two the starts, and two say how it is solved.
+    Raises CurvatureError where conjugate gradients have met curvatures outside the claimed [mu, L]. Seven parameters:
+    three make the problem, two the starts, and two say how it is solved.
     """
-    if accuracy is None:
-        raise TypeError("hypergradient() needs an accuracy")
     lower = solve(energy, start, accuracy)
     b = loss.gradient(lower.x)
     tolerance = b.new_full((len(b),), loss.smoothness * accuracy)

@@ -328,7 +328,7 @@ def training_step(regularizer: FieldOfExperts, clean: Tensor, accuracy: float) -
 
     def preconditioned(energy: Energy, mixed: Callable[[Tensor, Tensor], Any]) -> tuple[LowerSolution, LinearSolution]:
         learned: Any = SimpleNamespace(mixed=mixed)
-        z = hypergradient(learned, energy, loss, lbfgs.solve, energy.y, None, accuracy)
+        z = hypergradient(learned, energy, loss, lbfgs.solve, energy.y, accuracy=accuracy)
         return z.lower, z.linear
 
     with compiled_kernels_off():

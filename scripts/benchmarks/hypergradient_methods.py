@@ -33,7 +33,7 @@ def vector(gradients: tuple[Tensor, ...]) -> Tensor:  # n x (...) -> (N,)
 
 def ours(regularizer: FieldOfExperts, energy: Energy, loss: SquaredError, accuracy: float) -> Hypergradient:
     """Compute a hypergradient with this program."""
-    return hypergradient(regularizer, energy, loss, lbfgs.solve, energy.backprojection, None, accuracy)
+    return hypergradient(regularizer, energy, loss, lbfgs.solve, energy.backprojection, accuracy=accuracy)
 
 
 def written_today(
