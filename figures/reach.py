@@ -13,6 +13,7 @@ from statistics import fmean, stdev
 
 from figures.curves import Columns
 from figures.style import escape
+from figures.table import booktabs, pipes
 
 NEVER = "not reached"
 
@@ -50,17 +51,12 @@ def first(run: Columns, level: float) -> Reached | None:
 def markdown(groups: Runs, levels: Sequence[float]) -> str:
     """Return a Markdown table with two columns per level: seconds and computations, means over the runs of a group and
     their standard deviation. Where not all runs reached a level, it says how many did."""
-    rows = [_head(levels), ["---", *(["---:"] * 2 * len(levels))]]
-    rows += [[name.replace("|", r"\|"), *cells] for name, cells in _cells(groups, "±").items()]
-    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+    return pipes(_head(levels), [[name, *cells] for name, cells in _cells(groups, "±").items()], "---:")
 
 
 def latex(groups: Runs, levels: Sequence[float]) -> str:
     r"""Return the same as a booktabs tabular."""
-    body = [[escape(name), *cells] for name, cells in _cells(groups, r"$\pm$").items()]
-    lines = [" & ".join(row) + r" \\" for row in [_head(levels), *body]]
-    begin = rf"\begin{{tabular}}{{l{'r' * 2 * len(levels)}}}"
-    return "\n".join([begin, r"\toprule", lines[0], r"\midrule", *lines[1:], r"\bottomrule", r"\end{tabular}", ""])
+    return booktabs(_head(levels), [[escape(name), *cells] for name, cells in _cells(groups, r"$\pm$").items()])
 
 
 def _head(levels: Sequence[float]) -> list[str]:

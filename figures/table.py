@@ -1,7 +1,7 @@
 """Evaluations of several methods as a table for a paper: means and their standard errors."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 
@@ -41,22 +41,27 @@ def latex(methods: dict[str, Evaluated], metrics: tuple[str, ...] = ("psnr", "ss
     r"""Return a booktabs tabular, the best value of a column bold and the second underlined. Raises FigureError."""
     marks = (r"\mathbf{%s}", r"\underline{%s}", "%s")
     cells = _printed(methods, metrics, marks, r"\pm" if errors else "")
-    head = " & ".join(["method", *(METRICS[name].title for name in metrics)])
-    body = [
-        " & ".join([escape(name), *(text if text == NONE else f"${text}$" for text in row)])
-        for name, row in cells.items()
-    ]
-    lines = [head + r" \\", r"\midrule", *(line + r" \\" for line in body)]
-    return "\n".join(
-        [rf"\begin{{tabular}}{{l{'r' * len(metrics)}}}", r"\toprule", *lines, r"\bottomrule", r"\end{tabular}", ""]
-    )
+    body = [[escape(name), *(t if t == NONE else f"${t}$" for t in row)] for name, row in cells.items()]
+    return booktabs(["method", *(METRICS[name].title for name in metrics)], body)
+
+
+def booktabs(head: Sequence[str], body: Iterable[Sequence[str]]) -> str:
+    """Return a LaTeX tabular of booktabs, the first column flush left. Cells are LaTeX."""
+    first, *rows = (" & ".join(row) + r" \\" for row in (head, *body))
+    begin = rf"\begin{{tabular}}{{l{'r' * (len(head) - 1)}}}"
+    return "\n".join([begin, r"\toprule", first, r"\midrule", *rows, r"\bottomrule", r"\end{tabular}", ""])
 
 
 def markdown(methods: dict[str, Evaluated], metrics: tuple[str, ...] = ("psnr", "ssim"), errors: bool = True) -> str:
     """Return the same table in Markdown. Raises FigureError."""
     cells = _printed(methods, metrics, ("**%s**", "<u>%s</u>", "%s"), "±" if errors else "")
-    rows = [["method", *(METRICS[name].title for name in metrics)], ["---", *(["---:"] * len(metrics))]]
-    rows += [[name.replace("|", r"\|"), *row] for name, row in cells.items()]
+    head = ["method", *(METRICS[name].title for name in metrics)]
+    return pipes(head, [[name, *row] for name, row in cells.items()], "---:")
+
+
+def pipes(head: Sequence[str], body: Iterable[Sequence[str]], rule: str = "---") -> str:
+    """Return a Markdown table. rule: below every head but the first, ---: for columns flush right."""
+    rows = [head, ["---", *[rule] * (len(head) - 1)], *([cell.replace("|", r"\|") for cell in row] for row in body)]
     return "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
 

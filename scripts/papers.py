@@ -12,7 +12,6 @@ what other arguments or other models made is refused.
 
 import argparse
 import json
-import os
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -43,6 +42,7 @@ from app.settings.comparison import slug
 from app.settings.options import Config, ConfigError
 from app.settings.tasks import Deblur
 from app.training.session import DONE, finish
+from datasets.files import default_data_root
 from datasets.image_sets import find_images, names_of
 from datasets.images import read_image
 from figures import table
@@ -113,17 +113,16 @@ def evaluate_all(paper: Paper) -> None:
 def certificates(found: dict[str, Evaluated], facts: dict[str, dict[str, float]]) -> str:
     """Return a booktabs tabular of what is proven of the reconstructions by each model."""
     heads = ["method", "numbers", r"$\mu$", "proven", "largest bound", r"of $\|x\|$", "gradients"]
-    lines = [rf"\begin{{tabular}}{{l{'r' * (len(heads) - 1)}}}", r"\toprule", " & ".join(heads) + r" \\", r"\midrule"]
+    rows = []
     for label, columns in found.items():
         bounds, n = columns["error_bound"].values(), len(columns["psnr"])
         share = rounded_up(100 * max(columns["relative_bound"].values()), 2)
         numbers = next(iter(columns["parameters"].values()))
-        cells = [
+        rows.append([
             escape(label), f"{numbers:.0f}", f"{facts[label]['mu']:.2g}", f"{facts[label]['converged']:.0f}/{n}",
             rounded_up(max(bounds), 2), rf"{share}\,\%", f"{fmean(columns['iterations'].values()):.0f}",
-        ]  # fmt: skip
-        lines.append(" & ".join(cells) + r" \\")
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
+        ])  # fmt: skip
+    return table.booktabs(heads, rows)
 
 
 def setting(paper: Paper) -> str:
@@ -302,7 +301,7 @@ def main() -> None:
     parser.add_argument("--images", default="bsds500:bsd68", help="(default: %(default)s)")
     parser.add_argument("--count", type=int, help="how many images, from the first (default: all)")
     parser.add_argument("--out", type=Path, default=Path("runs/paper"), metavar="FOLDER", help="(default: %(default)s)")
-    parser.add_argument("--data-root", type=Path, default=Path(os.environ.get("APP_DATA_ROOT", "data")))
+    parser.add_argument("--data-root", type=Path, default=default_data_root())
     o = parser.parse_args()
     try:
         paper = planned(o)

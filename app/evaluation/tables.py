@@ -13,9 +13,7 @@ from app.lower.solution import NOT_CERTIFIED, rounded_up
 from app.settings.options import ConfigError
 from datasets.files import read_file
 from figures.style import escape
-from figures.table import standard_error
-
-NONE = "none"  # where a method has no such thing
+from figures.table import NONE, booktabs, pipes, standard_error
 
 
 def summary_table(methods: dict[str, list[Evaluation]]) -> str:
@@ -127,8 +125,7 @@ def markdown_table(methods: dict[str, list[Evaluation]]) -> str:
     cost = ("certified", "largest bound / norm of x", "gradients", "s/image", "parameters")
     heads = ("method", "PSNR ± SE", "SSIM", *distances, *cost)
     degraded = _with_error([e.psnr_degraded for e in first], "±")
-    blank = ("",) * (len(heads) - 3)
-    rows = [heads, ("---",) * len(heads), ("degraded", degraded, _ssim(e.ssim_degraded for e in first), *blank)]
+    rows = [["degraded", degraded, _ssim(e.ssim_degraded for e in first), *[""] * (len(heads) - 3)]]
     for name, found in methods.items():
         bounds, iterations = _column(found, "relative_bound"), _column(found, "iterations")
         proof = (NONE, "", "")
@@ -137,8 +134,8 @@ def markdown_table(methods: dict[str, list[Evaluation]]) -> str:
             proof = f"{sum(bool(e.converged) for e in found)}/{len(found)}", largest, f"{fmean(iterations):.0f}"
         quality = [_with_error([e.psnr for e in found], "±"), _ssim(e.ssim for e in found)]
         quality += [_ssim(e.lpips for e in found) for _ in distances]
-        rows.append((name, *quality, *proof, f"{fmean(e.seconds for e in found):.2f}", _parameters(found)))
-    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+        rows.append([name, *quality, *proof, f"{fmean(e.seconds for e in found):.2f}", _parameters(found)])
+    return pipes(heads, rows)
 
 
 def latex_table(methods: dict[str, list[Evaluation]]) -> str:
@@ -153,9 +150,7 @@ def latex_table(methods: dict[str, list[Evaluation]]) -> str:
         quality += [_ssim(e.lpips for e in found) for _ in distances]
         rows.append([escape(name), *quality, _certificates(found).split()[0], _parameters(found)])
     about = rf"% \pm: standard error of the mean PSNR over the {len(first)} images"
-    head = [rf"\begin{{tabular}}{{l{'r' * (len(heads) - 1)}}}", r"\toprule", " & ".join(heads) + r" \\", r"\midrule"]
-    body = [" & ".join(row) + r" \\" for row in rows]
-    return "\n".join([about, *head, *body, r"\bottomrule", r"\end{tabular}", ""])
+    return f"{about}\n{booktabs(heads, rows)}"
 
 
 def _latex_psnr(values: list[float]) -> str:

@@ -3,6 +3,7 @@
 from app.models.card import Assessment, Card, blur_text
 from app.models.provenance import UNKNOWN
 from app.settings.families import FieldOptions, FoeOptions, RegularizerOptions, RidgeOptions
+from figures.table import pipes
 
 REPORTED = "bsds500:bsd68"  # the set on which results are reported
 HEADS = ("model", "measured", "size", "PSNR ± SE", "proven", "mu", "grads", "s/img", "training")
@@ -20,10 +21,9 @@ def overview(cards: list[Card]) -> str:
 
 def markdown(cards: list[Card]) -> str:
     """Write the overview as a page in Markdown."""
-    rows = [HEADS, ("---",) * len(HEADS), *_lines(cards)]
-    table = "\n".join("| " + " | ".join(row) + " |" for row in rows)
     command = "python -m app models list --markdown > regularizers/pretrained/README.md"
-    return f"# Shipped models\n\nThis page was written by `{command}`.\n\n{table}\n\n{ABOUT}\n\n{PROTOCOL}"
+    table = pipes(HEADS, _lines(cards))
+    return f"# Shipped models\n\nThis page was written by `{command}`.\n\n{table}\n{ABOUT}\n\n{PROTOCOL}"
 
 
 PROTOCOL = """The images are grey unless the name says `color`. Noise is not clipped. PSNR is that of the

@@ -10,6 +10,7 @@ from statistics import fmean
 from app.settings.comparison import COMPUTATIONS, WORST, Claim, Comparison
 from app.training.outcome import Outcome, Outcomes, computations_to
 from app.training.paired import FAILS, FEWEST, HOLDS, LEVEL, UNDECIDED, Paired, over_images, over_seeds
+from figures.table import pipes
 
 TESTS = f"""\
 What is tested: d is the PSNR of the first method less that of the second, image by image, on the same crops of the
@@ -102,9 +103,7 @@ def _seeds(test: Paired) -> str:
 
 def markdown(rows: Sequence[Row]) -> str:
     """Write one line for each claim as a Markdown table."""
-    heads = [f.name for f in fields(Row)]
-    lines = [heads, ["---"] * len(heads), *([cell.replace("|", r"\|") for cell in astuple(row)] for row in rows)]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    return pipes([f.name for f in fields(Row)], [astuple(row) for row in rows])
 
 
 def csv_table(rows: Sequence[Row]) -> str:
