@@ -2,7 +2,6 @@
 answer at once."""
 
 import argparse
-import os
 import shlex
 import signal
 import sys
@@ -17,7 +16,7 @@ from app.ranks import several, silence_all_but_first
 from app.settings.comparison import Comparison, is_comparison, read_comparison
 from app.settings.options import Config, ConfigError
 from app.settings.toml import load, override
-from datasets.files import home_expanded, printable
+from datasets.files import default_data_root, home_expanded, printable
 
 MODEL = "a run folder, a .safetensors file or the name of a shipped model"
 MODELS = "list the models that come with the program, show what is known about one, or ship another"
@@ -226,7 +225,7 @@ def _parser() -> argparse.ArgumentParser:
 
     def data_root(sub: Container) -> None:
         sub.add_argument(
-            "--data-root", type=path, default=Path(os.environ.get("APP_DATA_ROOT", "data")), metavar="DIR",
+            "--data-root", type=path, default=default_data_root(), metavar="DIR",
             help="where image sets and kernels lie (default: $APP_DATA_ROOT or ./data)",
         )  # fmt: skip
 

@@ -1,5 +1,12 @@
 """The scale of images: black is 0, white is 1, and a noise level is a standard deviation on it."""
 
+SAME = 0.05  # relative difference of noise levels that count as one: 25/255 and 0.1
+
+
+def between(level: float, low: float, high: float) -> bool:
+    """Tell whether a noise level lies between two, or is the same as one of them."""
+    return low * (1 - SAME) <= level <= high * (1 + SAME)
+
 
 def level_fault(noise_level: float, white: float = 1.0) -> str:
     """Return what is wrong with a noise level above white, which was meant for another scale; "" where nothing is."""

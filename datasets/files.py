@@ -7,6 +7,11 @@ from pathlib import Path
 LARGEST = 2**31  # bytes; the largest image that is read (see decode.py) has fewer, in 32 bits and RGB
 
 
+def default_data_root() -> Path:
+    """Return the folder that holds image sets and kernels where nobody names another: $APP_DATA_ROOT, or ./data."""
+    return Path(os.environ.get("APP_DATA_ROOT", "data"))
+
+
 def home_expanded(name: str | Path) -> Path:
     """Return a path whose ~ is replaced; of a user who is not known, the path as it is, which does not exist then."""
     return Path(os.path.expanduser(name))

@@ -5,7 +5,6 @@ by the same model with each rule. PSNR in dB over all that was seen, and over it
 """
 
 import argparse
-import os
 from pathlib import Path
 from statistics import fmean
 
@@ -16,6 +15,7 @@ from app.commands.errors import USER_ERRORS
 from app.drawing.comparison import panel
 from app.evaluation.simulation import Simulation, simulation
 from app.problem.quality import psnr
+from datasets.files import default_data_root
 from datasets.image_sets import find_images
 from figures import comparison
 from figures.comparison import Panel
@@ -80,7 +80,7 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", default=list(MODELS))
     parser.add_argument("--figure", type=Path)
     parser.add_argument("--shown", default="builtin:test", help="images whose first is drawn")
-    parser.add_argument("--data-root", type=Path, default=Path(os.environ.get("APP_DATA_ROOT", "data")))
+    parser.add_argument("--data-root", type=Path, default=default_data_root())
     o = parser.parse_args()
     try:
         print(table(o.models, o.images, o.data_root))

@@ -7,7 +7,6 @@ residual in Fourier space has a part in it.
 
 import argparse
 import math
-import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from copy import deepcopy
@@ -32,6 +31,7 @@ from app.lower.stationary import certified_or_stationary
 from app.models.files import PRETRAINED
 from app.problem.operators import wrapped
 from app.settings.tasks import Deblur, Denoise
+from datasets.files import default_data_root
 from datasets.image_sets import find_images
 from datasets.images import read_image
 from regularizers import BOUNDARIES, Adaptive, FieldOfExperts, InputConvexNetwork, Regularizer, Rescaled, TotalVariation
@@ -176,7 +176,7 @@ def main() -> int:
     parser.add_argument("--only", nargs="+", default=SECTIONS, choices=SECTIONS)
     parser.add_argument("--each", action="store_true", help="print every case, not only violations")
     parser.add_argument("--models", nargs="+", default=sorted(file.stem for file in PRETRAINED.glob("*.safetensors")))
-    parser.add_argument("--data-root", type=Path, default=Path(os.environ.get("APP_DATA_ROOT", "data")))
+    parser.add_argument("--data-root", type=Path, default=default_data_root())
     o = parser.parse_args()
     warnings.simplefilter("ignore")
 

@@ -27,6 +27,7 @@ from app.settings.options import Config
 from app.settings.toml import override
 from app.training.fit import fit
 from app.training.setup import training_problem
+from datasets.files import default_data_root
 from datasets.image_sets import find_images
 from datasets.images import ImageError
 
@@ -178,5 +179,5 @@ if __name__ == "__main__":
         parser.error("IMAGES and MEGABYTES must be at least 1")
     for line in larger_than_memory(o.images, o.megabytes):
         print(line, flush=True)
-    for line in against_memory(Path(os.environ.get("APP_DATA_ROOT", "data")), 100):
+    for line in against_memory(default_data_root(), 100):
         print(line, flush=True)

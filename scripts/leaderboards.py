@@ -16,7 +16,6 @@ the best of three on the first images of val32.
 """
 
 import argparse
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -35,6 +34,7 @@ from app.commands.errors import USER_ERRORS
 from app.evaluation.adapted import AdaptedReconstructor, adapted
 from app.files import write_atomically
 from app.settings.options import ConfigError
+from datasets.files import default_data_root
 from datasets.image_sets import find_images
 from datasets.images import read_image
 from figures.table import standard_error
@@ -186,7 +186,7 @@ def main() -> None:
     parser.add_argument("--images", default="bsds500:val32")
     parser.add_argument("--count", type=int, help="how many images, from the first (default: all)")
     parser.add_argument("--solvers", type=Path, metavar="FOLDER", help="write FOLDER/PROTOCOL/solvers/MODEL.py")
-    parser.add_argument("--data-root", type=Path, default=Path(os.environ.get("APP_DATA_ROOT", "data")))
+    parser.add_argument("--data-root", type=Path, default=default_data_root())
     o = parser.parse_args()
     try:
         names, paths = chosen(o.protocols, o.images, o.count, o.data_root)

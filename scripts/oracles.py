@@ -6,7 +6,6 @@ guide is; where neither does, the network or the potentials limit the model.
 """
 
 import argparse
-import os
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
@@ -16,6 +15,7 @@ from app.commands.errors import USER_ERRORS
 from app.evaluation.simulation import Simulation, simulation
 from app.problem.quality import psnr
 from app.settings.options import ConfigError
+from datasets.files import default_data_root
 from datasets.image_sets import find_images
 from datasets.images import read_image
 from datasets.patches import centre_crop, whole_blocks
@@ -59,7 +59,7 @@ def main() -> None:
     parser.add_argument("models", nargs="+", metavar="MODEL")
     parser.add_argument("--images", default="bsds500:val32")
     parser.add_argument("--crop", type=int, default=160, help="side of the centre crops in pixels")
-    parser.add_argument("--data-root", type=Path, default=Path(os.environ.get("APP_DATA_ROOT", "data")))
+    parser.add_argument("--data-root", type=Path, default=default_data_root())
     o = parser.parse_args()
     try:
         print(table(o.models, o.images, o.crop, o.data_root))

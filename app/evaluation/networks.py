@@ -26,12 +26,12 @@ from torch import Tensor, nn
 
 from app.problem.operators import BlurOperator, LinearOperator
 from app.problem.tasks import MaskOperator
+from app.scale import between
 from app.settings.options import ConfigError
 from datasets.files import printable
 
 DOWNLOAD = "download"
 LEVELS = (15 / 255, 25 / 255, 50 / 255)
-SAME = 0.05  # relative; 25/255 and 0.1 are the same
 SOLVED_EXACTLY = (BlurOperator, MaskOperator)  # whose physics is A itself, and knows its proximal map in closed form
 REASON = 160  # characters of what deepinv says about a file
 
@@ -63,10 +63,10 @@ class Network:
         if channels not in self.files:
             kinds = " and ".join({1: "grey", 3: "colour"}[c] for c in self.files)
             return f"has weights for {kinds} images, not for {'colour' if channels == 3 else 'grey'} ones"
-        known = self.levels or (self.low, self.high)
-        near = any(abs(level - s) <= SAME * s for s in self.levels)
-        if near or (not self.levels and self.low * (1 - SAME) <= level <= self.high * (1 + SAME)):
+        ranges = [(s, s) for s in self.levels] or [(self.low, self.high)]
+        if any(between(level, low, high) for low, high in ranges):
             return ""
+        known = self.levels or (self.low, self.high)
         shown = (" or " if self.levels else " to ").join(f"{255 * s:.4g}/255" for s in known)
         return f"has weights for noise level {shown}, and the noise level here is {255 * level:.4g}/255"
 

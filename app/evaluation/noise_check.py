@@ -18,11 +18,11 @@ from app.models.files import ModelError, load_model, shipped
 from app.problem.mri import MriOperator
 from app.problem.operators import TomographyOperator
 from app.problem.tasks import MaskOperator
+from app.scale import between
 from app.settings.tasks import Denoise, Problem
 from datasets.files import printable
 from regularizers.noise_levels import HIGHEST, LOWEST
 
-SAME = 0.05  # relative; 25/255 and 0.1 are the same
 MASK = ((1.0, -2.0, 1.0), (-2.0, 4.0, -2.0), (1.0, -2.0, 1.0))  # of norm 6; removes what is linear in x or y
 NORMAL = 0.67449  # median |n| of standard normal n
 FACTOR, TEXTURE = 1.3, 10.5 / 255  # see warn_of_noise
@@ -40,7 +40,7 @@ class Learned:
 
     def fault(self, level: float) -> str:
         """Return what is to be said about the model at another level; "" where there is nothing."""
-        if self.low * (1 - SAME) <= level <= self.high * (1 + SAME):
+        if between(level, self.low, self.high):
             return ""
         known = f"{255 * self.low:.4g}/255" + (f" to {255 * self.high:.4g}/255" if self.high > self.low else "")
         hint = f"; {self.other} is for all levels" if self.other else ""

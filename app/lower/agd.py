@@ -19,7 +19,7 @@ from torch import Tensor
 
 from app.lower import local_curvature
 from app.lower.energy import Energy
-from app.lower.iterate import MAX_ITERATIONS, Scheme, iterate
+from app.lower.iterate import MAX_ITERATIONS, Scheme, iterate, patience_of
 from app.lower.solution import LowerSolution, PerImage, dot, per_image
 
 PATIENCE = 20  # gives up after this many sqrt(L / mu) + 1 gradients without halving the smallest one
@@ -63,9 +63,4 @@ def _move(energy: Energy, x: Tensor, z: Tensor, g: Tensor, local: Tensor, since_
     return _State(x=x_next, point=x_next + per_image(beta) * step, z=z, g=g, local=local, since_restart=since)
 
 
-def _patience(energy: Energy, state: _State) -> float:
-    mu, largest = energy.bounds
-    return PATIENCE * (1 + int((largest / mu) ** 0.5))
-
-
-SCHEME = Scheme(begin=_begin, step=_step, patience=_patience)
+SCHEME = Scheme(begin=_begin, step=_step, patience=patience_of(PATIENCE))

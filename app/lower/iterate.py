@@ -48,6 +48,11 @@ def no_overhead(state: State) -> int:
     return 0
 
 
+def patience_of(count: int) -> Callable[[Energy, State], float]:
+    """Return the patience of `count` times sqrt(L / mu) + 1 gradients."""
+    return lambda energy, state: count * (1 + int((energy.bounds[1] / energy.bounds[0]) ** 0.5))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Scheme(Generic[S]):
     """A solver: how it starts and steps, and when it gives up.

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from app.lower.energy import Energy
-from app.lower.iterate import MAX_ITERATIONS, Scheme, choose, iterate
+from app.lower.iterate import MAX_ITERATIONS, Scheme, choose, iterate, patience_of
 from app.lower.preconditioner import Preconditioner, preconditioner
 from app.lower.solution import LowerSolution, PerImage, dot, norm, per_image
 
@@ -162,13 +162,10 @@ def _renew(energy: Energy, state: _State, images: Tensor) -> None:
     state.pairs.forget(images)
 
 
-def _patience(energy: Energy, state: _State) -> float:
-    mu, largest = energy.bounds
-    return PATIENCE * (1 + int((largest / mu) ** 0.5))
-
-
 def _overhead(state: _State) -> int:
     return int(state.inverse is not None)
 
 
-SCHEME = Scheme(begin=_begin, step=_step, patience=_patience, renew=_renew, renew_after=REFRESH, overhead=_overhead)
+SCHEME = Scheme(
+    begin=_begin, step=_step, patience=patience_of(PATIENCE), renew=_renew, renew_after=REFRESH, overhead=_overhead
+)

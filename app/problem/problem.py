@@ -16,7 +16,6 @@ The variance of y+ is s^2 = 1 + alpha^2 times that of y. If h is a negative log-
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,6 +30,7 @@ from app.problem.noise_levels import NoiseLevels
 from app.problem.operators import IdentityOperator, Operator, Operators, noise_level_of, operators_of
 from app.problem.tasks import inpainting_operator
 from app.scale import level_fault
+from datasets.files import default_data_root
 from datasets.image_sets import find_images
 from datasets.patches import Own, PatchBatch, Patches
 from datasets.random import NOISE, RECORRUPTION, generator
@@ -173,7 +173,7 @@ def _patches(clean: Tensor | Sequence[Tensor] | str | Path, size: int | None, se
     """Images of the user as patches. Raises ProblemError where a tensor is no image."""
     if isinstance(clean, str | Path):
         return Patches(
-            source=find_images(str(clean), Path(os.environ.get("APP_DATA_ROOT", "data")), False).paths,
+            source=find_images(str(clean), default_data_root(), False).paths,
             size=size,
             seed=seed,
             memory=memory_for_images(),

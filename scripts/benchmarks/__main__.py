@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor
 
 from app.memory import keep_freed_memory
+from datasets.files import default_data_root
 from regularizers import FieldOfExperts
 from scripts.benchmarks import experiments, scaling
 from scripts.benchmarks.measure import machine
@@ -29,7 +29,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="scripts/benchmark", description=__doc__)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--json", type=Path, help="write the tables there too")
-    parser.add_argument("--data-root", type=Path, default=Path(os.environ.get("APP_DATA_ROOT", "data")))
+    parser.add_argument("--data-root", type=Path, default=default_data_root())
     parser.add_argument("--only", choices=list(TABLES), action="append", help="one table; may be given again")
     options = parser.parse_args()
     device = torch.device(options.device)
