@@ -13,9 +13,9 @@ direction measures the frequencies f (in cycles per pixel) on one line, so that 
     (1 / pi) integral_0^pi delta(|f| cos a) da  =  1 / (pi |f|)
 
 for every size of the image and every N. (Interpolation leaves nine tenths of it at |f| = 0.15, four tenths at 0.45.)
-What was learned on patches thus meets the same A^T A on whole slices, at the same noise level. (Over r degrees it is
-180 / r times as much, at the frequencies that are measured.) Noise of one level in
-A x is noise of N^(1/2) times this level in each sum along a ray: the dose is that of all directions together.
+So a regularizer that was learned on patches meets the same A^T A on whole slices, at the same noise level. (Over r
+degrees, A^T A is 180 / r times as large at the measured frequencies.) Noise of one level in A x is noise of N^(1/2)
+times this level in each sum along a ray: the dose is that of all directions together.
 
 **Bounds.** All entries of A are >= 0, and so are those of M = A^T A: ||A||^2 <= max_p (M v)_p / v_p for every v > 0
 (Collatz, 1942). For v = 1 this is at most the largest row sum times the largest column sum; steps of the power method

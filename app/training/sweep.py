@@ -17,8 +17,7 @@ Found = dict[float, float]  # held-out PSNR in dB at the end, by factor; -inf wh
 
 
 def sweep(comparison: Comparison, out: Path, data_root: Path, quiet: bool, command: str) -> int:
-    """Train what is not there yet, with the first seed alone, then print one table. Raises
-    ConfigError for steps that are given."""
+    """Train the missing runs of the first seed, then print a table. ConfigError if a variant sets its step."""
     rows: dict[str, tuple[float, Found]] = {}
     for label, [(name, config), *_] in comparison.runs().items():
         if config.upper.step_size:

@@ -19,7 +19,7 @@ import torch
 from app.lower import lbfgs, polyak
 from app.lower.energy import Solver
 from app.lower.polyak import Epoch
-from app.upper.descent import LAST_MOVE, first_step
+from app.upper.descent import ENOUGH, LAST_MOVE, first_step
 from app.upper.hypergradient import Hypergradient
 from app.upper.iteration import Iteration
 from app.upper.method import Batch, FullBatch, Step
@@ -31,7 +31,6 @@ from app.upper.trial import Subset, loss_bounds, trial_loss
 TRIALS = 6  # in one step, after which theta stays
 TIGHTER = 0.1  # times the accuracy after that
 SHORTER, LONGER = 0.5, 10 / 9  # of eta
-ENOUGH = 0.25  # of eta ||z||^2
 
 
 @dataclass(frozen=True, kw_only=True)
