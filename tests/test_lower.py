@@ -157,7 +157,7 @@ def test_a_modulus_that_steps_contradict_is_an_error_with_both_numbers(solver):
     assert solver(honest, torch.zeros_like(y), 1e-10).converged.all()
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ["tv isotropic", "foe mcp reflect", "foe log circular rescaled", "icnn"])
 def test_energy_derivatives_agree_with_autograd(name):
     operator = random_operator()
     energy = Energy(operator, regularizers(1)[name].frozen(), torch.randn(2, 69), ridge=0.3)
@@ -171,26 +171,25 @@ def test_energy_derivatives_agree_with_autograd(name):
 def test_mu_and_L_bound_the_dense_hessian_of_the_energy(name):
     energy = Energy(random_operator(), regularizers(1)[name].frozen(), torch.randn(1, 69), ridge=0.9)
     mu, largest = energy.bounds
-    hessian = energy.hessian(0.3 * torch.randn(1, 1, 8, 8))
-    eigenvalues = torch.linalg.eigvalsh(dense(lambda v: torch.cat([hessian(e[None]) for e in v]), SHAPE))
+    hessian = energy.hessian((0.3 * torch.randn(1, 1, 8, 8)).repeat(64, 1, 1, 1))
+    eigenvalues = torch.linalg.eigvalsh(dense(hessian, SHAPE))
     assert mu <= eigenvalues[0] + 1e-10
     assert eigenvalues[-1] <= largest + 1e-10
 
 
 @SOLVERS
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("accuracy", [1.0, 1e-2, 1e-5])
-def test_the_certificate_is_at_least_the_true_error(name, accuracy, solver):
+def test_the_certificate_is_at_least_the_true_error(name, solver):
     y = torch.randn(4, 1, 8, 8)
     energy = Energy(identity(SHAPE), regularizers(1)[name].frozen(), y.flatten(1))
-    exact = agd.solve(energy, y, 1e-11).x
-    solution = solver(energy, torch.zeros_like(y), accuracy)
-    error = norm(solution.x - exact)
-    assert solution.converged.all()
-    assert (error <= solution.error_bound + 1e-11).all()
-    assert (solution.error_bound <= accuracy).all()
-    mu, _ = energy.bounds
-    torch.testing.assert_close(solution.error_bound, norm(energy.gradient(solution.x)) / mu, atol=1e-12, rtol=1e-9)
+    exact, (mu, _) = agd.solve(energy, y, 1e-11).x, energy.bounds
+    for accuracy in (1.0, 1e-2, 1e-5):
+        solution = solver(energy, torch.zeros_like(y), accuracy)
+        assert solution.converged.all()
+        assert (norm(solution.x - exact) <= solution.error_bound + 1e-11).all()
+        assert (solution.error_bound <= accuracy).all()
+        residual = norm(energy.gradient(solution.x))
+        torch.testing.assert_close(solution.error_bound, residual / mu, atol=1e-12, rtol=1e-9)
 
 
 @SOLVERS

@@ -2,6 +2,7 @@
 
 import ast
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -20,10 +21,15 @@ SHAPE = re.compile(r"\(\s*[\w.+*/'^ -]+,[\w.,+*/'^ -]*\)|\[\]|scalar")
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
+@cache
+def parsed(file: str) -> ast.Module:
+    return ast.parse((ROOT / file).read_text())
+
+
 def functions(file: str) -> list[tuple[str, Function, bool]]:
     """Return (name, function, whether it is a method) of all functions that are not inside others."""
-    tree, found = ast.parse((ROOT / file).read_text()), []
-    for node in tree.body:
+    found = []
+    for node in parsed(file).body:
         if isinstance(node, Function):
             found.append((node.name, node, False))
         elif isinstance(node, ast.ClassDef):
@@ -57,7 +63,7 @@ def test_long_functions_and_long_signatures_say_why(file):
         if parameters(function, method) > PARAMETERS:
             count = parameters(function, method)
             owner = next(
-                (c for c in ast.parse((ROOT / file).read_text()).body
+                (c for c in parsed(file).body
                  if isinstance(c, ast.ClassDef) and c.name == name.partition(".")[0]), None
             )  # fmt: skip
             text += (ast.get_docstring(owner) or "") if owner is not None else ""
@@ -68,7 +74,7 @@ def test_long_functions_and_long_signatures_say_why(file):
 def test_docstrings_are_sentences(file):
     """Every module, public class and public function has one; its first paragraph ends with a full stop or leads over
     to a formula with a colon or comma; it begins with a capital letter or a formula."""
-    tree = ast.parse((ROOT / file).read_text())
+    tree = parsed(file)
     if tree.body:
         assert ast.get_docstring(tree), f"{file} has no docstring"
     documented = [(n.name, n) for n in tree.body if isinstance(n, ast.ClassDef) and public(n.name)]
