@@ -125,12 +125,12 @@ def test_dense_linear_algebra(name, task, channels):
         part = operator.take(torch.tensor([b]))
         h = part.normal
         matrix = dense(lambda v, h=h, part=part: torch.cat([h(e[None]) for e in v]), tuple(x.shape[1:]))
-        point = x[b : b + 1].clone().requires_grad_()
-        (g,) = torch.autograd.grad(r.fn(point).sum(), point, create_graph=True)
-        rows = [torch.autograd.grad(e, point, retain_graph=True)[0].flatten() for e in g.flatten()]
-        matrix = matrix + torch.stack(rows) + ridge * torch.eye(len(matrix))
+        copies = x[b].repeat(len(matrix), 1, 1, 1).requires_grad_()  # copy i gives row i of the Hessian
+        (g,) = torch.autograd.grad(r.fn(copies).sum(), copies, create_graph=True)
+        rows = torch.autograd.grad(g.flatten(1).diagonal().sum(), copies, retain_graph=True)[0].flatten(1)
+        matrix = matrix + rows + ridge * torch.eye(len(matrix))
         q = torch.linalg.solve(matrix, (x[b] - clean[b]).flatten())
-        jtq = torch.autograd.grad((g.flatten() * q).sum(), parameters)
+        jtq = torch.autograd.grad((g[0].flatten() * q).sum(), parameters)
         for e, j in zip(expected, jtq, strict=True):
             e -= j / len(x)
     for a, e in zip(z.gradient, expected, strict=True):

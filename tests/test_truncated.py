@@ -423,8 +423,7 @@ ARGUMENTS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("method", NAMES)
-@pytest.mark.parametrize("noise", ["fixed", "fresh"])
+@pytest.mark.parametrize(("method", "noise"), [*((name, "fixed") for name in NAMES), ("amigo", "fresh")])
 def test_a_run_that_is_resumed_is_the_run(method, noise, tmp_path, monkeypatch):
     monkeypatch.setattr("app.commands.train.draw_run", lambda *_: [])
 
