@@ -29,7 +29,7 @@ from regularizers.foe.spline import KNOTS
 
 SOURCE = Path(__file__).with_name("foe.cpp")
 SOURCES = SOURCE, SOURCE.with_name("groups.h")
-FLAGS = ("-O3", "-march=native", "-std=c++17", "-shared", "-fPIC", "-fopenmp")
+FLAGS = ("-O3", "-march=native", "-std=c++17", "-shared", "-fPIC", "-fopenmp", "-fno-math-errno")
 REALS = {torch.float32: "float", torch.float64: "double"}
 RESULTS = {
     "foe_memory": ctypes.c_long, "foe_apply": None, "foe_mixed": None, "foe_bands": ctypes.c_int,

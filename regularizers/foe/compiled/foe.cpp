@@ -5,7 +5,7 @@
 //
 // Responses live in a tile of ROWS x COLUMNS that stays in the cache; nothing of size K x H x W is written to memory.
 // Vectors run along image rows. Filtering keeps a block of experts in registers while one tap after the other is
-// broadcast; its adjoint keeps the SIZE rows that one row of responses touches.
+// broadcast; its adjoint keeps the SIZE rows that one row of responses touches, or PART of them where registers are few.
 //
 // Compiled for one scalar type, filter size and potential: -DREAL=float|double -DSIZE=s -DGROUP=1|2|4
 // -DPOTENTIAL=Charbonnier|Huber|Mcp|Log|Spline, or of groups HuberL2|HuberLinf|McpL2|McpLinf
@@ -16,11 +16,21 @@
 #include <type_traits>
 #include <vector>
 
+#define JOIN(a, b) a##b
 #if defined(__AVX512F__)
 #include <immintrin.h>
 constexpr int VECTOR_BYTES = 64, REGISTERS = 24;  // accumulators; the rest of the 32 hold operands
+typedef __m512 floats;
+typedef __m512d doubles;
+#define INTRINSIC(name) JOIN(_mm512_, name)
+#define TABLE rsqrt14_ps  // 1 / sqrt to 14 bits
 #elif defined(__AVX__)
-constexpr int VECTOR_BYTES = 32, REGISTERS = 12;
+#include <immintrin.h>
+constexpr int VECTOR_BYTES = 32, REGISTERS = 12;  // of 16
+typedef __m256 floats;
+typedef __m256d doubles;
+#define INTRINSIC(name) JOIN(_mm256_, name)
+#define TABLE rsqrt_ps  // to 12 bits
 #else
 constexpr int VECTOR_BYTES = 16, REGISTERS = 12;
 #endif
@@ -41,26 +51,37 @@ constexpr int TILE_ROWS = ROWS + HALO;
 constexpr int STRIDE = up(SPAN + HALO + LANES, LANES);  // of an image row in the tile, with room for the last vector
 constexpr int MARGIN = up(HALO, LANES);                 // zeros before a row of responses
 constexpr int RESPONSES = MARGIN + SPAN;                // stride of a row of responses
-constexpr int EXPERTS = REGISTERS / 3;                  // experts filtered together, three vectors each
-constexpr int WIDTH = std::max(1, REGISTERS / SIZE);    // vectors per row in the adjoint, experts per filter derivative
+constexpr int EXPERTS = REGISTERS / 3;  // experts filtered together, three vectors each
+constexpr int PARTS = (2 * SIZE + REGISTERS - 1) / REGISTERS;  // of a filter's column, in the adjoint: two vectors fit
+constexpr int PART = (SIZE + PARTS - 1) / PARTS;               // taps
+constexpr int WIDTH = REGISTERS / PART;                        // vectors of each row
+constexpr int TOGETHER = std::max(1, REGISTERS / SIZE);        // experts per filter derivative
 
 inline vec load(const real* p) { return *reinterpret_cast<const vec*>(p); }
 inline void store(real* p, vec v) { *reinterpret_cast<vec*>(p) = v; }
 inline void add(real* p, vec v) { store(p, load(p) + v); }
+// Loads, and keeps the vector in a register: GCC reads it from memory again wherever it is used, which is slower.
+inline vec held(const real* p) {
+    vec v = load(p);
+#ifdef INTRINSIC
+    asm("" : "+v"(v));
+#endif
+    return v;
+}
 inline vec absolute(vec t) { return t < 0 ? -t : t; }
 
 inline vec smaller(vec t, vec bound) {  // the minimum, for which GCC compares and blends
-#if defined(__AVX512F__)
-    if constexpr (sizeof(real) == 4) return (vec)_mm512_min_ps((__m512)t, (__m512)bound);
-    else return (vec)_mm512_min_pd((__m512d)t, (__m512d)bound);
+#ifdef INTRINSIC
+    if constexpr (sizeof(real) == 4) return (vec)INTRINSIC(min_ps)((floats)t, (floats)bound);
+    else return (vec)INTRINSIC(min_pd)((doubles)t, (doubles)bound);
 #endif
     return t < bound ? t : bound;
 }
 
 inline vec larger(vec t, vec bound) {
-#if defined(__AVX512F__)
-    if constexpr (sizeof(real) == 4) return (vec)_mm512_max_ps((__m512)t, (__m512)bound);
-    else return (vec)_mm512_max_pd((__m512d)t, (__m512d)bound);
+#ifdef INTRINSIC
+    if constexpr (sizeof(real) == 4) return (vec)INTRINSIC(max_ps)((floats)t, (floats)bound);
+    else return (vec)INTRINSIC(max_pd)((doubles)t, (doubles)bound);
 #endif
     return t > bound ? t : bound;
 }
@@ -71,21 +92,21 @@ inline double sum_of(vec v) {  // by fours, which the compiler adds at once
     return (sum[0] + sum[1]) + (sum[2] + sum[3]);
 }
 
-inline vec clip(vec t) { t = t < 1 ? t : vec{} + 1; return t > -1 ? t : vec{} - 1; }
+inline vec clip(vec t) { return larger(smaller(t, vec{} + 1), vec{} - 1); }
 
 inline vec inverse_root(vec t) {
-#if defined(__AVX512F__)
-    if constexpr (sizeof(real) == 4) {  // 14 bits from the table, twice as many from a Newton step
-        vec r = (vec)_mm512_rsqrt14_ps((__m512)t);
+#ifdef INTRINSIC
+    if constexpr (sizeof(real) == 4) {  // a Newton step has twice as many bits
+        vec r = (vec)INTRINSIC(TABLE)((floats)t);
         return r * ((real)1.5 - (real)0.5 * t * r * r);
-    }
+    } else return 1 / (vec)INTRINSIC(sqrt_pd)((doubles)t);
 #endif
     vec r;
     for (int i = 0; i < LANES; i++) r[i] = 1 / std::sqrt(t[i]);
     return r;
 }
 
-// Potentials, as in regularizers/potentials.py.
+// Potentials, as in regularizers/foe/potentials.py.
 struct Expert { real w, s, inverse_w, inverse_s; const real *a, *b; };  // a, b: of a shape with J numbers
 
 struct Charbonnier {
@@ -136,7 +157,7 @@ struct Log {
     }
 };
 
-struct Spline {  // regularizers/spline.py
+struct Spline {  // regularizers/foe/spline.py
     static vec sign(vec t) { return t < 0 ? vec{} - 1 : vec{} + 1; }
     static vec by_weight(vec t, const Expert& e) {
         vec z = absolute(t) * e.inverse_s, sum{};
@@ -257,7 +278,7 @@ inline void respond(Tile& x, const Bank& bank, int block, int i, int j, vec u[EX
             for (int q = 0; q < SIZE; q++, taps += EXPERTS) {
                 vec shifted[M];
 #pragma GCC unroll 8
-                for (int m = 0; m < M; m++) shifted[m] = load(row + q + m * LANES);
+                for (int m = 0; m < M; m++) shifted[m] = held(row + q + m * LANES);
 #pragma GCC unroll 8
                 for (int e = 0; e < EXPERTS; e++)
 #pragma GCC unroll 8
@@ -313,26 +334,28 @@ struct Plane {
     }
 };
 
-// M vectors from column v on of g[i + p] += sum_k sum_q z[k][. - q] c_k[p, q], for one row i of responses.
-template <int M>
+// M vectors from column v on of g[i + p] += sum_k sum_q z[k][. - q] c_k[p, q], for one row i of responses, p >= FIRST.
+template <int M, int FIRST = 0>
 inline void synthesize(Tile& g, const Bank& bank, Responses& z, int c, int i, int v) {
-    vec sum[SIZE][M] = {};
+    constexpr int TAPS = std::min(PART, SIZE - FIRST);
+    vec sum[TAPS][M] = {};
     for (int k = 0; k < bank.experts; k++) {
-        const real* taps = bank.synthesis.data() + (long)(k * bank.channels + c) * SIZE * SIZE;
+        const real* taps = bank.synthesis.data() + (long)(k * bank.channels + c) * SIZE * SIZE + FIRST;
         const real* row = z.row(k) + v;
 #pragma GCC unroll 1
         for (int q = 0; q < SIZE; q++, taps += SIZE) {
             vec shifted[M];
 #pragma GCC unroll 8
-            for (int m = 0; m < M; m++) shifted[m] = load(row - q + m * LANES);
+            for (int m = 0; m < M; m++) shifted[m] = held(row - q + m * LANES);
 #pragma GCC unroll 32
-            for (int p = 0; p < SIZE; p++)
+            for (int p = 0; p < TAPS; p++)
 #pragma GCC unroll 8
                 for (int m = 0; m < M; m++) sum[p][m] += taps[p] * shifted[m];
         }
     }
-    for (int p = 0; p < SIZE; p++)
-        for (int m = 0; m < M; m++) add(g.row(c, i + p) + v + m * LANES, sum[p][m]);
+    for (int p = 0; p < TAPS; p++)
+        for (int m = 0; m < M; m++) add(g.row(c, i + FIRST + p) + v + m * LANES, sum[p][m]);
+    if constexpr (FIRST + TAPS < SIZE) synthesize<M, FIRST + TAPS>(g, bank, z, c, i, v);
 }
 
 inline void synthesize(Tile& g, const Bank& bank, Responses& z, int i, int columns) {
@@ -445,21 +468,21 @@ void apply(const real* x, const real* v, real* g, real* curvature, const Shape& 
 // total[k][c][p][q] += sum over rows and columns of z[k] x[. + p, . + q].
 inline void correlate(Tile& x, Responses& z, const Bank& bank, int rows, int columns, double* total) {
     int vectors = up(columns, LANES) / LANES;
-    for (int k = 0; k < bank.experts; k += WIDTH)
+    for (int k = 0; k < bank.experts; k += TOGETHER)
         for (int c = 0; c < bank.channels; c++)
             for (int p = 0; p < SIZE; p++) {
-                vec sum[WIDTH][SIZE] = {};
+                vec sum[TOGETHER][SIZE] = {};
                 for (int i = 0; i < rows; i++)
                     for (int v = 0; v < vectors; v++) {
                         const real* row = x.row(c, i + p) + v * LANES;
 #pragma GCC unroll 8
-                        for (int e = 0; e < WIDTH; e++) {
-                            vec response = load(z.row(std::min(k + e, bank.experts - 1), i) + v * LANES);
+                        for (int e = 0; e < TOGETHER; e++) {
+                            vec response = held(z.row(std::min(k + e, bank.experts - 1), i) + v * LANES);
 #pragma GCC unroll 32
                             for (int q = 0; q < SIZE; q++) sum[e][q] += response * load(row + q);
                         }
                     }
-                for (int e = 0; e < std::min(WIDTH, bank.experts - k); e++)
+                for (int e = 0; e < std::min(TOGETHER, bank.experts - k); e++)
                     for (int q = 0; q < SIZE; q++)
                         total[(((long)(k + e) * bank.channels + c) * SIZE + p) * SIZE + q] += sum_of(sum[e][q]);
             }
