@@ -92,7 +92,7 @@ class Problem:
         self.measurements = measurements
         if noisy and not isinstance(physics, Operators | Denoising):
             raise ProblemError("learning from noisy images alone is for denoising: the physics must be Denoising")
-        if ridge < 0:
+        if not ridge >= 0:
             raise ProblemError(f"ridge = {ridge:g} must be at least 0")
         if measurements is not None and (len(measurements) != len(self.patches) or patch_size):
             raise ProblemError(
@@ -173,7 +173,7 @@ def _patches(clean: Tensor | Sequence[Tensor] | str | Path, size: int | None, se
     """Images of the user as patches. Raises ProblemError where a tensor is no image."""
     if isinstance(clean, str | Path):
         return Patches(
-            source=find_images(str(clean), Path(os.environ.get("APP_DATA_ROOT", "data")), False).paths,
+            source=find_images(str(clean), Path(os.environ.get("APP_DATA_ROOT") or "data"), False).paths,
             size=size,
             seed=seed,
             memory=memory_for_images(),
