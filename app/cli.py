@@ -226,7 +226,7 @@ def _parser() -> argparse.ArgumentParser:
 
     def data_root(sub: Container) -> None:
         sub.add_argument(
-            "--data-root", type=path, default=Path(os.environ.get("APP_DATA_ROOT", "data")), metavar="DIR",
+            "--data-root", type=path, default=Path(os.environ.get("APP_DATA_ROOT") or "data"), metavar="DIR",
             help="where image sets and kernels lie (default: $APP_DATA_ROOT or ./data)",
         )  # fmt: skip
 
