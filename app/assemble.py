@@ -50,8 +50,7 @@ from app.upper.methods.maid import Maid
 from app.upper.methods.meha import Meha
 from app.upper.methods.stocbio import Stocbio
 from app.upper.methods.unroll import Unroll
-from datasets import blur_kernels
-from datasets.angles import read_angles
+from datasets.angles import angle_notes, read_angles
 from datasets.arrays import ArrayError, read_array
 from datasets.blur_kernels import (
     LEVIN,
@@ -59,6 +58,7 @@ from datasets.blur_kernels import (
     gaussian_kernel,
     is_file,
     kernel_file,
+    kernel_notes,
     levin_kernels,
     read_kernel,
 )
@@ -173,10 +173,15 @@ def true_kernel(problem: Deblur, data_root: Path) -> Tensor:  # -> (h, w)
     return read_kernel(problem.kernel, data_root, problem.signed_kernel)
 
 
-def kernel_notes(config: Config, data_root: Path) -> list[str]:
-    """Return what the user of a kernel file must know of it, one line each. Raises KernelError."""
-    problem = config.problem
-    return blur_kernels.kernel_notes(problem.kernel, data_root) if isinstance(problem, Deblur) else []
+def file_notes(config: Config, data_root: Path) -> list[str]:
+    """Return what the user of a file of a kernel or of angles must know of it, one line each. Raises KernelError and
+    ArrayError."""
+    match config.problem:
+        case Deblur(kernel=kernel):
+            return kernel_notes(kernel, data_root)
+        case Tomography(angle_file=str(file)) if file:
+            return angle_notes(file)
+    return []
 
 
 def true_kernels(problem: Deblur, data_root: Path) -> Callable[[int], Tensor]:

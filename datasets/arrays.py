@@ -28,6 +28,8 @@ class ArrayError(ValueError):
 def find_array(spec: str) -> tuple[Path, str]:
     """Split FILE[:KEY], of which both may hold colons: the longest FILE that exists, or that numpy.savez made of this
     name. Raises ArrayError where there is none."""
+    if not spec:
+        raise ArrayError("the name of a file is empty")
     parts = spec.split(":")
     for n in range(len(parts), 0, -1):
         for end in ("", ".npz"):

@@ -78,9 +78,17 @@ def kernel_notes(spec: str, data_root: Path) -> list[str]:
     if h % 2 == 0 or w % 2 == 0:
         centre = f"row {h // 2}, column {w // 2}, from 0"
         notes.append(f"kernel {printable(spec)}: {h} x {w} numbers; its centre is {centre}")
+    if _spread(values) > 2 * _spread(torch.fft.fftshift(values)):
+        notes.append(f"kernel {printable(spec)}: its centre seems to be in a corner (numpy.fft.fftshift moves it)")
     if abs(total - 1) > ROUNDED:
         notes.append(f"kernel {printable(spec)}: its sum is {total:g}; it is divided by it")
     return notes
+
+
+def _spread(values: Tensor) -> float:  # (h, w)
+    """Return the sum of |k| r^2, r the distance from the centre of a kernel, in pixels."""
+    rows, columns = (torch.arange(n) - n // 2 for n in values.shape)
+    return float((values.abs() * (rows.square()[:, None] + columns.square())).sum())
 
 
 def is_file(spec: str) -> bool:

@@ -9,7 +9,7 @@ LARGEST = 2**31  # bytes; the largest image that is read (see decode.py) has few
 
 def default_data_root() -> Path:
     """Return the folder that holds image sets and kernels where nobody names another: $APP_DATA_ROOT, or ./data."""
-    return Path(os.environ.get("APP_DATA_ROOT", "data"))
+    return Path(os.environ.get("APP_DATA_ROOT") or "data")
 
 
 def home_expanded(name: str | Path) -> Path:

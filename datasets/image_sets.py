@@ -46,6 +46,8 @@ def find_images(spec: str, data_root: Path, color: bool) -> ImageSet:
     `SET` alone is every image of the set. `builtin` in colour leaves out its grey photographs. A .npy file is an image
     where it is named itself.
     """
+    if not spec:  # a variable of a shell that is not set: not the folder one is in
+        raise ImageError("the name of the images is empty")
     name, colon, splits = spec.partition(":")
     if name == "builtin":
         return ImageSet(spec, tuple(_builtin(_split_names(spec, splits, tuple(BUILTIN)), color)))

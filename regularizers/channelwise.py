@@ -112,9 +112,9 @@ class Channelwise(Regularizer):
 
 
 def for_channels(regularizer: Regularizer, channels: int) -> Regularizer:
-    """Return R for images of so many channels: a regularizer of grey images takes the two of complex ones apart, any
-    other is what it is."""
-    return Channelwise(regularizer, channels) if channels == 2 and _known_channels(regularizer) == 1 else regularizer
+    """Return R for images of so many channels: a regularizer of grey images takes those of others apart, any other is
+    what it is."""
+    return Channelwise(regularizer, channels) if channels > 1 and _known_channels(regularizer) == 1 else regularizer
 
 
 def _known_channels(regularizer: Regularizer) -> int | None:

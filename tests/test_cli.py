@@ -100,6 +100,23 @@ def test_unknown_names_are_refused(capsys, tmp_path, run_folder, photograph):
     assert not (tmp_path / "new").exists()
 
 
+def test_names_of_a_variable_that_is_not_set_are_not_the_folder_one_is_in(
+    capsys, tmp_path, monkeypatch, run_folder, photograph
+):
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(photograph, tmp_path)
+    for arguments in (
+        ["reconstruct", run_folder, photograph, "--out", ""],
+        ["reconstruct", run_folder, "", "--out", "o"],
+        ["reconstruct", run_folder, photograph, "--task", "inpaint", "--mask", "", "--out", "o"],
+        ["evaluate", run_folder, "--images", ""],
+        ["train", "foe-denoise", *SMALL, "--out", ""],
+        ["train", "foe-denoise", *SMALL, "--set", "data.images=", "--out", "o"],
+    ):
+        refused(capsys, *arguments)
+    assert [p.name for p in tmp_path.iterdir()] == [photograph.name]
+
+
 def test_wrong_values_are_refused(capsys, tmp_path, run_folder):
     out = ["--out", str(tmp_path / "new")]
     for assignment, message in {

@@ -1,22 +1,26 @@
 """Trained regularizers are deepinv priors."""
 
+import math
+import warnings
 from pathlib import Path
 
 import deepinv
+import numpy as np
 import pytest
 import torch
 
-from app import assemble, load
+from app import Problem, assemble, load, reconstruct
 from app.evaluation.evaluate import evaluate
 from app.evaluation.simulation import simulation
 from app.lower import agd
 from app.lower.energy import Energy
 from app.problem.operators import OperatorError
+from app.problem.problem import ProblemError
 from app.problem.tasks import denoising
 from datasets.image_sets import find_images
 from datasets.images import read_image
 from datasets.random import TEST_NOISE, generator
-from regularizers import NoiseLevelError
+from regularizers import NoiseLevelError, RegularizerError, TotalVariation
 from tests.problems import NAMES, regularizers
 
 
@@ -72,3 +76,49 @@ def test_a_model_for_many_levels_reads_the_level_from_the_physics():
 def test_a_model_and_measurements_of_different_types_are_told_apart():
     with pytest.raises(OperatorError, match="convert one"):
         load("tv-denoise-grey-25")(torch.rand(1, 1, 8, 8, dtype=torch.float64), deepinv.physics.Denoising())
+
+
+def test_a_grey_model_takes_the_channels_of_an_image_apart():
+    """Compiled kernels know no bounds: with filters of other channels they would read behind the end."""
+    physics, y = deepinv.physics.Denoising(), torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    for name in ("tv-denoise-grey-25", "foe-denoise-grey-25"):
+        model = load(name, accuracy=1e-3)
+        each = torch.cat([model(y[:, c : c + 1], physics) for c in range(3)], 1)
+        torch.testing.assert_close(model(y, physics), each, atol=2e-3, rtol=0)
+    with pytest.raises(RegularizerError, match="filters are for images of 3 channels, not 1"):
+        load("foe-denoise-color-25")(y[:, :1], physics)
+
+
+@pytest.mark.parametrize(
+    ("y", "message"),
+    [
+        (np.zeros((1, 1, 8, 8)), "float or complex tensor .*, not ndarray"),
+        (torch.zeros(1, 1, 8, 8, dtype=torch.uint8), "not torch.uint8 of the shape"),
+        (torch.zeros(0, 1, 8, 8), "a batch .* of at least one"),
+        (torch.zeros(1, 8, 8), r"in batches \(B, C, H, W\), not \(8, 8\)"),
+        (torch.zeros(1, 1, 8, 8, dtype=torch.complex64), "must be channels"),
+        (torch.full((1, 1, 8, 8), torch.nan), "finite"),
+    ],
+)
+def test_what_is_no_batch_of_measurements_is_refused_in_its_words(y, message):
+    with pytest.raises(OperatorError, match=message):
+        load("tv-denoise-grey-25")(y, deepinv.physics.Denoising())
+
+
+@pytest.mark.parametrize("wrong", [{"ridge": -1.0}, {"ridge": math.nan}, {"accuracy": 0.0}, {"accuracy": math.nan}])
+def test_numbers_that_nothing_could_be_certified_with_are_refused(wrong):
+    with pytest.raises(OperatorError, match="must be at least 0"):
+        reconstruct(TotalVariation(1), torch.rand(1, 1, 8, 8), deepinv.physics.Denoising(), **wrong)
+    if "ridge" in wrong:
+        with pytest.raises(ProblemError, match="must be at least 0"):
+            Problem(deepinv.physics.Denoising(), clean=torch.rand(1, 1, 8, 8), noise_level=0.1, **wrong)
+
+
+def test_images_of_another_scale_are_told():
+    model, y = load("tv-denoise-grey-25"), torch.rand(1, 1, 8, 8)
+    physics = deepinv.physics.Denoising(deepinv.physics.GaussianNoise(25 / 255))
+    with warnings.catch_warnings(action="error"):
+        model(y, physics)
+        model(y / 1000, physics)
+    with pytest.warns(UserWarning, match=r"on the scale \[0, 1\], and here its brightest pixel is .* times white"):
+        model(255 * y, physics)

@@ -130,3 +130,9 @@ def test_only_the_operators_import_deepinv_physics():
         "app/evaluation/networks.py",
         "app/evaluation/reconstructor.py",
     }
+
+
+def test_a_star_imports_the_public_names():
+    names: dict[str, object] = {}
+    exec("from app import *", names)
+    assert {"Problem", "fit", "load", "Regularizer"} <= names.keys() and "import_module" not in names

@@ -139,6 +139,14 @@ def test_the_centre_of_a_kernel_is_the_pixel_that_is_stated(tmp_path, size):
         torch.testing.assert_close(operators(x.shape[1:], (0,)).forward(x), operators.seen_in(x))
 
 
+def test_a_kernel_whose_centre_is_in_a_corner_is_told(tmp_path):
+    for size in ((9, 9), (8, 10)):
+        kernel = np.outer(*(np.exp(-((np.arange(n) - n // 2) ** 2)) for n in size))
+        for shifted in (False, True):
+            np.save(tmp_path / "k.npy", np.fft.ifftshift(kernel / kernel.sum()) if shifted else kernel / kernel.sum())
+            assert any("in a corner" in note for note in kernel_notes(str(tmp_path / "k.npy"), tmp_path)) == shifted
+
+
 def test_negative_entries_need_permission(capsys, tmp_path, files):
     kernel = np.array([[0, -0.1, 0], [-0.1, 1.4, -0.1], [0, -0.1, 0]])
     np.save(tmp_path / "k.npy", kernel)

@@ -160,6 +160,64 @@ def test_frequencies_with_dc_in_a_corner_are_told(here, capsys):
     assert len(encoded(torch.ones(1, 2, 4, 4), 2.0, ".png")) == 2
 
 
+@pytest.mark.parametrize("coils", [False, True])
+def test_a_mask_that_is_not_that_of_the_frequencies_is_told(here, capsys, coils):
+    file, setting = ("coils.npy", ["--set", "problem.coil_maps=maps.npy"]) if coils else ("k.npy", [])
+    settings = [*MRI, *setting]
+    np.save(file, np.load(file) + 0.01 * MASK)  # noise: what is measured is not 0
+    for name, mask, fits in (
+        ("mask.npy", MASK, True),
+        ("shifted.npy", np.roll(MASK, 1), False),
+        ("more.npy", MASK | True, True),  # zeros are measured, too
+        ("fewer.npy", MASK & (np.arange(12) > 2), True),  # numbers are left out
+        ("other.npy", (np.arange(16)[:, None] % 3 != 1) & (np.arange(12) >= 0), False),
+    ):
+        np.save(name, mask)
+        assert reconstruct(file, *settings, "--mask", name, "--out", name[:-4]) == 0
+        told = capsys.readouterr().err
+        assert ("of the mask are 0 in it" in told) != fits, name
+        assert fits or f"warning: {file}: " in told
+
+
+def test_an_inverted_mask_of_pixels_is_told(here, capsys):
+    known = RANDOM.random((16, 12)) < 0.5
+    for missing in (0, 255):
+        Image.fromarray(np.where(known, 255 * SMOOTH, missing).astype(np.uint8)).save("a.png")
+        for mask, fits in ((known, True), (~known, False)):
+            Image.fromarray(mask).save("m.png")
+            settings = ["--task", "inpaint", *RIDGE, "--mask", "m.png", "--out", f"{missing}{fits}"]
+            assert reconstruct("a.png", *settings) == 0
+            assert ("is the mask inverted" in capsys.readouterr().err) != fits
+
+
+def test_a_range_that_is_not_that_of_the_numbers_is_told(here, capsys):
+    for factor, fits in ((1, True), (255, False), (0.01, False)):
+        tifffile.imwrite("a.tif", (factor * SMOOTH).astype(np.float32))
+        assert reconstruct("a.tif", "--range", "0", "1", "--out", str(factor)) == 0
+        assert ("times white (--range BLACK WHITE)" in capsys.readouterr().err) != fits
+
+
+def test_lists_of_matlab_are_rows_or_columns(here):
+    reconstruct("sino.npy", *TOMOGRAPHY, "--out", "list")
+    np.save("angles.npy", ANGLES[None])
+    reconstruct("sino.npy", *TOMOGRAPHY, "--out", "row")
+    np.save("angles.npy", ANGLES[:, None])
+    reconstruct("sino.npy", *TOMOGRAPHY, "--out", "column")
+    reconstruct("k.npy", *MRI, "--out", "list")
+    np.save("mask.npy", MASK[None])
+    reconstruct("k.npy", *MRI, "--out", "row")
+    for name in ("row/sino.npy", "column/sino.npy", "row/k.npy"):
+        np.testing.assert_array_equal(np.load(name), np.load(Path("list") / Path(name).name))
+
+
+def test_angles_in_radians_are_told(here, capsys):
+    assert reconstruct("sino.npy", *TOMOGRAPHY, "--out", "a") == 0
+    assert "radians" not in capsys.readouterr().out
+    np.save("angles.npy", np.deg2rad(ANGLES))
+    assert reconstruct("sino.npy", *TOMOGRAPHY, "--out", "b") == 0
+    assert "angles angles.npy: from 0 to 2.88 degrees; are they in radians" in capsys.readouterr().out
+
+
 def test_measured_files_are_evaluated_against_clean_images(here, capsys):
     """Measured by the program and written to files, they give the rows that the program gives."""
     for folder in ("clean", "measured", "valid"):
@@ -200,6 +258,7 @@ def test_measured_files_are_drawn_with_and_without_clean_images(here, capsys):
 
 BAD = {
     "a mask of another size": (MRI, {"mask.npy": MASK[1:]}, ["k.npy"], "mask.npy: 11 columns"),
+    "a mask of 8 bits": (MRI, {"mask.npy": 255 * MASK}, ["k.npy"], "mask.npy: the numbers of a mask are from 0 to 1"),
     "a mask of zeros": (MRI, {"mask.npy": 0 * MASK}, ["k.npy"], "mask.npy: a mask must be finite, and measure"),
     "no mask": (["--task", "mri", *RIDGE], {}, ["k.npy"], "--mask FILE"),
     "real frequencies": (MRI, {"k.npy": SMOOTH}, ["k.npy"], "k.npy: k-space is complex"),
@@ -217,7 +276,7 @@ BAD = {
     "a complex sinogram": (TOMOGRAPHY, {"sino.npy": np.ones((17, 12)) + 0j}, ["sino.npy"], "sino.npy: sums along rays"),
     "counts": (TOMOGRAPHY, {"sino.npy": np.ones((17, 12), int)}, ["sino.npy"], "sino.npy: int64 numbers have no scale"),
     "other angles": (TOMOGRAPHY, {"angles.npy": ANGLES[1:]}, ["sino.npy"], "sino.npy: a sinogram of 17 cells and 12"),
-    "bad angles": (TOMOGRAPHY, {"angles.npy": ANGLES[None]}, ["sino.npy"], "angles.npy must be a list"),
+    "bad angles": (TOMOGRAPHY, {"angles.npy": np.stack([ANGLES, ANGLES])}, ["sino.npy"], "angles.npy must be a list"),
     "a complex image": ([], {"a.npy": np.ones((9, 9)) + 0j}, ["a.npy", "--range", "0", "1"], "a.npy: not a grey"),
     "an image of objects": ([], {"a.npy": np.array([{}])}, ["a.npy", "--range", "0", "1"], "a.npy"),
     "an image of text": ([], {"a.npy": np.array(["a"])}, ["a.npy", "--range", "0", "1"], "a.npy"),

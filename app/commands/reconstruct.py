@@ -8,13 +8,14 @@ from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 from app import assemble
-from app.evaluation import noise_check
+from app.evaluation import mask_check, noise_check
 from app.evaluation.measured import Files, config_of_files, sources_of, summary
 from app.evaluation.simulation import Simulation, simulation
 from app.files import write_atomically
 from app.models.build import Model
 from app.problem.quality import psnr
 from app.processes import Processes, joined
+from app.scale import brightness_fault
 from app.settings.options import Config
 from datasets.encode import encode_like
 from datasets.files import printable
@@ -40,7 +41,7 @@ def _reconstruct(o: Namespace, settings: list[str], model: Model, config: Config
     targets = files.targets(simulated)
     processes.numbers(0)  # nobody writes before all have looked
     o.out.mkdir(parents=True, exist_ok=True)
-    for note in assemble.kernel_notes(config, o.data_root):
+    for note in assemble.file_notes(config, o.data_root):
         print(note)
     noise_check.warn_of_level(o.model, config.problem)
     given = noise_check.is_given(settings)
@@ -100,12 +101,15 @@ def _from_measured(
     command knows of one file."""
     found, source = files.measurement(i, simulated), files.sources[i]
     y, told = found.y, list(found.told)
+    mask_check.warn_of_mask(source.path, y, i, simulated)
     if not given:
         simulated, level = noise_check.at_estimated_level(simulated, model, config.problem, y, i)
         told.append(level)
     for line in told:
         print(f"{source}: {line}")
     solution = simulated(y, (i,))
+    if found.depth == 32 and (fault := brightness_fault(float(solution.x.amax()))):
+        print(f"warning: {source}: {fault} (--range BLACK WHITE)", file=sys.stderr)
     _write(own, found.encode(solution.x))
     print(f"{printable(own[0])}: {summary(solution, model)}")
     if given or not model.regularizer.noise_nodes:

@@ -41,7 +41,10 @@ def split_label(text: str) -> tuple[str, str]:
 
 
 def path(text: str) -> Path:
-    """Read a path, whose ~ is replaced. Raises ArgumentTypeError where nobody's home folder is meant."""
+    """Read a path, whose ~ is replaced. Raises ArgumentTypeError where there is none, as of a variable that is not set,
+    and where nobody's home folder is meant."""
+    if not text:
+        raise argparse.ArgumentTypeError("the path is empty")
     found = home_expanded(text)
     if str(found).startswith("~"):
         raise argparse.ArgumentTypeError(f"no home folder is known for {text}: of a file of this name, write ./{text}")

@@ -18,6 +18,7 @@ from app.lower.energy import Solver
 from app.lower.solution import LowerSolution
 from app.models.files import load_regularizer
 from app.problem.operators import LinearOperator, OperatorError, noise_level_of
+from app.scale import FAR, brightness_fault
 from regularizers import Regularizer
 
 
@@ -51,7 +52,10 @@ class LearnedReconstructor(deepinv.models.Reconstructor):
     def solution(self, y: Tensor, physics: LinearPhysics | LinearOperator) -> LowerSolution:  # (B, ...)
         """Return the reconstructions with their certificates. Raises OperatorError or NoiseLevelError."""
         self._check_level(getattr(physics, "physics", physics))
-        return reconstruct(self.regularizer, y, physics, ridge=self.ridge, accuracy=self.accuracy, solver=self.solver)
+        found = reconstruct(self.regularizer, y, physics, ridge=self.ridge, accuracy=self.accuracy, solver=self.solver)
+        if (brightest := float(found.x.amax())) > FAR:  # an image may be dark
+            warnings.warn(f"images are on the scale [0, 1], and here {brightness_fault(brightest)}", stacklevel=3)
+        return found
 
     def _check_level(self, physics: object) -> None:
         level = 0.0

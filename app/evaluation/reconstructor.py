@@ -11,7 +11,7 @@ from app.lower import lbfgs
 from app.lower.energy import Solver
 from app.lower.solution import LowerSolution
 from app.lower.stationary import certified_or_stationary
-from app.problem.operators import LinearOperator, OperatorError, noise_level_of, wrapped
+from app.problem.operators import LinearOperator, OperatorError, check_measurements, noise_level_of, wrapped
 from regularizers import Regularizer, for_channels
 from regularizers.conversion import converted
 
@@ -34,6 +34,9 @@ def reconstruct(
     Where h is not provably strongly convex, x is stationary and its bound infinite. A regularizer, its measurements and
     the accuracy need as many arguments; all but three have defaults. Raises OperatorError or NoiseLevelError.
     """
+    check_measurements(y)
+    if not (ridge >= 0 and accuracy > 0):
+        raise OperatorError(f"ridge = {ridge} must be at least 0, and accuracy = {accuracy} above 0")
     own = next(regularizer.parameters(), None)
     if own is not None and (own.dtype != (y.real if y.is_complex() else y).dtype or own.device != y.device):
         raise OperatorError(

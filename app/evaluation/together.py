@@ -49,7 +49,7 @@ def evaluate_together(
     paths, color = find_images(images, data_root, config.data.color).paths[:count], config.data.color
 
     simulated = {name: simulation(c, model, data_root, dict(enumerate(paths))) for name, (model, c) in loaded.items()}
-    first, notes = simulated[models[0]], assemble.kernel_notes(config, data_root)
+    first, notes = simulated[models[0]], assemble.file_notes(config, data_root)
     sizes: list[int] = []
     for s in simulated.values():
         sizes = [shape.numel() for shape in s.check_images(paths, color)]

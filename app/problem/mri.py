@@ -159,7 +159,7 @@ def mri(
     return Operators(build, image_shape, lift=None if phases is None else lift)
 
 
-def given_mask(values: np.ndarray, name: str) -> Masks:  # (H, W) or (W,)
+def given_mask(values: np.ndarray, name: str) -> Masks:  # (H, W), (W,) or, as of MATLAB, (1, W)
     """Return the same mask for all images. Raises OperatorError, which `name` begins, where it is none or does not
     fit."""
     if values.ndim not in (1, 2) or values.dtype.kind not in "buif":
@@ -167,6 +167,11 @@ def given_mask(values: np.ndarray, name: str) -> Masks:  # (H, W) or (W,)
     mask = torch.from_numpy(values.astype(np.float64))
     if not bool(mask.isfinite().all()) or not bool((mask != 0).any()):
         raise OperatorError(f"{name}: a mask must be finite, and measure something")
+    low, high = float(mask.min()), float(mask.max())
+    if low < 0 or high > 1:  # y is M F x: another scale of M would be one of x
+        raise OperatorError(f"{name}: the numbers of a mask are from 0 to 1, not from {low:g} to {high:g}")
+    if mask.ndim == 2 and len(mask) == 1:
+        mask = mask[0]
 
     def fitting(image: int, grid: torch.Size) -> Tensor:
         if mask.shape[-1] != grid[1] or (mask.ndim == 2 and mask.shape != grid):

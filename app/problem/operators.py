@@ -313,7 +313,7 @@ def wrap(
     if not isinstance(physics, LinearPhysics):
         raise OperatorError(f"{type(physics).__name__} is not a linear deepinv physics")
     if len(shape) != 3 or 0 in shape:
-        raise OperatorError(f"images have the shape (C, H, W), not {tuple(shape)}")
+        raise OperatorError(f"images have the shape (C, H, W) in batches (B, C, H, W), not {tuple(shape)}")
     if type(physics) is Denoising:
         return IdentityOperator(physics=physics, image_shape=shape)
     physics, x, y = _probed(_differentiable(physics), shape, dtype, device)
@@ -338,13 +338,24 @@ def wrap(
     )
 
 
+def check_measurements(y: object) -> None:
+    """Raise OperatorError where y (B, ...) is nothing that a reconstruction can begin with."""
+    if not isinstance(y, Tensor) or not (y.is_floating_point() or y.is_complex()) or not bool(y.isfinite().all()):
+        what = f"{y.dtype} of the shape {tuple(y.shape)}" if isinstance(y, Tensor) else type(y).__name__
+        raise OperatorError(f"measurements must be a finite float or complex tensor (B, ...), not {what}")
+    if y.ndim < 2 or not y.numel():
+        raise OperatorError(f"measurements are a batch (B, ...) of at least one, not {tuple(y.shape)}")
+
+
 def wrapped(physics: LinearPhysics, y: Tensor, image_shape: Sequence[int] | None = None) -> LinearOperator:
     """Return the operator of a deepinv physics that has measured y (B, ...). Raises OperatorError."""
-    if not isinstance(y, Tensor) or not (y.is_floating_point() or y.is_complex()) or not bool(y.isfinite().all()):
-        raise OperatorError("measurements must be a finite float or complex tensor (B, ...)")
+    check_measurements(y)
     dtype = y.real.dtype if y.is_complex() else y.dtype
     what = f"measurements of shape {tuple(y.shape)}"
-    shape = image_shape or _working(physics, dtype, what, lambda p: p.A_adjoint(y[:1]).shape[1:])[1]
+    image = _working(physics, dtype, what, lambda p: p.A_adjoint(y[:1]))[1]
+    if image.is_complex():
+        raise OperatorError(f"{type(physics).__name__} gives complex images; real and imaginary part must be channels")
+    shape = image_shape or image.shape[1:]
     operator = wrap(physics, shape, dtype=dtype, device=str(y.device))
     expected = operator.forward(torch.zeros(1, *shape, dtype=dtype, device=y.device)).shape[1:]
     if y.shape[1:] != expected:

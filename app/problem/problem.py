@@ -92,7 +92,7 @@ class Problem:
         self.measurements = measurements
         if noisy and not isinstance(physics, Operators | Denoising):
             raise ProblemError("learning from noisy images alone is for denoising: the physics must be Denoising")
-        if ridge < 0:
+        if not ridge >= 0:
             raise ProblemError(f"ridge = {ridge:g} must be at least 0")
         if measurements is not None and (len(measurements) != len(self.patches) or patch_size):
             raise ProblemError(

@@ -120,7 +120,7 @@ def train(run: Run, progress: Progress, data_root: Path, quiet: bool) -> None:
         log.info(
             "noise level of the pairs: %.3g (y - A x); problem.noise_level = %.3g", noise, run.config.problem.level
         )
-    for note in assemble.kernel_notes(run.config, data_root):
+    for note in assemble.file_notes(run.config, data_root):
         log.info("%s", note)
     _log_kernel_error(run, data_root)
     upper = run.config.upper

@@ -25,6 +25,7 @@ from regularizers.foe.filter_bank import (
 )
 from regularizers.foe.groups import GroupPotential
 from regularizers.foe.potential import Potential
+from regularizers.functional import RegularizerError
 
 
 @dataclass(frozen=True)
@@ -247,6 +248,8 @@ class FieldOfExpertsFunctional:
         return fastest(x, self.filters.shape[-1], self.potential.name, self.potential.size)
 
     def _pad(self, x: Tensor) -> Tensor:
+        if x.shape[1] != self.filters.shape[1]:  # compiled kernels would read behind the end
+            raise RegularizerError(f"filters are for images of {self.filters.shape[1]} channels, not {x.shape[1]}")
         return pad(x, self.filters.shape[-1], self.boundary)
 
     def _pad_adjoint(self, x: Tensor) -> Tensor:
