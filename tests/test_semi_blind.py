@@ -15,7 +15,7 @@ from app.cli import main
 from app.evaluation.simulation import simulation
 from app.lower import lbfgs
 from app.lower.energy import Energy
-from app.models.build import KERNEL, build_model
+from app.models.build import PREFIX, build_model
 from app.models.files import load_model, save_model
 from app.problem.blur_kernel import BlurKernel, SemiBlind, kernel_error
 from app.problem.convolution import convolution, misfit_by_kernel, mixed_by_kernel
@@ -253,7 +253,7 @@ def test_a_model_file_holds_the_kernel_beside_the_regularizer(tmp_path):
     save_model(tmp_path / "a.safetensors", model, config(), {})
     loaded, _ = load_model(str(tmp_path / "a.safetensors"))
     assert loaded.kernel is not None
-    assert list(load_file(tmp_path / "a.safetensors")) == sorted(["log_weights", "log_smoothings", KERNEL + "logits"])
+    assert list(load_file(tmp_path / "a.safetensors")) == sorted(["log_weights", "log_smoothings", PREFIX + "logits"])
     for a, b in zip(model.parameters(), loaded.parameters(), strict=True):
         assert torch.equal(a, b)
     without = build_model(config(learn_kernel=False))
@@ -308,7 +308,7 @@ def test_resume_is_bit_exact(tmp_path, photographs):
     assert train(whole, photographs, 4, *steady) == 0
     a, b = (load_file(f / "checkpoint" / "state.safetensors") for f in (cut, whole))
     assert a.keys() == b.keys()
-    assert f"parameter.{KERNEL}logits" in a
+    assert f"parameter.{PREFIX}logits" in a
     assert all(torch.equal(a[name], b[name]) for name in a if name != "books.rows")  # which hold seconds
 
 
