@@ -31,11 +31,11 @@ TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-10}
 # Potential, boundary, channels, experts, filter size, batch and image, type: with and without a border between tiles in
 # either direction, and between blocks of experts. The interpreter takes about a second for a tile of one block.
 CASES = [
-    ("charbonnier", "valid", 1, 9, 3, (1, 11, 35), torch.float32),
+    ("charbonnier", "valid", 1, 9, 3, (1, 3, 35), torch.float32),
     ("mcp", "circular", 3, 3, 3, (2, 4, 5), torch.float64),
     ("huber", "reflect", 3, 3, 3, (1, 5, 4), torch.float32),
     ("spline", "reflect", 1, 3, 3, (1, 5, 6), torch.float64),
-    ("weak_spline", "circular", 3, 9, 3, (1, 4, 5), torch.float32),
+    ("weak_spline", "circular", 1, 9, 3, (1, 9, 4), torch.float32),
 ]
 if DEVICE == "cuda":
     # In float32 a few of so many responses would be on the other side of a kink.
@@ -56,7 +56,7 @@ GROUPS = [
     ("mcp", "linf", 4, "valid", 1, 4, 3, (1, 3, 5), torch.float32, True),
     ("mcp", "l2", 4, "circular", 2, 4, 3, (1, 3, 6), torch.float32, False),
     ("mcp", "linf", 4, "valid", 1, 8, 3, (1, 3, 5), torch.float64, False),
-    ("mcp", "linf", 2, "reflect", 1, 2, 3, (2, 9, 4), torch.float64, False),
+    ("mcp", "linf", 2, "reflect", 1, 2, 3, (2, 4, 4), torch.float64, False),
     ("mcp", "l2", 2, "valid", 1, 4, 3, (1, 3, 5), torch.float64, True),
     ("huber", "l2", 2, "circular", 1, 6, 3, (1, 4, 5), torch.float32, False),
     ("huber", "linf", 4, "valid", 1, 4, 3, (1, 4, 5), torch.float32, True),
@@ -116,9 +116,8 @@ def test_the_kernel_computes_what_torch_computes(case, monkeypatch):
 
 
 @executed
-@pytest.mark.parametrize("case", [CASES[1]])
-def test_contrasts_and_masks_are_those_of_the_response(case, monkeypatch):
-    functional, x, v = problem(*case)
+def test_contrasts_and_masks_are_those_of_the_response(monkeypatch):
+    functional, x, v = problem("mcp", "circular", 1, 3, 3, (2, 4, 5), torch.float64)
     functional = modulated(functional, x.shape)
     expected = in_double(functional, x, v, monkeypatch=monkeypatch)
     assert_same(in_triton(functional, x, v, monkeypatch), expected, x.dtype)
