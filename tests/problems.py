@@ -1,14 +1,17 @@
 """Small problems that dense linear algebra can check."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import partial
+from itertools import product
 
 import torch
 from torch import Tensor
 
 from regularizers import (
+    BOUNDARIES,
     CHARBONNIER,
     HUBER,
     LOG,
@@ -97,19 +100,22 @@ def perturbed(regularizer: Regularizer, seed: int = 0, size: float = 0.3) -> Reg
     return regularizer
 
 
-def regularizers(channels: int) -> dict[str, Regularizer]:
-    """One of each kind, perturbed, with responses on both sides of every kink for images of size about 1."""
-    made: dict[str, Regularizer] = {
-        "tv isotropic": TotalVariation(channels, isotropic=True, weight=0.2, smoothing=0.3),
-        "tv anisotropic": TotalVariation(channels, isotropic=False, weight=0.2, smoothing=0.3),
-    }
-    for potential in (CHARBONNIER, HUBER, MCP, LOG):
+def _kinds() -> Iterator[tuple[str, Callable[[int], Regularizer]]]:
+    """Name every kind with what makes it for a number of channels, before it is perturbed."""
+    yield "tv isotropic", partial(TotalVariation, isotropic=True, weight=0.2, smoothing=0.3)
+    yield "tv anisotropic", partial(TotalVariation, isotropic=False, weight=0.2, smoothing=0.3)
+    several = partial(TotalVariation, weight=0.2, smoothing=0.3, noise_nodes=4)
+    yield "tv isotropic at one of many noise levels", lambda channels: several(channels).at(0.11)
+    shape = {"filters": 5, "filter_size": 3}
+    for potential, boundary in product((CHARBONNIER, HUBER, MCP, LOG), BOUNDARIES):
         # R with `log` is (w / (8 s) ||C||^2)-weakly convex, which has to stay below 0.9.
         weight, smoothing = (0.05, 0.4) if potential is LOG else (0.6, 0.2)
-        for boundary in ("valid", "circular", "reflect"):
-            made[f"foe {potential.name} {boundary}"] = FieldOfExperts(
-                channels, 5, 3, potential, boundary=boundary, weak_convexity=0.8, weight=weight, smoothing=smoothing
-            )
+        yield f"foe {potential.name} {boundary}", partial(
+            FieldOfExperts, **shape, potential=potential, boundary=boundary, weak_convexity=0.8, weight=weight,
+            smoothing=smoothing,
+        )  # fmt: skip
+    field = partial(FieldOfExperts, **shape, boundary="valid", weight=0.6, smoothing=0.2, noise_nodes=3)
+    yield "foe charbonnier valid at one of many noise levels", lambda channels: field(channels).at(0.08)
     # Convex and weakly convex ridge regularizers: composed filters of 5 x 5, learned potentials, shared or not.
     for name, potential, boundary, shared in (
         ("crr", SPLINE, "valid", True),
@@ -117,19 +123,23 @@ def regularizers(channels: int) -> dict[str, Regularizer]:
         ("wcrr circular", WEAK_SPLINE, "circular", True),
         ("wcrr valid", WEAK_SPLINE, "valid", False),
     ):
-        made[name] = FieldOfExperts(
-            channels, 4, 3, potential, boundary=boundary, weak_convexity=0.8, weight=0.6, smoothing=0.2,
-            hidden_channels=(2,), shared_potential=shared,
+        yield name, partial(
+            FieldOfExperts, filters=4, filter_size=3, potential=potential, boundary=boundary, weak_convexity=0.8,
+            weight=0.6, smoothing=0.2, hidden_channels=(2,), shared_potential=shared,
         )  # fmt: skip
-    made["tv isotropic at one of many noise levels"] = TotalVariation(
-        channels, weight=0.2, smoothing=0.3, noise_nodes=4
-    ).at(0.11)
-    made["foe charbonnier valid at one of many noise levels"] = FieldOfExperts(
-        channels, 5, 3, CHARBONNIER, boundary="valid", weight=0.6, smoothing=0.2, noise_nodes=3
-    ).at(0.08)
-    made["icnn"] = InputConvexNetwork(channels, 4, 3, weight=0.3, smoothing=0.2)
-    made = {name: perturbed(r) for name, r in made.items()}
-    return made | {f"{name} rescaled": rescaled(made[name]) for name in RESCALED}
+    yield "icnn", partial(InputConvexNetwork, filters=4, filter_size=3, weight=0.3, smoothing=0.2)
+
+
+KINDS = dict(_kinds())
+RESCALED = ["tv isotropic", "foe charbonnier valid", "foe huber reflect", "foe mcp circular", "foe log circular"]
+NAMES = [*KINDS, *(f"{name} rescaled" for name in RESCALED)]
+
+
+def regularizer_named(name: str, channels: int = 1) -> Regularizer:
+    """The one of this name, perturbed, with responses on both sides of every kink for images of size about 1."""
+    kind = name.removesuffix(" rescaled")
+    made = perturbed(KINDS[kind](channels))
+    return made if kind == name else rescaled(made)
 
 
 def rescaled(base: Regularizer, amplitude: float = 0.8, contrast: float = 1.3) -> Rescaled:
@@ -138,18 +148,6 @@ def rescaled(base: Regularizer, amplitude: float = 0.8, contrast: float = 1.3) -
         made.log_amplitude += math.log(amplitude)
         made.log_contrast += math.log(contrast)
     return made
-
-
-RESCALED = ["tv isotropic", "foe charbonnier valid", "foe huber reflect", "foe mcp circular", "foe log circular"]
-
-
-NAMES = [
-    "tv isotropic", "tv anisotropic", "tv isotropic at one of many noise levels",
-    "foe charbonnier valid at one of many noise levels", "icnn",
-    *(f"foe {p} {b}" for p in ("charbonnier", "huber", "mcp", "log") for b in ("valid", "circular", "reflect")),
-]  # fmt: skip
-NAMES += ["crr", "crr reflect", "wcrr circular", "wcrr valid"]
-NAMES += [f"{name} rescaled" for name in RESCALED]
 
 
 def dense(product, shape: tuple[int, ...]) -> Tensor:

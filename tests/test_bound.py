@@ -12,7 +12,7 @@ from app.upper.bound import error_bound
 from app.upper.hypergradient import hypergradient
 from datasets.blur_kernels import gaussian_kernel
 from regularizers import CHARBONNIER, FieldOfExperts
-from tests.problems import NAMES, regularizers
+from tests.problems import NAMES, regularizer_named
 
 pytestmark = pytest.mark.usefixtures("double")
 PROVEN = [name for name in NAMES if name != "icnn"]  # regularizers with a sensitivity
@@ -45,7 +45,7 @@ def test_omega_is_above_the_error(name, task, channels):
     clean = torch.randn(2, channels, 9, 8, generator=torch.Generator().manual_seed(5))
     operator = make()(clean.shape[1:], (0, 1))
     y = operator.measure(clean, 0.3, [torch.Generator().manual_seed(n) for n in (6, 7)])
-    r = regularizers(channels)[name]
+    r = regularizer_named(name, channels)
     energy = Energy(operator, r.frozen(), y, ridge)
     exact, _ = image_by_image(r, energy, clean, 1e-11)
     for accuracy in (3.0, 1.0, 1e-1, 1e-2, 1e-4, 1e-6):
@@ -57,7 +57,7 @@ def test_omega_is_above_the_error(name, task, channels):
 @pytest.mark.parametrize("name", [n for n in PROVEN if "valid" not in n])
 def test_the_changes_are_bounded_for_the_worst_of_many_displacements(name):
     """Also along the displacement that moves most: towards the leading right singular vector of the change."""
-    r = regularizers(1)[name]
+    r = regularizer_named(name)
     generator = torch.Generator().manual_seed(0)
     x, q = torch.randn(2, 2, 1, 9, 8, generator=generator)
     parameters = tuple(r.parameters())
@@ -91,7 +91,7 @@ def test_an_uncertified_lower_level_has_an_infinite_bound():
 
 
 def test_a_regularizer_of_unknown_sensitivity_is_told_so():
-    r, y = regularizers(1)["icnn"], torch.randn(1, 1, 8, 8)
+    r, y = regularizer_named("icnn"), torch.randn(1, 1, 8, 8)
     energy = Energy(denoising(CPU)(y.shape[1:], (0,)), r.frozen(), y)
     z = hypergradient(r, energy, SquaredError(y + 1), lbfgs.solve, y, accuracy=1e-3)
     with pytest.raises(NotProvableError, match="InputConvexNetwork"):

@@ -21,7 +21,7 @@ from datasets.image_sets import find_images
 from datasets.images import read_image
 from datasets.random import TEST_NOISE, generator
 from regularizers import NoiseLevelError, RegularizerError, TotalVariation
-from tests.problems import NAMES, regularizers
+from tests.problems import NAMES, regularizer_named
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -29,7 +29,7 @@ def test_deepinv_gradient_descent_finds_the_same_minimiser(name):
     """deepinv minimises L2 + prior: with A = I that is our h."""
     torch.set_default_dtype(torch.float64)
     try:
-        regularizer = regularizers(1)[name]
+        regularizer = regularizer_named(name)
         y = torch.randn(2, 1, 12, 12, generator=torch.Generator().manual_seed(0))
         energy = Energy(denoising(torch.device("cpu"))(y.shape[1:], (0, 1)), regularizer.frozen(), y)
         expected = agd.solve(energy, y, 1e-8).x

@@ -13,7 +13,7 @@ from app.problem.tasks import deblurring, denoising, inpainting, super_resolutio
 from app.upper.hypergradient import hypergradient
 from datasets.blur_kernels import antialias_kernel, gaussian_kernel
 from regularizers import Regularizer
-from tests.problems import NAMES, Identity, dense, regularizers
+from tests.problems import NAMES, Identity, dense, regularizer_named
 
 pytestmark = pytest.mark.usefixtures("double")
 CPU = torch.device("cpu")
@@ -115,7 +115,7 @@ def problem(name: str, channels: int):
 def test_dense_linear_algebra(name, task, channels):
     """-J^T H^-1 (x - clean) with H and J assembled entry by entry from autograd."""
     operator, y, clean, ridge = problem(task, channels)
-    r = regularizers(channels)[name]
+    r = regularizer_named(name, channels)
     z = run(r, operator, y, clean, 1e-10, ridge)
     energy = Energy(operator, r.frozen(), y, ridge)
     x = agd.solve(energy, energy.backprojection, 1e-10).x
@@ -155,7 +155,7 @@ MANY_LEVELS = [name for name in NAMES if "noise levels" in name]
 @pytest.mark.parametrize("task", PROBLEMS)
 def test_central_differences_through_the_whole_solve(name, task):
     operator, y, clean, ridge = problem(task, 1)
-    r = regularizers(1)[name]
+    r = regularizer_named(name)
     z = run(r, operator, y, clean, 1e-11, ridge)
     parameters = list(r.parameters())
     generator = torch.Generator().manual_seed(3)
@@ -176,7 +176,7 @@ def test_central_differences_through_the_whole_solve(name, task):
 @pytest.mark.parametrize("name", ["foe mcp valid", "foe mcp circular rescaled", "foe log reflect"])
 def test_central_differences_where_nothing_proves_convexity(name):
     """mu < 0, but around this stationary point h curves upwards in every direction."""
-    r = regularizers(1)[name]
+    r = regularizer_named(name)
     clean = 2 * torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(5))
     operator = inpainting(0.9, 0, CPU, torch.float64)(clean.shape[1:], (0, 1))
     y, loss, ridge = operator.forward(clean), SquaredError(clean), 0.01
@@ -208,7 +208,7 @@ def test_central_differences_where_nothing_proves_convexity(name):
 
 def test_the_error_shrinks_with_the_accuracy():
     operator, y, clean, ridge = problem("denoise", 1)
-    r = regularizers(1)["foe charbonnier valid"]
+    r = regularizer_named("foe charbonnier valid")
     exact = torch.cat([g.flatten() for g in run(r, operator, y, clean, 1e-11, ridge).gradient])
     errors = []
     for accuracy in (1e-1, 1e-2, 1e-3, 1e-4):
@@ -220,7 +220,7 @@ def test_the_error_shrinks_with_the_accuracy():
 
 def test_the_batch_gradient_is_the_mean_of_the_images_gradients():
     operator, y, clean, _ = problem("denoise", 1)
-    r = regularizers(1)["foe charbonnier valid"]
+    r = regularizer_named("foe charbonnier valid")
     together = run(r, operator, y, clean, 1e-10)
     alone = [run(r, operator, y[b : b + 1], clean[b : b + 1], 1e-10) for b in range(2)]
     for a, *parts in zip(together.gradient, *(z.gradient for z in alone), strict=True):
@@ -270,7 +270,7 @@ def test_an_operator_whose_norm_is_an_estimate_claims_no_largest_curvature():
 
 def test_without_a_curvature_model_conjugate_gradients_run_plain():
     operator, y, clean, ridge = problem("blur", 1)
-    r = regularizers(1)["foe charbonnier valid"]
+    r = regularizer_named("foe charbonnier valid")
     expected = run(r, operator, y, clean, 1e-9, ridge)
     functional = r.frozen()
     unknown = type("Unknown", (), {"__getattr__": lambda self, name: getattr(functional, name)})()

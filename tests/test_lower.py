@@ -11,7 +11,7 @@ from app.lower.solution import CurvatureError, NotStronglyConvexError, norm
 from app.lower.stationary import certified_or_stationary
 from regularizers import CHARBONNIER, HUBER, LOG, MCP, FieldOfExperts, TotalVariation
 from regularizers.functional import Functional
-from tests.problems import NAMES, Identity, MatrixOperator, dense, identity, regularizers
+from tests.problems import NAMES, Identity, MatrixOperator, dense, identity, regularizer_named
 
 pytestmark = pytest.mark.usefixtures("double")
 SHAPE = (1, 8, 8)
@@ -139,7 +139,7 @@ def test_complex_measurements_agree_with_dense_linear_algebra(solver):
 
 @SOLVERS
 def test_a_regularizer_of_unknown_curvature_model_is_minimised_all_the_same(solver):
-    y, functional = torch.randn(2, 1, 8, 8), regularizers(1)["foe charbonnier valid"].frozen()
+    y, functional = torch.randn(2, 1, 8, 8), regularizer_named("foe charbonnier valid").frozen()
     known = Energy(Identity(), functional, y)
     unknown = Energy(Identity(), Unknown(functional, functional.curvature()), y)
     a, b = solver(known, y, 1e-8), solver(unknown, y, 1e-8)
@@ -160,7 +160,7 @@ def test_a_modulus_that_steps_contradict_is_an_error_with_both_numbers(solver):
 @pytest.mark.parametrize("name", ["tv isotropic", "foe mcp reflect", "foe log circular rescaled", "icnn"])
 def test_energy_derivatives_agree_with_autograd(name):
     operator = random_operator()
-    energy = Energy(operator, regularizers(1)[name].frozen(), torch.randn(2, 69), ridge=0.3)
+    energy = Energy(operator, regularizer_named(name).frozen(), torch.randn(2, 69), ridge=0.3)
     x, v = torch.randn(2, 1, 8, 8, requires_grad=True), torch.randn(2, 1, 8, 8)
     (g,) = torch.autograd.grad(energy.value(x).sum(), x, create_graph=True)
     torch.testing.assert_close(energy.gradient(x.detach()), g.detach())
@@ -169,7 +169,7 @@ def test_energy_derivatives_agree_with_autograd(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_mu_and_L_bound_the_dense_hessian_of_the_energy(name):
-    energy = Energy(random_operator(), regularizers(1)[name].frozen(), torch.randn(1, 69), ridge=0.9)
+    energy = Energy(random_operator(), regularizer_named(name).frozen(), torch.randn(1, 69), ridge=0.9)
     mu, largest = energy.bounds
     hessian = energy.hessian((0.3 * torch.randn(1, 1, 8, 8)).repeat(64, 1, 1, 1))
     eigenvalues = torch.linalg.eigvalsh(dense(hessian, SHAPE))
@@ -181,7 +181,7 @@ def test_mu_and_L_bound_the_dense_hessian_of_the_energy(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_the_certificate_is_at_least_the_true_error(name, solver):
     y = torch.randn(4, 1, 8, 8)
-    energy = Energy(identity(SHAPE), regularizers(1)[name].frozen(), y.flatten(1))
+    energy = Energy(identity(SHAPE), regularizer_named(name).frozen(), y.flatten(1))
     exact, (mu, _) = agd.solve(energy, y, 1e-11).x, energy.bounds
     for accuracy in (1.0, 1e-2, 1e-5):
         solution = solver(energy, torch.zeros_like(y), accuracy)
@@ -196,7 +196,7 @@ def test_the_certificate_is_at_least_the_true_error(name, solver):
 def test_a_batch_changes_no_image(solver):
     """Images of very different difficulty, one of which starts converged."""
     y = torch.randn(5, 1, 8, 8) * torch.tensor([1e-3, 0.1, 1.0, 10.0, 0.0])[:, None, None, None]
-    functional = regularizers(1)["foe mcp valid"].frozen()
+    functional = regularizer_named("foe mcp valid").frozen()
     together = solver(Energy(identity(SHAPE), functional, y.flatten(1)), y, 1e-4)
     assert len(set(together.iterations.tolist())) > 1
     for i in range(5):
@@ -261,7 +261,7 @@ def test_without_strong_convexity_a_stationary_point_is_found_and_nothing_is_cer
 @SOLVERS
 def test_with_strong_convexity_the_certificate_stays(solver):
     y = torch.randn(2, 1, 8, 8)
-    energy = Energy(Identity(), regularizers(1)["foe log valid"].frozen(), y)
+    energy = Energy(Identity(), regularizer_named("foe log valid").frozen(), y)
     a, b = solver(energy, y, 1e-4), certified_or_stationary(solver)(energy, y, 1e-4)
     assert torch.equal(a.x, b.x)
     assert b.converged.all()

@@ -15,7 +15,7 @@ from app.upper.methods.hoag import Hoag
 from app.upper.methods.maid import LAMBDA, Maid
 from app.upper.state import restore, tensors
 from regularizers import Regularizer
-from tests.problems import Identity, dense, regularizers
+from tests.problems import Identity, dense, regularizer_named
 from tests.test_hypergradient import Tikhonov
 from tests.test_training import ARGUMENTS, batch_of, metrics, parameters, toy_problem
 
@@ -91,7 +91,7 @@ def test_the_known_optimum_of_a_quadratic_problem_is_found(make, bb):
 @pytest.mark.parametrize("name", ["tv isotropic", "foe charbonnier valid"])
 def test_every_accepted_step_decreases_the_exact_loss_as_promised(name):
     """f(theta_{k+1}) + lambda eta alpha ||z||^2 <= f(theta_k), from a crude first accuracy."""
-    regularizer = regularizers(1)[name]
+    regularizer = regularizer_named(name)
     generator = torch.Generator().manual_seed(0)
     clean = torch.rand(2, 1, 4, 4, generator=generator).repeat_interleave(2, 2).repeat_interleave(2, 3)
     _, batch = batch_of(regularizer, clean + 0.1 * torch.randn(2, 1, 8, 8, generator=generator), clean)
@@ -120,7 +120,7 @@ def test_every_accepted_step_decreases_the_exact_loss_as_promised(name):
 )
 def test_one_step_agrees_with_dense_linear_algebra(method):
     """theta - alpha z, z = mean_b -J_b^T H_b^-1 (x_b - clean_b), to what MAID's estimate asserts, or to 1e-4."""
-    regularizer = regularizers(1)["foe charbonnier valid"]
+    regularizer = regularizer_named("foe charbonnier valid")
     generator = torch.Generator().manual_seed(4)
     clean = torch.randn(2, 1, 8, 8, generator=generator)
     y = clean + 0.3 * torch.randn(clean.shape, generator=generator)
@@ -143,7 +143,7 @@ def test_one_step_agrees_with_dense_linear_algebra(method):
 
 
 def test_the_estimate_of_the_error_is_right_within_a_factor_of_four():
-    regularizer = regularizers(1)["foe charbonnier valid"]
+    regularizer = regularizer_named("foe charbonnier valid")
     y = torch.randn(4, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     _, batch = batch_of(regularizer, y, 0.5 * y)
     z = [

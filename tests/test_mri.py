@@ -21,7 +21,7 @@ from app.settings.toml import parse
 from app.training.fit import hypergradient
 from datasets.arrays import ArrayError, read_array
 from regularizers import CHARBONNIER, Channelwise, FieldOfExperts, TotalVariation, for_channels
-from tests.problems import dense, perturbed, regularizers
+from tests.problems import dense, perturbed, regularizer_named
 
 CPU = torch.device("cpu")
 SIZES = [(16, 16), (9, 7)]
@@ -187,7 +187,7 @@ def test_a_phase_is_smooth_belongs_to_its_image_and_leaves_the_magnitude():
 
 @pytest.mark.parametrize("name", ["tv isotropic", "foe charbonnier valid rescaled", "foe mcp circular", "icnn"])
 def test_a_grey_regularizer_is_summed_over_the_channels(name):
-    base = regularizers(1)[name].double()
+    base = regularizer_named(name).double()
     r, x, q = for_channels(base, 2), images(2, (8, 7)), torch.randn(2, 2, 8, 7, generator=draws(5)).double()
     assert isinstance(r, Channelwise)
     f, parts, moved = r.frozen(), x.split(1, 1), q.split(1, 1)

@@ -154,6 +154,8 @@ def test_measurements_that_do_not_fit_are_refused():
         ({"clean": []}, "no images"),
         ({"noise_level": -1.0}, "noise_level"),
         ({"noise_level": (0.2, 0.1)}, "noise_level"),
+        ({"noise_level": "25/255"}, "noise_level = '25/255' must be a number"),
+        ({"noise_level": [0.1]}, "noise_level"),
         ({"ridge": -1.0}, "ridge"),
         ({"measurements": torch.rand(1, 1, 8, 8)}, "each whole image must have one"),
         ({"noisy": True, "physics": physics.Blur(filter=KERNEL, padding="circular")}, "is for denoising"),
@@ -165,3 +167,9 @@ def test_a_problem_says_what_does_not_fit(values, message):
         Problem(values.pop("physics"), **values)
     with pytest.raises(ProblemError, match="but A x has"):
         Problem(physics.Denoising(), clean=torch.rand(2, 1, 8, 8), measurements=torch.rand(2, 1, 9, 8)).sample(0)
+
+
+def test_clean_images_of_another_scale_are_told():
+    with pytest.warns(UserWarning, match="its brightest pixel is 255 times white"):
+        Problem(physics.Denoising(), clean=torch.full((1, 1, 8, 8), 255.0))
+    assert Problem(physics.Denoising(), clean=torch.zeros(1, 1, 8, 8), noise_level=[0.1, 0.2]).noise_levels.high == 0.2

@@ -11,7 +11,7 @@ from app.problem.tasks import deblurring, denoising, inpainting
 from app.upper.linear import conjugate_gradient
 from datasets.blur_kernels import gaussian_kernel
 from regularizers import CHARBONNIER, HUBER, FieldOfExperts
-from tests.problems import NAMES, Identity, dense, regularizers
+from tests.problems import NAMES, Identity, dense, regularizer_named
 
 pytestmark = pytest.mark.usefixtures("double")
 CPU = torch.device("cpu")
@@ -25,7 +25,7 @@ OPERATORS = {
 def energy(name: str, task: str, channels: int, height: int = 8, width: int = 7) -> Energy:
     operator = OPERATORS[task]()(torch.Size((channels, height, width)), (0, 1))
     y = torch.randn(2, channels, height, width, generator=torch.Generator().manual_seed(0))
-    return Energy(operator, regularizers(channels)[name].frozen(), y, 0.9)
+    return Energy(operator, regularizer_named(name, channels).frozen(), y, 0.9)
 
 
 @pytest.mark.parametrize("channels", [1, 3])

@@ -14,7 +14,7 @@ from regularizers.foe.potentials import CHARBONNIER, MCP, POTENTIALS
 from regularizers.foe.spline import KNOTS, LearnedPotential
 from regularizers.tv import differences, differences_adjoint
 from tests.conftest import ROOT
-from tests.problems import NAMES, dense_hessian, perturbed, regularizers, rescaled
+from tests.problems import NAMES, dense_hessian, perturbed, regularizer_named, rescaled
 
 pytestmark = pytest.mark.usefixtures("double")
 
@@ -28,7 +28,7 @@ def images(batch: int, channels: int, size: int = 8, seed: int = 1) -> torch.Ten
 @pytest.mark.parametrize(("name", "channels"), CASES)
 def test_closed_forms_are_the_derivatives_of_the_value(name, channels):
     """The gradient, Hessian products and both derivatives by parameters, against autograd through the value."""
-    r, x, q = regularizers(channels)[name], images(2, channels), images(2, channels, seed=2)
+    r, x, q = regularizer_named(name, channels), images(2, channels), images(2, channels, seed=2)
     f, reference = r.frozen(), AutogradFunctional.of(r)
     torch.testing.assert_close(f.gradient(x), reference.gradient(x).detach())
     torch.testing.assert_close(f.hessian(x)(q), reference.hessian(x)(q))
@@ -39,7 +39,7 @@ def test_closed_forms_are_the_derivatives_of_the_value(name, channels):
 @pytest.mark.parametrize(("name", "channels"), CASES)
 def test_the_gradient_itself_can_be_differentiated(name, channels):
     """deepinv's unrolled and deep-equilibrium architectures back-propagate through `grad`."""
-    r = regularizers(channels)[name]
+    r = regularizer_named(name, channels)
     x, q = images(2, channels).requires_grad_(), images(2, channels, seed=2)
     by_image, *by_parameters = torch.autograd.grad((r.grad(x) * q).sum(), (x, *r.parameters()))
     torch.testing.assert_close(by_image, r.frozen().hessian(x.detach())(q))
@@ -49,7 +49,7 @@ def test_the_gradient_itself_can_be_differentiated(name, channels):
 
 @pytest.mark.parametrize(("name", "channels"), CASES)
 def test_curvature_bounds_hold_for_the_dense_hessian(name, channels):
-    r = regularizers(channels)[name]
+    r = regularizer_named(name, channels)
     rho, largest = r.frozen().curvature()
     tightest = 0.0
     for scale in (0.0, 0.01, 0.3, 3.0):
@@ -67,7 +67,7 @@ def test_curvature_bounds_hold_for_the_dense_hessian(name, channels):
 )
 def test_the_curvature_model_has_the_diagonal_of_the_hessian(name, channels):
     """Where phi'' is positive and differences do not share a root."""
-    f, x = regularizers(channels)[name].frozen(), images(1, channels)
+    f, x = regularizer_named(name, channels).frozen(), images(1, channels)
     matrix = dense_hessian(f, x)
     if "reflect" in name:  # one pixel may stand at two places of a filter; the interior has the diagonal itself
         inner = torch.zeros_like(x, dtype=torch.bool)
@@ -81,7 +81,7 @@ def test_the_curvature_model_has_the_diagonal_of_the_hessian(name, channels):
 @pytest.mark.parametrize("name", ["foe huber circular", "foe charbonnier circular"])
 def test_the_curvature_models_stencil_is_the_hessian_where_curvature_is_constant(name, channels):
     """At x = 0 the curvature is w / s everywhere."""
-    f, x = regularizers(channels)[name].frozen(), torch.zeros(1, channels, 8, 8)
+    f, x = regularizer_named(name, channels).frozen(), torch.zeros(1, channels, 8, 8)
     v = torch.zeros_like(x)
     v[0, 0, 4, 4] = 1
     column = f.hessian(x)(v)[0, :, 2:7, 2:7].flip(1, 2)  # [d, lag of the pixel from the row]
@@ -142,7 +142,7 @@ def test_mcp_is_the_published_spline_and_saturates():
 
 @pytest.mark.parametrize(("name", "channels"), CASES)
 def test_a_constant_image_costs_nothing(name, channels):
-    r = regularizers(channels)[name]
+    r = regularizer_named(name, channels)
     x = torch.tensor([0.3, -0.7, 0.9])[:channels, None, None].expand(1, channels, 9, 8)
     torch.testing.assert_close(r.fn(x), torch.zeros(1))
     torch.testing.assert_close(r.grad(x), torch.zeros_like(x))
@@ -150,7 +150,7 @@ def test_a_constant_image_costs_nothing(name, channels):
 
 @pytest.mark.parametrize(("name", "channels"), CASES)
 def test_an_image_is_worth_the_same_alone_and_in_a_batch(name, channels):
-    r, x = regularizers(channels)[name], images(4, channels)
+    r, x = regularizer_named(name, channels), images(4, channels)
     torch.testing.assert_close(r.fn(x), torch.cat([r.fn(e[None]) for e in x]))
     torch.testing.assert_close(r.grad(x), torch.cat([r.grad(e[None]) for e in x]))
 
@@ -173,7 +173,7 @@ def test_differences_and_their_adjoint_are_adjoint():
 
 
 def test_float32_gives_the_float64_result():
-    for r in regularizers(1).values():
+    for r in map(regularizer_named, NAMES):
         x = images(2, 1, 16)
         expected = r.grad(x)
         single = r.float().grad(x.float()).double()
@@ -317,11 +317,11 @@ def test_what_a_regularizer_cannot_do_is_said_in_a_sentence():
         Regularizer().fn(x)
     with pytest.raises(RegularizerError, match="no guide"):
         Smoothness().conditioned_on(x)
-    for r in (Smoothness(), rescaled(Smoothness()), regularizers(1)["icnn"]):
+    for r in (Smoothness(), rescaled(Smoothness()), regularizer_named("icnn")):
         assert not r.has_sensitivity
         with pytest.raises(RegularizerError, match="not known"):
             r.sensitivity(x, x, torch.tensor([0.1]))
-    assert all(r.has_sensitivity for name, r in regularizers(1).items() if name != "icnn")
+    assert all(regularizer_named(name).has_sensitivity for name in NAMES if name != "icnn")
 
 
 def test_a_regularizer_remembers_its_arguments_wherever_it_is_copied():
@@ -336,8 +336,17 @@ def test_a_regularizer_remembers_its_arguments_wherever_it_is_copied():
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_a_pickled_regularizer_has_the_same_value(name):
+    """As `torch.save` of a whole model and processes that are started anew ask for."""
+    r = regularizer_named(name)
+    again = pickle.loads(pickle.dumps(r))
+    assert torch.equal(again.value(images(2, 1)), r.value(images(2, 1)))
+    assert getattr(again, "potential", None) is getattr(r, "potential", None), "a record is one object"
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_a_regularizer_built_again_from_its_arguments_holds_the_same_tensors(name):
-    r = regularizers(1)[name]
+    r = regularizer_named(name)
     again = type(r)(**r.arguments)
     again.load_state_dict(r.state_dict())
     again = again.at(r.noise_level)

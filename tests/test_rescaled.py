@@ -8,7 +8,7 @@ import torch
 
 from regularizers import FieldOfExperts, RegularizerError, Rescaled
 from regularizers.noise_levels import HIGHEST, LOWEST
-from tests.problems import perturbed, regularizers, rescaled
+from tests.problems import perturbed, regularizer_named, rescaled
 
 pytestmark = pytest.mark.usefixtures("double")
 A, C = 0.7, 1.6
@@ -16,7 +16,7 @@ A, C = 0.7, 1.6
 
 def member(name):
     """R with the scaled parameters written into it."""
-    f = regularizers(1)[name].frozen()
+    f = regularizer_named(name).frozen()
     if "mcp" in name:
         return replace(f, weights=f.weights / C, smoothings=f.smoothings / C, scale=A * f.scale)
     return replace(f, weights=A * f.weights / C, smoothings=f.smoothings / C)
@@ -26,7 +26,7 @@ def member(name):
     "name", ["tv isotropic", "tv anisotropic"] + [f"foe {p} circular" for p in ("charbonnier", "huber", "mcp", "log")]
 )
 def test_it_is_the_family_with_other_weights_and_smoothings(name):
-    f, expected = rescaled(regularizers(1)[name], A, C).frozen(), member(name)
+    f, expected = rescaled(regularizer_named(name), A, C).frozen(), member(name)
     x, v = torch.randn(2, 2, 1, 8, 8)
     torch.testing.assert_close(f.value(x), expected.value(x))
     torch.testing.assert_close(f.gradient(x), expected.gradient(x))
@@ -37,7 +37,7 @@ def test_it_is_the_family_with_other_weights_and_smoothings(name):
 
 
 def test_only_two_numbers_are_learned_but_the_state_is_whole():
-    base = regularizers(1)["foe charbonnier circular"]
+    base = regularizer_named("foe charbonnier circular")
     r = rescaled(base)
     assert [n for n, _ in r.named_parameters()] == ["log_amplitude", "log_contrast"]
     assert {n.removeprefix("base.") for n in r.state_dict()} == set(base.state_dict()) | {
@@ -47,7 +47,7 @@ def test_only_two_numbers_are_learned_but_the_state_is_whole():
 
 
 def test_amplify_multiplies_the_regularizer():
-    r, x = rescaled(regularizers(1)["tv isotropic"]), torch.randn(1, 1, 8, 8)
+    r, x = rescaled(regularizer_named("tv isotropic")), torch.randn(1, 1, 8, 8)
     before = r.fn(x)
     r.amplify(0.25)
     torch.testing.assert_close(r.fn(x), before / 4)

@@ -27,7 +27,7 @@ from app.upper.bound import error_bound
 from app.upper.hypergradient import Hypergradient, hypergradient
 from datasets.blur_kernels import KernelError, gaussian_kernel
 from regularizers import Regularizer, TotalVariation
-from tests.problems import dense, regularizers
+from tests.problems import dense, regularizer_named
 
 CPU = torch.device("cpu")
 RIDGE = 0.9
@@ -119,7 +119,7 @@ def test_the_derivative_at_fixed_x_by_the_logits_is_that_of_autograd():
 @pytest.mark.parametrize("channels", [1, 3])
 def test_dense_linear_algebra(name, channels):
     """-J^T H^-1 (x - clean) of regularizer and kernel, with H and J assembled from autograd and sums of shifts."""
-    r, kernel, (y, clean) = regularizers(channels)[name], uneven(), problem(channels)
+    r, kernel, (y, clean) = regularizer_named(name, channels), uneven(), problem(channels)
     z = run(r, kernel, y, clean)
     parameters = (*r.parameters(), *kernel.parameters())
     expected = [torch.zeros_like(p) for p in parameters]
@@ -139,7 +139,7 @@ def test_dense_linear_algebra(name, channels):
 
 @pytest.mark.usefixtures("double")
 def test_central_differences_through_the_whole_solve():
-    r, kernel, (y, clean) = regularizers(1)["tv isotropic"], uneven(), problem(1)
+    r, kernel, (y, clean) = regularizer_named("tv isotropic"), uneven(), problem(1)
     z = run(r, kernel, y, clean)
     generator, step = torch.Generator().manual_seed(3), 1e-5
     for p, gradient in zip(SemiBlind(r, kernel, y).parameters(), z.gradient, strict=True):
@@ -157,7 +157,7 @@ def test_central_differences_through_the_whole_solve():
 @pytest.mark.usefixtures("double")
 @pytest.mark.parametrize("channels", [1, 3])
 def test_omega_is_above_the_error(channels):
-    r, kernel, (y, clean) = regularizers(channels)["foe charbonnier circular"], uneven(), problem(channels)
+    r, kernel, (y, clean) = regularizer_named("foe charbonnier circular", channels), uneven(), problem(channels)
     for b in range(len(y)):
         one, target = y[b : b + 1], clean[b : b + 1]
         exact = torch.cat([g.flatten() for g in run(r, kernel, one, target).gradient])

@@ -13,7 +13,7 @@ from app.upper.linear import conjugate_gradient
 from datasets.blur_kernels import KernelError, antialias_kernel
 from datasets.patches import whole_blocks
 from regularizers import CHARBONNIER, FieldOfExperts
-from tests.problems import dense, regularizers
+from tests.problems import dense, regularizer_named
 
 pytestmark = pytest.mark.usefixtures("double")
 CPU = torch.device("cpu")
@@ -92,7 +92,7 @@ def test_images_of_broken_blocks_are_refused_and_can_be_cut():
 @pytest.mark.parametrize("name", ["tv isotropic", "foe mcp circular", "foe charbonnier valid rescaled"])
 def test_the_preconditioner_is_symmetric_and_positive_definite(name):
     a, x = operator(2, 0.3, (1, 8, 6)), torch.randn(1, 1, 8, 6)
-    inverse = preconditioner(Energy(a, regularizers(1)[name].frozen(), a.forward(x), 0.9), x)
+    inverse = preconditioner(Energy(a, regularizer_named(name).frozen(), a.forward(x), 0.9), x)
     matrix = dense(lambda v: torch.cat([inverse(e[None]) for e in v]), (1, 8, 6))
     torch.testing.assert_close(matrix, matrix.T)
     assert torch.linalg.eigvalsh(matrix)[0] > 0

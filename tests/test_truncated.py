@@ -31,7 +31,7 @@ from app.upper.methods.unroll import Unroll, backward, coefficients, forward
 from app.upper.state import restore, tensors
 from figures.style import encoded
 from regularizers import TotalVariation
-from tests.problems import Identity, regularizers
+from tests.problems import Identity, regularizer_named
 from tests.test_hypergradient import Tikhonov, problem
 
 NAMES = ["stocbio", "amigo", "jfb", "unroll"]
@@ -81,7 +81,7 @@ def exact(batch: Batch) -> Tensor:
 
 def foe_batch(name: str = "foe charbonnier valid", task: str = "denoise") -> Batch:
     operator, y, clean, ridge = problem(task, 1)
-    return batch_of(regularizers(1)[name], operator, y, clean, ridge)
+    return batch_of(regularizer_named(name), operator, y, clean, ridge)
 
 
 @dataclass(frozen=True)
@@ -225,7 +225,7 @@ def test_mini_batches_of_images_are_unbiased_for_the_full_batch(method):
     """The mean over all pairs of images is the z of all images: the hypergradient, where the solves are exact."""
     generator = torch.Generator().manual_seed(2)
     clean = torch.randn(4, 1, 8, 8, generator=generator)
-    y, r = clean + 0.3 * torch.randn(clean.shape, generator=generator), regularizers(1)["foe charbonnier valid"]
+    y, r = clean + 0.3 * torch.randn(clean.shape, generator=generator), regularizer_named("foe charbonnier valid")
     full = batch_of(r, Identity(), y, clean)
     pairs = [batch_of(r, Identity(), y, clean, images=p) for p in itertools.combinations(range(4), 2)]
     many = {
@@ -339,7 +339,7 @@ class Counted:
 @pytest.mark.parametrize(("method", "step_size"), [("stocbio", 0.1), ("amigo", 0.1), ("unroll", 0.1), ("unroll", 0.0)])
 def test_every_gradient_and_product_is_counted_those_of_trials_too(method, step_size):
     operator, y, clean, _ = problem("denoise", 1)
-    r, calls = regularizers(1)["tv isotropic"], []
+    r, calls = regularizer_named("tv isotropic"), []
     batch = Batch(r, lambda: Energy(operator, Counted(r.frozen(), calls), y), SquaredError(clean), (0, 1))  # type: ignore[arg-type]
     chosen = methods(Descent(direction.plain, step_size=step_size))[method]
     step = chosen.step(0, batch, chosen.begin(finite_sum=True))
@@ -385,7 +385,7 @@ def test_all_learn_total_variation_without_tuning(method, kind):
 @pytest.mark.parametrize("method", NAMES)
 def test_a_non_finite_loss_stops_before_the_parameters_move(method):
     operator, y, clean, _ = problem("denoise", 1)
-    r = regularizers(1)["tv isotropic"]
+    r = regularizer_named("tv isotropic")
     before, chosen = [p.detach().clone() for p in r.parameters()], methods(Descent(step_size=1.0), 1e-2)[method]
     batch, state = batch_of(r, operator, y, clean * torch.nan), chosen.begin(finite_sum=True)
     with pytest.raises(NonFiniteError):

@@ -16,8 +16,10 @@ The variance of y+ is s^2 = 1 + alpha^2 times that of y. If h is a negative log-
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from math import nan
 from pathlib import Path
 
 import torch
@@ -29,7 +31,7 @@ from app.problem.losses import LossOf, SquaredError
 from app.problem.noise_levels import NoiseLevels
 from app.problem.operators import IdentityOperator, Operator, Operators, noise_level_of, operators_of
 from app.problem.tasks import inpainting_operator
-from app.scale import level_fault
+from app.scale import FAR, brightness_fault, level_fault
 from datasets.files import default_data_root
 from datasets.image_sets import find_images
 from datasets.patches import Own, PatchBatch, Patches
@@ -186,6 +188,8 @@ def _patches(clean: Tensor | Sequence[Tensor] | str | Path, size: int | None, se
             raise ProblemError(f"image {n} holds NaN or infinite values")
     if not images:
         raise ProblemError("there are no images")
+    if (brightest := max(float(image.amax()) for image in images)) > FAR:  # an image may be dark
+        warnings.warn(f"images are on the scale [0, 1], and here {brightness_fault(brightest)}", stacklevel=3)
     return Patches(source=images, size=size, seed=seed)
 
 
@@ -194,7 +198,10 @@ def _noise_levels(level: float | tuple[float, float] | NoiseLevels | None, physi
         return level
     if level is None:
         level = noise_level_of(physics)
-    low, high = level if isinstance(level, tuple) else (level, level)
+    try:
+        low, high = map(float, level if isinstance(level, tuple | list) else (level, level))
+    except (TypeError, ValueError):  # a text such as "25/255", or three numbers
+        low, high = nan, nan
     if not 0 <= low <= high < float("inf"):
-        raise ProblemError(f"noise_level = {level} must be a number >= 0, or a pair of such in order")
+        raise ProblemError(f"noise_level = {level!r} must be a number >= 0, or a pair of such in order")
     return NoiseLevels(low, high, seed)

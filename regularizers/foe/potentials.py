@@ -14,6 +14,7 @@ parameters of Goujon et al. (arXiv 2308.10542), alpha = 1 / w and beta = w / s. 
 (Roth and Black, IJCV 2009), scaled like its neighbours: curvature w / s at 0, slopes of at most w / 2.
 """
 
+import copyreg
 from collections.abc import Callable
 
 import torch
@@ -159,3 +160,19 @@ LOG = Potential(
 POTENTIALS: dict[str, Potential | LearnedPotential] = {
     potential.name: potential for potential in (CHARBONNIER, HUBER, MCP, LOG, SPLINE, WEAK_SPLINE)
 }
+
+
+def named(name: str) -> Potential | LearnedPotential:
+    """Return the record of this name."""
+    return POTENTIALS[name]
+
+
+def _pickled(potential: Potential | LearnedPotential) -> str | tuple:
+    """Pickle a record of POTENTIALS by its name, as its functions have none; one of somebody's own as its parts."""
+    if POTENTIALS.get(potential.name) is potential:
+        return named, (potential.name,)
+    return object.__reduce_ex__(potential, 4)
+
+
+copyreg.pickle(Potential, _pickled)
+copyreg.pickle(LearnedPotential, _pickled)
