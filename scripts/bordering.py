@@ -21,6 +21,7 @@ from figures import comparison
 from figures.comparison import Panel
 from figures.regions import Region
 from figures.style import PAPER, save
+from figures.table import pipes
 
 BORDERS = ("circular", "reflect", "valid")
 MODELS = ("foe-deblur-grey-gaussian", "foe-deblur-grey-levin")
@@ -52,15 +53,14 @@ def reconstructions(by: dict[str, Simulation], path: Path, image: int) -> tuple[
 def table(models: list[str], images: str, data_root: Path) -> str:
     """Return the means over images as a Markdown table."""
     heads = [f"{name}{where}" for name in ("measured", *BORDERS) for where in ("", f", outer {OUTER}")]
-    lines = [f"| model | {' | '.join(heads)} |", "|---" * (len(heads) + 1) + "|"]
+    body = []
     for model in models:
         by, rows = solvers(model, data_root), []
         for i, path in enumerate(find_images(images, data_root, False).paths):
             clean, y, found = reconstructions(by, path, i)
             rows.append([f(x, clean) for x in (y, *found.values()) for f in (lambda a, b: float(psnr(a, b)), outer)])
-        means = (f"{fmean(column):.2f}" for column in zip(*rows, strict=True))
-        lines.append(f"| {model} | {' | '.join(means)} |")
-    return "\n".join(lines)
+        body.append([model, *(f"{fmean(column):.2f}" for column in zip(*rows, strict=True))])
+    return pipes(["model", *heads], body)
 
 
 def figure(model: str, images: str, out: Path, data_root: Path) -> None:
@@ -83,7 +83,7 @@ def main() -> None:
     parser.add_argument("--data-root", type=Path, default=default_data_root())
     o = parser.parse_args()
     try:
-        print(table(o.models, o.images, o.data_root))
+        print(table(o.models, o.images, o.data_root), end="")
         if o.figure:
             figure(o.models[0], o.shown, o.figure, o.data_root)
     except USER_ERRORS as error:

@@ -37,7 +37,7 @@ from app.settings.options import ConfigError
 from datasets.files import default_data_root
 from datasets.image_sets import find_images
 from datasets.images import read_image
-from figures.table import standard_error
+from figures.table import pipes, standard_error
 
 SIDE = 256
 
@@ -113,20 +113,19 @@ def measured_row(protocol: Protocol, model: AdaptedReconstructor, clean: Tensor,
 def table(names: list[str], paths: tuple[Path, ...]) -> str:
     """Return one line for each protocol as a Markdown table."""
     heads = ("protocol", "model", "what stands in", "A^T y", "PSNR ± SE", "certified", "s/image")
-    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    body = []
     for name in names:
         protocol = PROTOCOLS[name]
         model = protocol.reconstructor()
         rows = [measured_row(protocol, model, prepared(path), i) for i, path in enumerate(paths)]
         values = [row.psnr for row in rows]
         error = f" ± {standard_error(values):.2f}" if len(values) > 1 else ""
-        cells = (
+        body.append([
             name, protocol.model, protocol.stands_in, f"{fmean(r.backprojected for r in rows):.2f}",
             f"{fmean(values):.2f}{error}", f"{sum(r.converged for r in rows)}/{len(rows)}",
             f"{fmean(r.seconds for r in rows):.1f}",
-        )  # fmt: skip
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+        ])  # fmt: skip
+    return pipes(heads, body)
 
 
 SOLVER = '''"""{model} for the benchmark {name}: {stands_in}. Its reconstructions are certified to 0.1.
@@ -196,7 +195,7 @@ def main() -> None:
                 file.parent.mkdir(parents=True, exist_ok=True)
                 write_atomically(file, solver(name).encode())
                 print(file)
-        print(table(names, paths))
+        print(table(names, paths), end="")
     except (*USER_ERRORS, OSError) as error:
         parser.error(str(error))
 

@@ -19,6 +19,7 @@ from datasets.files import default_data_root
 from datasets.image_sets import find_images
 from datasets.images import read_image
 from datasets.patches import centre_crop, whole_blocks
+from figures.table import pipes
 
 FED_BACK = 3  # times at most
 HEADS = ("guide", "reconstruction", *(f"fed back {n + 1}" for n in range(FED_BACK)), "z = clean")
@@ -42,15 +43,15 @@ def qualities(s: Simulation, path: Path, image: int, color: bool, crop: int) -> 
 
 def table(models: list[str], images: str, crop: int, data_root: Path) -> str:
     """Return the means over images as a Markdown table. Raises ConfigError for a model without a guide."""
-    lines = [f"| model | {' | '.join(HEADS)} |", "|---" * (len(HEADS) + 1) + "|"]
+    body = []
     for name in models:
         model, config = assemble.load(name, [])
         if model.regularizer.guide_at_level() is None:
             raise ConfigError(f"{name} has no guide: it is conditioned on nothing")
         s, color = simulation(config, model, data_root), config.data.color
         rows = [qualities(s, p, i, color, crop) for i, p in enumerate(find_images(images, data_root, color).paths)]
-        lines.append(f"| {name} | {' | '.join(f'{fmean(column):.2f}' for column in zip(*rows, strict=True))} |")
-    return "\n".join(lines)
+        body.append([name, *(f"{fmean(column):.2f}" for column in zip(*rows, strict=True))])
+    return pipes(["model", *HEADS], body)
 
 
 def main() -> None:
@@ -62,7 +63,7 @@ def main() -> None:
     parser.add_argument("--data-root", type=Path, default=default_data_root())
     o = parser.parse_args()
     try:
-        print(table(o.models, o.images, o.crop, o.data_root))
+        print(table(o.models, o.images, o.crop, o.data_root), end="")
     except USER_ERRORS as error:
         parser.error(str(error))
 

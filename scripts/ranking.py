@@ -29,6 +29,7 @@ from app.models.sealed import read
 from app.settings.methods import METHODS as ALL
 from app.settings.methods import FullBatchOptions
 from app.training import records
+from figures.table import pipes
 
 TOLERANCE = 1e-6  # in float64
 METHODS = ("isgd", "maid", "meha", "stocbio", "amigo", "gd_polyak", "hoag")
@@ -143,13 +144,12 @@ def compare(root: Path, steps: int, methods: list[str], counts: list[int]) -> in
         if errors := trained(count, root / str(count), steps, methods):
             print(f"{count} processes failed: {errors[-1000:]}")
             failures += 1
-    print(
-        "| method | " + " | ".join(f"{count} processes" for count in counts) + " |\n|---" + "|---" * len(counts) + "|"
-    )
+    body = []
     for method in methods:
         found = [difference(root / str(count) / method, root / "1" / method) for count in counts]
         failures += sum(not value <= TOLERANCE for value in found)
-        print(f"| {method} | " + " | ".join(f"{value:.1e}" for value in found) + " |", flush=True)
+        body.append([method, *(f"{value:.1e}" for value in found)])
+    print(pipes(["method", *(f"{count} processes" for count in counts)], body), end="", flush=True)
     return failures
 
 

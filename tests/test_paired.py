@@ -94,7 +94,10 @@ def test_computations_to_a_psnr_are_linear_between_validations():
 
 
 def run(seed: int, held_out: dict[str, float], *course: tuple[float, float]) -> Outcome:
-    return Outcome(course[-1][1], 0, None, course[-1][0], 1, 1, 1, seed=seed, held_out=held_out, course=course)
+    return Outcome(
+        validation_psnr=course[-1][1], training_psnr=0, kernel_error=None, computations=course[-1][0], seconds=1,
+        steps=1, certified=1, seed=seed, held_out=held_out, course=course,
+    )  # fmt: skip
 
 
 def comparison(*claims: Claim, reach: float | None = None) -> Comparison:

@@ -17,11 +17,12 @@ from app.training.setup import training_psnr
 from app.training.validation import validate_images
 from datasets.held_out import images_to_learn_from
 from figures.reach import crossing
+from figures.table import pipes
 
 Course = tuple[tuple[float, float], ...]  # (computations, held-out PSNR in dB) of every validation
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Outcome:
     """One finished run."""
 
@@ -80,11 +81,11 @@ def outcome(run: Path, data_root: Path, reach: float | None = None) -> Outcome:
         write_own(file, json.dumps(known).encode())
     course = tuple((c, v) for c, v in zip(columns["computations"], columns["validation_psnr"], strict=True) if v == v)
     return Outcome(
-        course[-1][1] if course else float("nan"), known["training_psnr"],
-        assemble.learned_kernel_error(config, model, data_root), columns["computations"][-1],
-        columns["seconds"][-1], step, fmean(columns["certified"]),
-        reached=None if reach is None else computations_to(reach, course), seed=config.run.seed,
-        held_out=known["held_out"], course=course,
+        validation_psnr=course[-1][1] if course else float("nan"), training_psnr=known["training_psnr"],
+        kernel_error=assemble.learned_kernel_error(config, model, data_root),
+        computations=columns["computations"][-1], seconds=columns["seconds"][-1], steps=step,
+        certified=fmean(columns["certified"]), reached=None if reach is None else computations_to(reach, course),
+        seed=config.run.seed, held_out=known["held_out"], course=course,
     )  # fmt: skip
 
 
@@ -95,16 +96,15 @@ def computations_to(psnr: float, course: Course) -> float | None:
 
 def markdown(outcomes: Outcomes, reach: float | None = None) -> str:
     """Write a table of means, and of standard deviations over the seeds where there are several."""
-    names = _present(outcomes, reach)
-    lines = ["| method | " + " | ".join(HEADS[n][0].format(reach) for n in names) + " |", "|---|" + "---|" * len(names)]
+    names, body = _present(outcomes, reach), []
     for label, runs in outcomes.items():
         cells = [_cell([getattr(run, name) for run in runs], HEADS[name][1]) for name in names]
         if not runs:
             cells[0] = "diverged"
         elif "reached" in names and all(run.reached is None for run in runs):
             cells[names.index("reached")] = "not reached"
-        lines.append(f"| {label} | " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+        body.append([label, *cells])
+    return pipes(["method", *(HEADS[name][0].format(reach) for name in names)], body)
 
 
 def csv_table(outcomes: Outcomes, reach: float | None = None) -> str:

@@ -10,6 +10,7 @@ from app.settings.comparison import Comparison
 from app.settings.options import Config, ConfigError
 from app.training import records
 from app.training.session import DONE, finish
+from figures.table import pipes
 
 FACTORS = (0.1, 0.3, 1.0, 3.0, 10.0)
 
@@ -50,11 +51,11 @@ def _held_out(config: Config, folder: Path, train: Callable[[Config, Path], int]
 def table(rows: dict[str, tuple[float, Found]]) -> str:
     """Write a table in Markdown. The gap is what the best of the steps is ahead of the one that was found."""
     heads = ["method", "step found", *(f"x {f:g}" for f in FACTORS), "gap (dB)"]
-    lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
-    for label, (alpha, found) in rows.items():
-        cells = [label, f"{alpha:.2g}", *(_cell(found[f]) for f in FACTORS), _cell(max(found.values()) - found[1.0])]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+    body = [
+        [label, f"{alpha:.2g}", *(_cell(found[f]) for f in FACTORS), _cell(max(found.values()) - found[1.0])]
+        for label, (alpha, found) in rows.items()
+    ]
+    return pipes(heads, body)
 
 
 def _cell(psnr: float) -> str:
