@@ -205,6 +205,20 @@ def test_a_batch_changes_no_image(solver):
         torch.testing.assert_close(alone.x[0], together.x[i], atol=1e-10, rtol=0)
 
 
+@SOLVERS
+@pytest.mark.parametrize("idle", [0.0, torch.inf])
+def test_an_image_that_is_done_stays_as_it_is_however_late_it_is_taken_out(solver, idle, monkeypatch):
+    """The largest of three images cannot be as accurate in float32: it stalls, and the others go on."""
+    y = (torch.rand(3, 1, 16, 16) * torch.tensor([1.0, 1e4, 0.1])[:, None, None, None]).float()
+    functional = FieldOfExperts(1, 4, 3, CHARBONNIER, weight=0.05, smoothing=1e-3).float().frozen()
+    usual = solver(Energy(Identity(), functional, y), y, 1e-3)
+    monkeypatch.setattr("app.lower.iterate.IDLE", idle)
+    found = solver(Energy(Identity(), functional, y), y, 1e-3)
+    assert found.converged.tolist() == [True, False, True]
+    for name, value in vars(usual).items():
+        assert torch.equal(getattr(found, name), value), name
+
+
 def test_momentum_reaches_the_rate_of_strongly_convex_acceleration():
     """Condition 1000 to 1e-6: gradient descent needs about 10^4 gradients, sqrt(kappa) log(1 / eps) is about 500."""
     weights = torch.logspace(-3, 0, 64).view(1, 1, 8, 8)

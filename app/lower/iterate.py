@@ -6,8 +6,8 @@ Rounding is not in this bound: training takes it as an estimate, and certificate
 
 A solver is a start and a step: `begin` makes the state of the images from the first gradient, `state.point` is where it
 asks for the next one, and `step` makes the next state of it. The loop keeps the best point of each image with its
-bound, counts gradients, gives up where rounding ends all progress, and takes finished images out of the batch. (The
-division of labour is that of Optimistix, arXiv 2402.09983.)
+bound, counts gradients, gives up where rounding ends all progress, and takes finished images out of the batch, several
+at a time. (The division of labour is that of Optimistix, arXiv 2402.09983.)
 
 The loop also compares the energy with what it claims of itself: for any two points, <dx, dg> / <dx, dx> is a mean of
 curvatures, so no quotient may lie below mu.
@@ -25,6 +25,7 @@ from app.lower.solution import LowerSolution, NotStronglyConvexError, PerImage, 
 
 MAX_ITERATIONS = 20_000
 ROUNDINGS = 16  # units of eps (L ||x|| + ||A^T y||) by which rounding may change a gradient
+IDLE = 0.5  # gradients for each image at work, spent on finished ones, that cost as much as to copy what is at work
 
 
 class State(Protocol):
@@ -79,6 +80,7 @@ class _Books(PerImage):
     """What the loop keeps of the images at work."""
 
     place: Tensor  # (B,) in the whole batch
+    at_work: Tensor  # (B,) bool: nothing of an image that is not changes any more
     best: Tensor  # (B, C, H, W) the point with the smallest gradient
     bound: Tensor  # (B,) its error bound
     iterations: Tensor  # (B,)
@@ -90,7 +92,7 @@ class _Books(PerImage):
 
     def certify(self, point: Tensor, error: Tensor, accuracy: float) -> None:
         """Remember the best point. What is accurate already stays as it is, however late it is looked at."""
-        open_ = self.bound > accuracy
+        open_ = self.at_work & (self.bound > accuracy)
         self.iterations = self.iterations + open_
         improved = open_ & (error < self.bound)
         self.best, self.bound = choose(improved, (point, error), lambda: (self.best, self.bound))
@@ -110,7 +112,8 @@ class _Books(PerImage):
 
     def compare(self, along: Tensor, squared: Tensor) -> None:  # (B,), (B,)
         """Remember the mean curvature along a step. That of no step is no number, and ignored."""
-        self.least = torch.fmin(self.least, torch.addcmul(along, self.noise, squared.sqrt()) / squared)
+        mean = torch.addcmul(along, self.noise, squared.sqrt()) / squared
+        self.least = torch.where(self.at_work, torch.fmin(self.least, mean), self.least)
 
 
 @torch.no_grad()
@@ -132,7 +135,7 @@ def iterate(
     if len(todo) == 0:
         return results.solution(accuracy)
     energy, books = energy.take(todo), results.take(todo)
-    state = scheme.begin(energy, start[todo], g[todo])
+    state, idle = scheme.begin(energy, start[todo], g[todo]), 0
     books.iterations += scheme.overhead(state)
     for k in range(2, max_iterations + 1):
         point = state.point
@@ -142,19 +145,22 @@ def iterate(
         books.compare(along, squared)
         if (k - 1) % check_every(start.device) and k < max_iterations:
             continue
-        open_ = (books.bound > accuracy) & (books.stalled < scheme.patience(energy, state)) & (k < max_iterations)
-        kept, gone, due = _look(open_, books.bound < books.renew_below)
-        if gone:
+        books.at_work &= (books.bound > accuracy) & (books.stalled < scheme.patience(energy, state))
+        kept, gone, due = _look(books.at_work & (k < max_iterations), books.bound < books.renew_below)
+        if not kept:
+            break
+        idle += check_every(start.device) * len(gone)
+        if idle > IDLE * len(kept):
             results.put(books.take(torch.tensor(gone, device=start.device)))
-            if not kept:
-                break
-            images = torch.tensor(kept, device=start.device)
+            images, idle = torch.tensor(kept, device=start.device), 0
             energy, state, books = energy.take(images), state.take(images), books.take(images)
+            due = [n for n, i in enumerate(kept) if i in due]
         if due and scheme.renew is not None:
             images = torch.tensor(due, device=start.device)
             scheme.renew(energy, state, images)
             books.renew_below[images] = 0
             books.iterations[images] += scheme.overhead(state)
+    results.put(books)
     whole.check_curvature(results.least)
     return results.solution(accuracy)
 
@@ -167,6 +173,7 @@ def _begin(scheme: Scheme, energy: Energy, x: Tensor, g: Tensor) -> _Books:
     scale = largest * (norm(x) + 2 * error) + norm(energy.backprojection)
     return _Books(
         place=torch.arange(len(x), device=x.device),
+        at_work=torch.ones(len(x), dtype=torch.bool, device=x.device),
         best=x.clone(),
         bound=bound,
         iterations=torch.ones(len(x), dtype=torch.long, device=x.device),
@@ -179,11 +186,11 @@ def _begin(scheme: Scheme, energy: Energy, x: Tensor, g: Tensor) -> _Books:
 
 
 def _look(open_: Tensor, due: Tensor) -> tuple[list[int], list[int], list[int]]:  # (B,), (B,)
-    """Return which images stay, which leave, and which of those that stay, counted without the others, are due."""
+    """Return which images are at work, which are not, and which of those at work are due."""
     flags = torch.stack((open_, due)).tolist()  # the only wait for the device
     kept = [i for i, stays in enumerate(flags[0]) if stays]
     gone = [i for i, stays in enumerate(flags[0]) if not stays]
-    return kept, gone, [n for n, i in enumerate(kept) if flags[1][i]]
+    return kept, gone, [i for i in kept if flags[1][i]]
 
 
 def unanimous(condition: Tensor) -> bool:  # (B,)

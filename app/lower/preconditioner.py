@@ -31,7 +31,7 @@ class Preconditioner(PerImage):
         if v.shape[1] == 1:  # c is real: once for the real part, once for the imaginary part
             torch.view_as_real(spectrum).mul_(self.inverse)
         else:
-            spectrum = torch.einsum("bcdij,bdij->bcij", self.inverse, spectrum)
+            spectrum = _mixed(self.inverse, spectrum)
         return torch.fft.irfft2(spectrum, s=v.shape[2:]).mul_(self.unscale)
 
     def put(self, images: Tensor, other: Preconditioner) -> Preconditioner:
@@ -39,6 +39,14 @@ class Preconditioner(PerImage):
         return Preconditioner(
             self.unscale.index_copy(0, images, other.unscale), self.inverse.index_copy(0, images, other.inverse)
         )
+
+
+def _mixed(matrices: Tensor, v: Tensor) -> Tensor:  # (B, C, C, H, W), (B, C, H, W) -> (B, C, H, W)
+    """Multiply by a matrix at every frequency. `einsum` calls BLAS for each of them, at six times the price."""
+    product = matrices[:, :, 0] * v[:, None, 0]
+    for d in range(1, v.shape[1]):
+        product.addcmul_(matrices[:, :, d], v[:, None, d])
+    return product
 
 
 def preconditioner(energy: Energy, x: Tensor) -> Preconditioner | None:  # x (B, C, H, W)
