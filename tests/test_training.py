@@ -205,6 +205,24 @@ def test_a_full_batch_is_probed_by_some_of_its_images():
     assert costs[0] < 1.1 * costs[1]
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_loss_of_a_trial_is_not_solved_for_beyond_rounding(dtype):
+    """A solver that cannot arrive makes the first step of a run many times as dear."""
+    clean = torch.rand(3, 1, 12, 12, generator=torch.Generator().manual_seed(1)).to(dtype)
+    regularizer = TotalVariation(1, weight=0.005, smoothing=0.01).to(dtype)
+    batch, asked = batch_of(regularizer, clean, clean)[1], []
+
+    def solve(energy, start, accuracy):
+        asked.append(accuracy)
+        found = agd.solve(energy, start, accuracy)
+        assert found.converged.all()
+        return found
+
+    tight_loss(batch, solve, clean, 1e-5, Cost())()
+    reachable = 8 * torch.finfo(dtype).eps * float(clean.flatten(1).norm(dim=1).max())
+    assert asked == [pytest.approx(reachable if dtype == torch.float32 else 1e-7)]
+
+
 @pytest.mark.parametrize("proven", [True, False])
 def test_a_relative_accuracy_tightens_the_solves_until_it_holds(proven):
     _, batch = toy_problem()

@@ -21,6 +21,7 @@ from app.upper.method import Batch, Cost
 from app.upper.theta import Theta
 
 TRIAL_ACCURACY = 0.01  # losses of close parameters are to be compared
+REACHABLE = 8  # units of eps ||x|| / mu: an accuracy that rounding lets a solver certify, with some to spare
 SCREENED = 8  # images of a subset
 
 
@@ -44,18 +45,21 @@ def loss_bounds(batch: Batch, lower: LowerSolution) -> TrialLoss:
 
 
 def trial_loss(
-    batch: Batch, solve: Solver, start: Tensor, accuracy: float, cost: Cost
+    batch: Batch, solve: Solver, start: Tensor, accuracy: float, cost: Cost, rounding: float = 0.0
 ) -> TrialLoss:  # start (B, C, H, W)
     """Solve the lower level at the present theta and return its loss.
+
+    rounding: of a gradient; an accuracy that it could keep from being certified is not asked for.
 
     Where an image misses an accuracy that could be certified, x may be the start, whose loss says nothing about this
     theta: value is then the certified bound. Of parameters beyond the range of numbers all losses are infinite.
     """
     try:
         energy = batch.energy()
-        certifiable = energy.bounds[0] > 0
+        certifiable = (mu := energy.bounds[0]) > 0
     except NonFiniteError:
         return TrialLoss(_nothing(start), torch.inf, torch.inf, torch.inf)
+    accuracy = max(accuracy, rounding / mu) if certifiable else accuracy
     lower = solve(energy, start, accuracy) if len(start) else _nothing(start)
     cost.add(lower.iterations)
     found, converged = loss_bounds(batch, lower), bool(batch.share.gather(lower.converged).all())
@@ -74,9 +78,15 @@ def tight_loss(
 ) -> Callable[[], float]:  # start (B, C, H, W)
     """Return a function that gives the mean loss of the batch at the theta of its call, and adds what that costs.
 
-    It is solved to TRIAL_ACCURACY times the accuracy of the hypergradient.
+    It is solved to TRIAL_ACCURACY times the accuracy of the hypergradient, as far as rounding lets that be certified:
+    a solver that cannot arrive costs many times what the others do.
     """
-    return lambda: trial_loss(batch, solve, start, TRIAL_ACCURACY * accuracy, cost).value
+
+    def loss() -> float:
+        rounding = REACHABLE * torch.finfo(start.dtype).eps * float(batch.share.gather(norm(start)).max())
+        return trial_loss(batch, solve, start, TRIAL_ACCURACY * accuracy, cost, rounding).value
+
+    return loss
 
 
 @dataclass(frozen=True)
