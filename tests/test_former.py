@@ -110,3 +110,9 @@ def test_every_shipped_model_loads(name):
     assert card.config.regularizer.name == written["regularizer"]["name"]
     assert card.config.problem.task == written["problem"]["task"]
     assert card.config.problem.level == written["problem"]["noise_level"]
+
+
+def test_a_module_of_kernels_is_found_by_its_former_name():
+    from datasets import blur_kernels, kernels
+
+    assert (kernels.gaussian_kernel, kernels.read_kernel) == (blur_kernels.gaussian_kernel, blur_kernels.read_kernel)
