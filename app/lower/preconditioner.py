@@ -42,7 +42,7 @@ class Preconditioner(PerImage):
 
 
 def _mixed(matrices: Tensor, v: Tensor) -> Tensor:  # (B, C, C, H, W), (B, C, H, W) -> (B, C, H, W)
-    """Multiply by a matrix at every frequency. `einsum` calls BLAS for each of them, at six times the price."""
+    """Multiply by a matrix at every frequency, plane by plane: `einsum` calls BLAS for each of them."""
     product = matrices[:, :, 0] * v[:, None, 0]
     for d in range(1, v.shape[1]):
         product.addcmul_(matrices[:, :, d], v[:, None, d])
