@@ -45,11 +45,16 @@ def test_it_is_symmetric_and_positive_definite(name, task, channels):
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("task", ["denoise", "blur"])
 def test_it_is_the_inverse_of_a_circulant_hessian(task, channels):
-    """The curvature of Huber's function is constant inside; with circular filters the Hessian is a circulant."""
+    """The curvature of Huber's function is constant inside; with circular filters the Hessian is a circulant. Of colour
+    images, each filter sees one of three orthogonal mixtures of the channels, which have different weights."""
     operator = OPERATORS[task]()(torch.Size((channels, 10, 9)), (0,))
-    functional = FieldOfExperts(channels, 5, 3, HUBER, boundary="circular", weight=1.0, smoothing=100.0).frozen()
+    regularizer = FieldOfExperts(channels, 5, 3, HUBER, boundary="circular", weight=1.0, smoothing=100.0)
+    with torch.no_grad():
+        mixtures = torch.linalg.qr(torch.randn(channels, channels)).Q[torch.arange(5) % channels]
+        regularizer.raw_filters.copy_(mixtures[:, :, None, None] * torch.randn(5, 1, 3, 3))
+        regularizer.log_weights.copy_(0.5 * torch.arange(5)[:, None, None])
     v = torch.randn(1, channels, 10, 9)
-    e = Energy(operator, functional, v, 0.1)
+    e = Energy(operator, regularizer.frozen(), v, 0.1)
     torch.testing.assert_close(preconditioner(e, v)(e.hessian(v)(v)), v)
 
 
@@ -93,3 +98,15 @@ def test_of_an_operator_of_unknown_model_it_takes_the_norm():
     v = torch.randn(2, 1, 9, 8)
     inverse = preconditioner(Energy(Opaque(), functional, v, 1.0), v)
     torch.testing.assert_close(inverse(v), v / 5)
+
+
+def test_luminance_and_colour_are_told_apart():
+    """Filters that see luminance alone, and strongly: P knows that colour differences are hardly regularized at all."""
+    regularizer = FieldOfExperts(3, 4, 3, HUBER, boundary="circular", weight=100.0, smoothing=100.0)
+    with torch.no_grad():
+        regularizer.raw_filters.copy_(torch.randn(4, 1, 3, 3).expand(4, 3, 3, 3))
+    v = torch.randn(2, 3, 12, 12)
+    e = Energy(denoising(CPU)(v.shape[1:], (0, 1)), regularizer.frozen(), v)
+    applied = preconditioner(e, v)(v)
+    torch.testing.assert_close(applied - applied.mean(1, keepdim=True), v - v.mean(1, keepdim=True))
+    assert (norm(applied.mean(1)) < 0.5 * norm(v.mean(1))).all()

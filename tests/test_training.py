@@ -176,7 +176,7 @@ def test_the_automatic_step_is_within_a_factor_of_two_of_the_inverse_curvature()
     """f(t) = 1/2 c t^2: alpha in (3 / (4 c), 3 / (2 c)]."""
     for c in (0.03, 1.0, 500.0):
         t = torch.full((4,), 0.5, dtype=torch.float64)
-        alpha = longest_descent((t,), (c * t,), lambda t=t, c=c: float(0.5 * c * t.square().sum()))
+        alpha = longest_descent((t,), (c * t,), lambda t=t, c=c: float(0.5 * c * t.square().sum()), (c * t,))
         assert 0.75 / c < alpha <= 1.5 / c
         assert (t == 0.5).all()
 
@@ -193,7 +193,7 @@ def test_a_full_batch_is_probed_by_some_of_its_images():
         z = hypergradient(regularizer, batch.energy(), batch.loss, solve=agd.solve, start=y, accuracy=1e-6)
         if places == slice(None):
             cost, direction = Cost(), z.gradient
-            steps.append(first_step(batch, z, agd.solve, cost))
+            steps.append(first_step(batch, z, agd.solve, cost, direction))
             costs.append(cost.computations)
         else:
             part, few = batch_of(regularizer, y[places], clean[places])

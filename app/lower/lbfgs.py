@@ -158,7 +158,7 @@ def _renew(energy: Energy, state: _State, images: Tensor) -> None:
     g = state.g[images]
     p = inverse(g)
     state.p[images], state.d[images], state.slope[images], state.t[images] = p, -p, -dot(g, p), 1
-    state.inverse = state.inverse.put(images, inverse)
+    state.inverse.put(images, inverse)
     state.pairs.forget(images)
 
 

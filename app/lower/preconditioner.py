@@ -4,6 +4,10 @@
 
 C the circulant that A^T A + R'' + ridge resembles on average, with symbol c >= mu, and d the diagonal of that sum: C
 knows which frequencies are stiff, S where in the image. P decides how fast a solver arrives, not what it certifies.
+
+Of colour images, c is a matrix at every frequency. Luminance and colour differences make it nearly diagonal at all of
+them, so its mean over the frequencies gives one basis U per image, and C has a real symbol for each component of U v.
+Only where A itself mixes channels, as for complex images, is c inverted as a matrix.
 """
 
 from __future__ import annotations
@@ -24,21 +28,29 @@ class Preconditioner(PerImage):
     """The map v -> P^-1 v for a batch, one P per image."""
 
     unscale: Tensor  # S^-1 (B, C, H, W)
-    inverse: Tensor  # c^-1 (B, C, C, H, W // 2 + 1), hermitian in the channels; for C = 1 (B, 1, H, W // 2 + 1, 2)
+    inverse: Tensor  # c^-1: real (B, C, H, W // 2 + 1, 2), or complex and hermitian (B, C, C, H, W // 2 + 1)
+    components: Tensor | None  # U (B, C, C), orthogonal, where c is real and C > 1
 
     def __call__(self, v: Tensor) -> Tensor:  # (B, C, H, W) -> (B, C, H, W)
-        spectrum = torch.fft.rfft2(v * self.unscale)
-        if v.shape[1] == 1:  # c is real: once for the real part, once for the imaginary part
-            torch.view_as_real(spectrum).mul_(self.inverse)
-        else:
+        v = v * self.unscale
+        spectrum = torch.fft.rfft2(v if self.components is None else _turned(self.components, v))
+        if self.inverse.is_complex():
             spectrum = _mixed(self.inverse, spectrum)
-        return torch.fft.irfft2(spectrum, s=v.shape[2:]).mul_(self.unscale)
+        else:  # once for the real part, once for the imaginary part
+            torch.view_as_real(spectrum).mul_(self.inverse)
+        v = torch.fft.irfft2(spectrum, s=v.shape[2:])
+        return (v if self.components is None else _turned(self.components.mT, v)).mul_(self.unscale)
 
-    def put(self, images: Tensor, other: Preconditioner) -> Preconditioner:
-        """Return a copy with P of these images replaced."""
-        return Preconditioner(
-            self.unscale.index_copy(0, images, other.unscale), self.inverse.index_copy(0, images, other.inverse)
-        )
+    def put(self, images: Tensor, other: Preconditioner) -> None:
+        """Replace P of these images, in place."""
+        for own, new in ((self.unscale, other.unscale), (self.inverse, other.inverse)):
+            own.index_copy_(0, images, new)
+        if self.components is not None and other.components is not None:
+            self.components.index_copy_(0, images, other.components)
+
+
+def _turned(matrices: Tensor, v: Tensor) -> Tensor:  # (B, C, C), (B, C, H, W) -> (B, C, H, W)
+    return torch.bmm(matrices, v.flatten(2)).view(v.shape)
 
 
 def _mixed(matrices: Tensor, v: Tensor) -> Tensor:  # (B, C, C, H, W), (B, C, H, W) -> (B, C, H, W)
@@ -66,17 +78,27 @@ def preconditioner(energy: Energy, x: Tensor) -> Preconditioner | None:  # x (B,
     unscale = (diagonal / diagonal.mean((2, 3), keepdim=True)).rsqrt_()
     # Where R's symbol is zero, what rounding leaves of it may be negative and larger than the data's: add as much.
     lost = ROUNDINGS * torch.finfo(x.dtype).eps * stencil.diagonal(dim1=1, dim2=2).abs().sum((1, 2, 3))
-    identity = torch.eye(x.shape[1], dtype=x.dtype, device=x.device)[:, :, None, None]
-    mixing = isinstance(data_symbol, Tensor) and data_symbol.is_complex()  # hermitian: A mixes channels
-    lost = lost.view(-1, 1, 1, 1, 1)
-    symbol = _symbol(stencil, x.shape[2:])
-    symbol = symbol + (data_symbol + identity * (least + lost) if mixing else identity * (data_symbol + least + lost))
-    if x.shape[1] == 1:
-        return Preconditioner(unscale, (1 / symbol.real[:, 0]).unsqueeze(-1).repeat(1, 1, 1, 1, 2))
-    return Preconditioner(unscale, torch.linalg.inv(symbol.movedim((1, 2), (-2, -1))).movedim((-2, -1), (1, 2)))
+    least = least + lost.view(-1, 1, 1, 1)
+    if isinstance(data_symbol, Tensor) and data_symbol.is_complex():  # A mixes channels
+        identity = torch.eye(x.shape[1], dtype=x.dtype, device=x.device)[:, :, None, None]
+        symbol = _symbol(stencil, x.shape[2:]) + data_symbol + identity * least.unsqueeze(1)
+        return Preconditioner(
+            unscale, torch.linalg.inv(symbol.movedim((1, 2), (-2, -1))).movedim((-2, -1), (1, 2)), None
+        )
+    components = None if x.shape[1] == 1 else _components(stencil)
+    # Of U, the diagonal of U stencil U^T at every lag.
+    own = stencil[:, 0] if components is None else torch.einsum("bkc,bcdij,bkd->bkij", components, stencil, components)
+    symbol = (_symbol(own, x.shape[2:]).real.unsqueeze(2) + data_symbol).squeeze(2) + least
+    return Preconditioner(unscale, (1 / symbol).unsqueeze(-1).repeat(1, 1, 1, 1, 2), components)
 
 
-def _symbol(stencil: Tensor, shape: torch.Size) -> Tensor:  # (B, C, C, 2 r + 1, 2 r + 1) -> (B, C, C, H, W // 2 + 1)
+def _components(stencil: Tensor) -> Tensor:  # (B, C, C, 2 r + 1, 2 r + 1) -> (B, C, C)
+    """Return U: its rows are the eigenvectors of the mean of the symbol over all frequencies, the stencil at lag 0."""
+    radius = stencil.shape[-1] // 2
+    return torch.linalg.eigh(stencil[..., radius, radius]).eigenvectors.mT.contiguous()
+
+
+def _symbol(stencil: Tensor, shape: torch.Size) -> Tensor:  # (..., 2 r + 1, 2 r + 1) -> (..., H, W // 2 + 1)
     """Return c(w) = sum_l stencil[l] exp(i <w, l>) on the frequencies of rfft2."""
     radius = stencil.shape[-1] // 2
     lags = torch.arange(-radius, radius + 1, dtype=stencil.dtype, device=stencil.device)

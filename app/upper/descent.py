@@ -18,6 +18,9 @@ SCALELESS = (adam, adabelief)
 # filter of norm one. Nothing is probed: that costs as much as ten steps.
 SCALELESS_STEP = 0.05
 ENOUGH = 0.25  # of the decrease of a linear loss
+# Of the longest step of the first mini-batch where a descent has a scale: later ones are stiffer along their gradients,
+# and with the whole of it learned filters of colour images swing from step to step.
+STEADY = 0.5
 FIRST_MOVE = 1e-2  # root mean square of the first trial's change
 LAST_MOVE = 1.0  # of the largest
 
@@ -39,16 +42,16 @@ class Descent:
     step_size: float = 0.0  # alpha_0; 0 to find it at the first step
 
     def step(
-        self, here: Iteration, gradient: Theta, state: DescentState, loss: Callable[[], float],
+        self, here: Iteration, gradient: Theta, state: DescentState, longest: Callable[[Theta], float],
         damping: float = 1.0, share: float = 1.0,
     ) -> float:  # fmt: skip
-        """Move theta in place and return alpha_k. loss(): that of the same batch at the present theta.
+        """Move theta in place and return alpha_k. longest(d): longest_descent of this batch along d.
 
         For gradients that lag behind theta: `share` of the step that is found is taken, and an alpha_0 that was found
         is multiplied by `damping`, which may change from step to step, where the direction has a scale.
         """
         if state.alpha_0 is None:
-            state.alpha_0 = self.step_size or self._automatic(here.theta, gradient, state, loss, share)
+            state.alpha_0 = self.step_size or self._automatic(gradient, state, longest, share)
         if self.direction in SCALELESS:
             damping = 1.0
         alpha = (self.step_size or damping * state.alpha_0) * self.schedule(here.k)
@@ -56,13 +59,12 @@ class Descent:
         return alpha
 
     def _automatic(
-        self, theta: Theta, gradient: Theta, state: DescentState, loss: Callable[[], float], share: float
+        self, gradient: Theta, state: DescentState, longest: Callable[[Theta], float], share: float
     ) -> float:
         if self.direction in SCALELESS:
             return share * SCALELESS_STEP
-        longest = longest_descent(theta, gradient, loss, self.direction(gradient, copy(state.means)))
         sum_of_factors = 1 / (1 - BETA_1) if self.direction is momentum else 1.0
-        return share * longest / sum_of_factors
+        return share * STEADY * longest(self.direction(gradient, copy(state.means))) / sum_of_factors
 
 
 def step_of_change(direction: Theta, change: float) -> float:
@@ -71,13 +73,12 @@ def step_of_change(direction: Theta, change: float) -> float:
     return change * (count / size) ** 0.5 if size else 0.0
 
 
-def longest_descent(theta: Theta, gradient: Theta, loss: Callable[[], float], direction: Theta | None = None) -> float:
+def longest_descent(theta: Theta, gradient: Theta, loss: Callable[[], float], direction: Theta) -> float:
     """Return the largest alpha, up to a factor of two, with f(theta - alpha d) <= f(theta) - alpha <g, d> / 4.
 
-    d = g if no direction is given. For a quadratic of curvature L along d = g these are the alpha <= 3 / (2 L). theta
-    is left as it was.
+    loss(): f at the present theta. For a quadratic of curvature L along d = g these are the alpha <= 3 / (2 L).
+    theta is left as it was.
     """
-    direction = direction or gradient
     unit = step_of_change(direction, 1.0)
     slope = float(sum((g * d).sum() for g, d in zip(gradient, direction, strict=True)))
     kept = copies(theta)
@@ -101,9 +102,9 @@ def longest_descent(theta: Theta, gradient: Theta, loss: Callable[[], float], di
     return alpha
 
 
-def first_step(batch: Batch, z: Hypergradient, solve: Solver, cost: Cost) -> float:
-    """Return longest_descent along z by the losses of some images of the batch alone."""
+def first_step(batch: Batch, z: Hypergradient, solve: Solver, cost: Cost, direction: Theta) -> float:
+    """Return longest_descent along d by the losses of some images of the batch alone."""
     subset = Subset.of(batch, z)
     accuracy = float(batch.share.gather(z.lower.error_bound).max())
     loss = tight_loss(subset.batch, solve, subset.at_z.lower.x, accuracy, cost)
-    return longest_descent(tuple(batch.learned.parameters()), subset.gradient, loss, z.gradient)
+    return longest_descent(tuple(batch.learned.parameters()), subset.gradient, loss, direction)

@@ -18,13 +18,14 @@ no curvature either: SHARE of them is taken.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from app.lower import lbfgs
 from app.lower.energy import Energy, Solver
-from app.upper.descent import Descent, DescentState
+from app.upper.descent import Descent, DescentState, longest_descent
 from app.upper.iteration import Iteration
 from app.upper.method import Batch, Step, Stochastic
 from app.upper.methods.stocbio import gradient_steps
@@ -81,9 +82,10 @@ class Amigo(Stochastic):
         state.q.remember(batch.images, q)
         here.cost.computations += len(x) * (self.lower_steps + self.adjoint_steps)
         trial = here.tight_loss(self.solve, x, here.first_accuracy(state))
+        longest = partial(longest_descent, here.theta, z, trial)
         # Where nothing is carried over, nothing lags behind.
         damping, share = (self._damping(energy), SHARE) if state.x.kept else (1.0, 1.0)
-        alpha = self.descent.step(here, z, state.descent, trial, damping, share)
+        alpha = self.descent.step(here, z, state.descent, longest, damping, share)
         return here.report_truncated(x, loss, error_bound, alpha, (self.lower_steps, self.adjoint_steps))
 
     def _damping(self, energy: Energy) -> float:

@@ -110,5 +110,5 @@ class GdPolyak(FullBatch):
     def _steps(self, here: Iteration, state: GdPolyakState, z: Hypergradient) -> tuple[Epoch, float]:
         if state.steps is not None:
             return state.steps.epoch, state.steps.eta
-        first = self.step_size or first_step(here.batch, z, self.solve, here.cost)
+        first = self.step_size or first_step(here.batch, z, self.solve, here.cost, z.gradient)
         return polyak.begin(here.batch.share.gather(z.loss.double()).mean().cpu()), first

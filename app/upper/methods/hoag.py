@@ -83,7 +83,7 @@ class Hoag(FullBatch):
         low = now.low if bool((batch.share.gather(z.lower.error_bound) <= MARGIN * accuracy).all()) else torch.inf
 
         if last is None:
-            lipschitz = 1 / (self.step_size or first_step(batch, z, self.solve, here.cost))
+            lipschitz = 1 / (self.step_size or first_step(batch, z, self.solve, here.cost, z.gradient))
         else:
             lipschitz = adapted(last.lipschitz, low, last.before.high, last.before.moved)
         if last is not None and lipschitz > last.lipschitz:

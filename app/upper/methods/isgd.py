@@ -6,11 +6,12 @@ plain, or with z_k turned into a direction by momentum, Adam or AdaBelief (arXiv
 """
 
 from dataclasses import dataclass, field
+from functools import partial
 
 from app.lower import lbfgs
 from app.lower.energy import Solver
 from app.upper.bound import estimated_error
-from app.upper.descent import Descent, DescentState
+from app.upper.descent import Descent, DescentState, first_step
 from app.upper.hypergradient import Hypergradient
 from app.upper.iteration import Iteration
 from app.upper.method import Batch, Step, Stochastic
@@ -62,8 +63,8 @@ class Isgd(Stochastic):
         here = Iteration.begin(k, batch)
         z, accuracy = self._hypergradient(here, state, here.accuracy(self.schedule, self.accuracy, state))
         state.warm.remember(batch.images, z.lower.x, z.linear.q)
-        loss = here.tight_loss(self.solve, z.lower.x, accuracy)
-        alpha = self.descent.step(here, z.gradient, state.descent, loss)
+        longest = partial(first_step, batch, z, self.solve, here.cost)
+        alpha = self.descent.step(here, z.gradient, state.descent, longest)
         return here.report(z, accuracy, alpha)
 
     def _hypergradient(self, here: Iteration, state: IsgdState, accuracy: float) -> tuple[Hypergradient, float]:

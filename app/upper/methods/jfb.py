@@ -13,12 +13,13 @@ length of z only.
 """
 
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 
 from app.lower import lbfgs
 from app.lower.energy import Solver
-from app.upper.descent import Descent, DescentState
+from app.upper.descent import Descent, DescentState, longest_descent
 from app.upper.iteration import Iteration
 from app.upper.method import Batch, Step, Stochastic
 from app.upper.schedules import Schedule, constant
@@ -53,7 +54,8 @@ class Jfb(Stochastic):
         loss, z = here.truncated_hypergradient(lower.x, 2 / sum(energy.bounds) * batch.loss.gradient(lower.x))
         state.x.remember(batch.images, lower.x)
         here.cost.add(lower.iterations)
-        alpha = self.descent.step(here, z, state.descent, here.tight_loss(self.solve, lower.x, accuracy))
+        longest = partial(longest_descent, here.theta, z, here.tight_loss(self.solve, lower.x, accuracy))
+        alpha = self.descent.step(here, z, state.descent, longest)
         return Step(
             x=lower.x, loss=loss, accuracy=accuracy, step_size=alpha, error_bound=lower.error_bound,
             certified=lower.converged, lower_iterations=lower.iterations,

@@ -22,6 +22,7 @@ They are equal because u and w then lag alike: u - w, which c_k multiplies, does
 """
 
 from dataclasses import dataclass, field
+from functools import partial
 from typing import ClassVar
 
 import torch
@@ -31,7 +32,7 @@ from app.lower import lbfgs
 from app.lower.energy import Energy, Solver
 from app.lower.preconditioner import preconditioner
 from app.lower.stationary import certified_or_stationary
-from app.upper.descent import Descent, DescentState
+from app.upper.descent import Descent, DescentState, longest_descent
 from app.upper.iteration import Iteration
 from app.upper.method import Batch, Step, Stochastic
 from app.upper.methods.moreau import Linear, Sizes, Slopes, identity, iterate, lower_step, proven_sizes, proximal_step
@@ -84,7 +85,9 @@ class Meha(Stochastic):
             nonlocal alpha
             here.require_finite(loss, *d)
             z = tuple(sizes.c * g for g in d)  # estimates the hypergradient
-            alpha = self.descent.step(here, z, state.descent, trial, share=2 / sizes.c)
+            alpha = self.descent.step(
+                here, z, state.descent, partial(longest_descent, here.theta, z, trial), share=2 / sizes.c
+            )
             return _slopes(batch, batch.energy())
 
         with torch.no_grad():

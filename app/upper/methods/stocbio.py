@@ -17,6 +17,7 @@ would be given.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -24,7 +25,7 @@ from torch import Tensor
 from app.lower import lbfgs
 from app.lower.energy import Energy, Solver
 from app.lower.solution import norm
-from app.upper.descent import Descent, DescentState
+from app.upper.descent import Descent, DescentState, longest_descent
 from app.upper.iteration import Iteration
 from app.upper.method import Batch, Step, Stochastic
 from app.upper.state import PerImage
@@ -91,5 +92,5 @@ class Stocbio(Stochastic):
         state.x.remember(batch.images, x)
         here.cost.computations += len(x) * (self.lower_steps + self.series_terms - 1)
         trial = here.tight_loss(self.solve, x, here.first_accuracy(state))
-        alpha = self.descent.step(here, z, state.descent, trial, share=SHARE)
+        alpha = self.descent.step(here, z, state.descent, partial(longest_descent, here.theta, z, trial), share=SHARE)
         return here.report_truncated(x, loss, error_bound, alpha, (self.lower_steps, self.series_terms - 1))

@@ -18,13 +18,14 @@ computations, which count gradients and products alone: at equal counts a step t
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from app.lower.energy import Energy
 from app.lower.solution import NonFiniteError, norm
-from app.upper.descent import Descent, DescentState
+from app.upper.descent import Descent, DescentState, longest_descent
 from app.upper.hypergradient import Learned
 from app.upper.iteration import Iteration
 from app.upper.method import Batch, Step, Stochastic
@@ -112,7 +113,9 @@ class Unroll(Stochastic):
         here.require_finite(loss, *z)
         state.x.remember(batch.images, end.x)
         here.cost.computations += len(start) * sum(counts)
-        alpha = self.descent.step(here, z, state.descent, self._trial(here, start))
+        alpha = self.descent.step(
+            here, z, state.descent, partial(longest_descent, here.theta, z, self._trial(here, start))
+        )
         return here.report_truncated(end.x, loss, end.error_bound, alpha, counts)
 
     def _trial(self, here: Iteration, start: Tensor) -> Callable[[], float]:
