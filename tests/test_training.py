@@ -24,7 +24,8 @@ from app.upper import direction, schedules
 from app.upper.descent import Descent, first_step, longest_descent
 from app.upper.hypergradient import hypergradient
 from app.upper.method import Batch, Cost
-from app.upper.methods.isgd import Isgd, unmet_condition
+from app.upper.methods.isgd import Isgd, IsgdState, unmet_condition
+from app.upper.state import WarmStart
 from app.upper.trial import tight_loss
 from regularizers import TotalVariation
 from tests.conftest import ROOT
@@ -179,6 +180,19 @@ def test_the_automatic_step_is_within_a_factor_of_two_of_the_inverse_curvature()
         alpha = longest_descent((t,), (c * t,), lambda t=t, c=c: float(0.5 * c * t.square().sum()), (c * t,))
         assert 0.75 / c < alpha <= 1.5 / c
         assert (t == 0.5).all()
+
+
+@pytest.mark.usefixtures("double")
+def test_a_found_step_is_half_of_the_longest_one_of_eight_images():
+    """The longest step of a mini-batch is at the edge of what the others bear; few of its images find it."""
+    clean = torch.rand(24, 1, 12, 12, generator=torch.Generator().manual_seed(1))
+    y = clean + 0.1 * torch.randn(clean.shape, generator=torch.Generator().manual_seed(2))
+    regularizer, batch = batch_of(TotalVariation(1, weight=0.005, smoothing=0.01), y, clean)
+    z = hypergradient(regularizer, batch.energy(), batch.loss, solve=lbfgs.solve, start=y, accuracy=1e-3)
+    longest = first_step(batch, z, lbfgs.solve, cost := Cost(), z.gradient)
+    step = isgd(Descent(direction.plain), 1e-3).step(0, batch, IsgdState(WarmStart.empty(True)))
+    assert step.step_size == pytest.approx(longest / 2)
+    assert step.computations == z.computations.sum() + cost.computations
 
 
 @pytest.mark.usefixtures("double")

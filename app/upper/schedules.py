@@ -35,7 +35,7 @@ def exponential(ratio: float) -> Schedule:
 def with_plateau(schedule: Schedule, steps: int) -> Schedule:
     """Return min(1, s(k) / s(steps - 1)) of a decreasing s: 1 for so many steps, then falling as s does.
 
-    It is for an alpha_0 that was found as the longest step that descends: s(0) could be no larger.
+    It is for an alpha_0 that was found as a share of the longest step that descends: s(0) could hardly be larger.
     """
     return lambda k: min(1.0, schedule(k) / schedule(steps - 1))
 
