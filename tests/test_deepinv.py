@@ -78,6 +78,14 @@ def test_a_model_and_measurements_of_different_types_are_told_apart():
         load("tv-denoise-grey-25")(torch.rand(1, 1, 8, 8, dtype=torch.float64), deepinv.physics.Denoising())
 
 
+def test_images_with_channels_last_in_memory_are_solved_as_others_are():
+    physics, y = deepinv.physics.Denoising(), torch.rand(2, 16, 20, 3, generator=torch.Generator().manual_seed(0))
+    learned = load("foe-denoise-color-25").eval()
+    permuted = learned(y.permute(0, 3, 1, 2), physics)
+    assert permuted.is_contiguous()
+    torch.testing.assert_close(permuted, learned(y.permute(0, 3, 1, 2).contiguous(), physics))
+
+
 def test_a_grey_model_takes_the_channels_of_an_image_apart():
     """Compiled kernels know no bounds: with filters of other channels they would read behind the end."""
     physics, y = deepinv.physics.Denoising(), torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
@@ -96,6 +104,7 @@ def test_a_grey_model_takes_the_channels_of_an_image_apart():
         (torch.zeros(1, 1, 8, 8, dtype=torch.uint8), "not torch.uint8 of the shape"),
         (torch.zeros(0, 1, 8, 8), "a batch .* of at least one"),
         (torch.zeros(1, 8, 8), r"in batches \(B, C, H, W\), not \(8, 8\)"),
+        (torch.zeros(1, 8, 9, 3), r"\(8, 9, 3\) looks like \(H, W, C\): permute it"),
         (torch.zeros(1, 1, 8, 8, dtype=torch.complex64), "must be channels"),
         (torch.full((1, 1, 8, 8), torch.nan), "finite"),
     ],

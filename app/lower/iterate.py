@@ -129,6 +129,7 @@ def iterate(
     mu, _ = energy.bounds
     if mu <= 0:
         raise NotStronglyConvexError(mu)
+    start = start.contiguous()  # of images (B, H, W, C) that were permuted, every sum per image makes a copy
     whole, g = energy, energy.gradient(start)
     results = _begin(scheme, energy, start, g)
     todo = ((results.bound > accuracy) & results.stalled.isfinite()).nonzero()[:, 0]

@@ -28,6 +28,7 @@ MARGIN = 1.05  # over a norm that a power iteration has estimated from below
 POWER_ITERATIONS = 30
 SAME = 1e-4  # relative difference of A x, of which 3e-5 is deepinv's rounding where an image is turned in float32
 EXACT = (BlurFFT, Denoising, Inpainting, MRI, MultiCoilMRI)  # in every precision, their adjoint is that of A
+MOST_COLOURS = 4  # of an image whose channels come last
 
 T = TypeVar("T")
 
@@ -314,6 +315,8 @@ def wrap(
         raise OperatorError(f"{type(physics).__name__} is not a linear deepinv physics")
     if len(shape) != 3 or 0 in shape:
         raise OperatorError(f"images have the shape (C, H, W) in batches (B, C, H, W), not {tuple(shape)}")
+    if shape[2] <= MOST_COLOURS < min(shape[:2]):
+        raise OperatorError(f"images have the shape (C, H, W), and {tuple(shape)} looks like (H, W, C): permute it")
     if type(physics) is Denoising:
         return IdentityOperator(physics=physics, image_shape=shape)
     physics, x, y = _probed(_differentiable(physics), shape, dtype, device)
