@@ -110,3 +110,11 @@ def test_luminance_and_colour_are_told_apart():
     applied = preconditioner(e, v)(v)
     torch.testing.assert_close(applied - applied.mean(1, keepdim=True), v - v.mean(1, keepdim=True))
     assert (norm(applied.mean(1)) < 0.5 * norm(v.mean(1))).all()
+
+
+def test_an_image_that_is_no_number_leaves_the_others_as_they_are():
+    e = energy("foe charbonnier valid", "denoise", 3)
+    x = e.y.clone()
+    x[0, 0, 0, 0] = torch.inf
+    applied = preconditioner(e, x)(e.y)
+    torch.testing.assert_close(applied[1:], preconditioner(e, e.y)(e.y)[1:])

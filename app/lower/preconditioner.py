@@ -86,7 +86,7 @@ def preconditioner(energy: Energy, x: Tensor) -> Preconditioner | None:  # x (B,
             unscale, torch.linalg.inv(symbol.movedim((1, 2), (-2, -1))).movedim((-2, -1), (1, 2)), None
         )
     components = None if x.shape[1] == 1 else _components(stencil)
-    # Of U, the diagonal of U stencil U^T at every lag.
+    # The diagonal of U stencil U^T at every lag.
     own = stencil[:, 0] if components is None else torch.einsum("bkc,bcdij,bkd->bkij", components, stencil, components)
     symbol = (_symbol(own, x.shape[2:]).real.unsqueeze(2) + data_symbol).squeeze(2) + least
     return Preconditioner(unscale, (1 / symbol).unsqueeze(-1).repeat(1, 1, 1, 1, 2), components)
@@ -95,7 +95,8 @@ def preconditioner(energy: Energy, x: Tensor) -> Preconditioner | None:  # x (B,
 def _components(stencil: Tensor) -> Tensor:  # (B, C, C, 2 r + 1, 2 r + 1) -> (B, C, C)
     """Return U: its rows are the eigenvectors of the mean of the symbol over all frequencies, the stencil at lag 0."""
     radius = stencil.shape[-1] // 2
-    return torch.linalg.eigh(stencil[..., radius, radius]).eigenvectors.mT.contiguous()
+    mean = stencil[..., radius, radius].nan_to_num(0.0, 0.0, 0.0)  # of what is no number, LAPACK has no eigenvectors
+    return torch.linalg.eigh(mean).eigenvectors.mT.contiguous()
 
 
 def _symbol(stencil: Tensor, shape: torch.Size) -> Tensor:  # (..., 2 r + 1, 2 r + 1) -> (..., H, W // 2 + 1)
