@@ -265,7 +265,10 @@ def descent(upper: options.StochasticOptions, config: Config) -> Descent:
         "logarithmic": lambda: schedules.with_plateau(schedules.logarithmic(), hold),
         "one_cycle": lambda: schedules.one_cycle(config.run.steps),
     }
-    return Descent(direction=directions[upper.optimizer], schedule=shapes[upper.schedule](), step_size=upper.step_size)
+    return Descent(
+        direction=directions[upper.optimizer], schedule=shapes[upper.schedule](), step_size=upper.step_size,
+        factor=upper.step_factor,
+    )  # fmt: skip
 
 
 def load(spec: str, settings: list[str]) -> tuple[Model, Config]:

@@ -47,8 +47,8 @@ def draw(
     log_x: bool = False,
     look: Look = PAPER,
 ) -> Figure:
-    """Draw one panel per quantity that any run has, with one colour per group. "computations" are gradients of h and
-    Hessian products, summed over images. Raises FigureError where there is nothing to draw."""
+    """Draw one panel per quantity that any run has, with one colour per group. "computations" are gradients of h,
+    Hessian products and preconditioners, summed over images. Raises FigureError where there is nothing to draw."""
     for name, runs in groups.items():
         if not all(_finite(run, x).any() for run in runs):
             raise FigureError(f"{name} has no values of {x!r} to draw against")

@@ -31,6 +31,10 @@ class ChannelwiseFunctional:
     def natural(self) -> tuple[Tensor, ...]:
         return self.base.natural
 
+    @property
+    def operations(self) -> float:
+        return getattr(self.base, "operations", 0.0)
+
     def value(self, x: Tensor) -> Tensor:  # (B, C, H, W) -> (B,)
         return self.base.value(_apart(x)).view(len(x), -1).sum(1)
 

@@ -67,6 +67,10 @@ class RescaledFunctional:
         by_base = (a / c.square() * d for d in self.base.slopes(c * x)) if self.learns_level else ()
         return value / c.square(), a / c.square() * (slope - 2 * value / c), *by_base
 
+    @property
+    def operations(self) -> float:
+        return getattr(self.base, "operations", 0.0)
+
     def take(self, images: Tensor) -> "RescaledFunctional":
         return replace(self, base=self.base.take(images))
 
@@ -79,12 +83,14 @@ class Rescaled(Regularizer):
     """F with theta = (log a, log c), or (log a, log c, s) with log sigma = log LOWEST + t log(HIGHEST / LOWEST), t the
     sigmoid of s. The tensors of `base` are part of the state, but they are not learned.
 
-    Raises RegularizerError where the level of a regularizer is to be learned that has one.
+    Raises RegularizerError of a base with a guide, and where the level of a base for one noise level is to be learned.
     """
 
     def __init__(self, base: Regularizer, learns_level: bool = False) -> None:
         if learns_level and not base.noise_nodes:
-            raise RegularizerError("the noise level of a regularizer can be learned that is for many of them")
+            raise RegularizerError("only of a regularizer for many noise levels, the level can be learned")
+        if base.guide_at_level() is not None:
+            raise RegularizerError("a regularizer with a guide cannot be rescaled: rescale its base, and train on")
         super().__init__(0 if learns_level else base.noise_nodes)
         self.base = base
         self.log_amplitude = nn.Parameter(torch.zeros(()))

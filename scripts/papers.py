@@ -6,7 +6,8 @@ what other arguments or other models made is refused.
 
     FOLDER/main.tex           pdflatex main.tex, with graphicx and booktabs alone
     FOLDER/*.pdf, *.tex       figures, and tables of evaluations
-    FOLDER/csv/LABEL.csv      one row for each image, as `evaluate --csv` writes it;  LABEL.json: mu, accuracy, size
+    FOLDER/csv/LABEL.csv      one row for each image, as `evaluate --csv` writes it;  LABEL.json: mu, accuracy,
+                              converged
     FOLDER/made-with.json     the arguments, and the SHA-256 of every model and curve
 """
 
@@ -205,8 +206,9 @@ def floats(paper: Paper) -> Iterator[Float]:
     if paper.runs:
         curves = partial(draw_curves, list(paper.runs), look=DOUBLE)
         yield Float(file=drawn(paper, "curves.pdf", curves), wide=True, caption=(
-            "Training against computations: gradients of $h$ and products with its Hessian, summed over images. Runs "
-            "that differ in their seed alone are one curve, with a band from the least to the largest value."
+            "Training against computations: gradients of $h$, products with its Hessian and preconditioners, summed "
+            "over images. Runs that differ in their seed alone are one curve, with a band from the least to the "
+            "largest value."
         ))  # fmt: skip
 
 

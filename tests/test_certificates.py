@@ -10,9 +10,11 @@ from torch import Tensor
 
 from app.evaluation.reconstructor import reconstruct
 from app.evaluation.simulation import Simulation
+from app.lower.certificate import proven_bound
+from app.lower.energy import Energy
 from app.lower.solution import LowerSolution, rounded_up
 from regularizers import FieldOfExperts, Regularizer, TotalVariation
-from tests.problems import NAMES, perturbed, regularizer_named
+from tests.problems import NAMES, Identity, perturbed, regularizer_named
 from tests.test_simulation import simulated
 
 
@@ -170,3 +172,16 @@ def test_a_copy_in_float64_has_the_numbers_of_the_original():
         for a, b in zip(r.state_dict().values(), wide.state_dict().values(), strict=True):
             assert b.dtype == torch.float64 and torch.equal(a.double(), b)
         assert next(r.parameters()).dtype == torch.float32
+
+
+def test_the_rounding_of_a_large_field_has_a_bound_of_its_own():
+    """128 filters of 15 x 15 take more operations than the usual allowance."""
+    x = torch.rand(1, 1, 16, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+
+    def delta(filters: int, size: int) -> float:
+        regularizer = FieldOfExperts(1, filters, size, boundary="circular").double()
+        h = Energy(Identity(), regularizer.frozen(), x)
+        known = float(h.gradient(x).norm()) / h.bounds[0]
+        return (float(proven_bound(h, x)) - known) / (h.bounds[1] * float(x.norm()) + float(x.norm()))
+
+    assert delta(128, 15) > 2 * (1 + 128) * 15**3 * 2**-53 > 3 * delta(8, 3)

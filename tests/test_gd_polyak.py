@@ -139,3 +139,16 @@ def test_the_upper_level_never_loses_its_best_point():
     restore(restored, saved, torch.device("cpu"))
     method.step(20, batch, restored)
     assert torch.equal(parameters(other), parameters(regularizer))
+
+
+def test_a_hypergradient_of_zero_moves_nothing_and_spoils_nothing():
+    """At an accuracy that the start has already, x is the start, and the loss has no slope that anything was solved
+    for."""
+    regularizer, batch = toy_problem()
+    before = parameters(regularizer)
+    method = GdPolyak(accuracy=100.0, short_steps=2)
+    state = method.begin(finite_sum=True)
+    for k in range(4):
+        method.step(k, batch, state)
+    assert all(torch.isfinite(t).all() for t in tensors(state).values())
+    assert torch.equal(parameters(regularizer), before) or state.tighter

@@ -1,9 +1,11 @@
 """HOAG: known optima, the rule of its step size, exact resume."""
 
+from functools import partial
+
 import pytest
 import torch
 
-from app.lower import agd
+from app.lower import agd, lbfgs
 from app.upper import schedules
 from app.upper.hypergradient import hypergradient
 from app.upper.methods.hoag import EXPONENTIAL, LOWER, RAISE, Hoag, adapted
@@ -62,3 +64,14 @@ def test_a_restored_state_continues_bit_by_bit_on_the_way_down():
     restore(restored, saved, torch.device("cpu"))
     method.step(8, batch, restored)
     assert torch.equal(parameters(other), parameters(regularizer))
+
+
+@pytest.mark.usefixtures("double")
+def test_a_first_step_that_is_far_too_long_does_not_spoil_the_accuracy_of_later_ones():
+    """Of a hopeless theta nothing is reached, and that says nothing about what can be reached elsewhere."""
+    regularizer, batch = toy_problem()
+    method = Hoag(step_size=20.0, solve=partial(lbfgs.solve, max_iterations=300))
+    state = method.begin(finite_sum=True)
+    losses = [float(method.step(k, batch, state).loss.mean()) for k in range(40)]
+    assert parameters(regularizer).isfinite().all()
+    assert losses[-1] < 0.5 * losses[0]

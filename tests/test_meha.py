@@ -275,3 +275,15 @@ def test_fresh_noise_is_refused(tmp_path, capsys, fixed):
     arguments = ["train", "foe-denoise", "--out", str(tmp_path / "run"), *fixed, "--set", "data.noise=fresh"]
     assert main(arguments) == 2
     assert "set data.noise = fixed" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("double")
+def test_the_curvature_of_what_is_not_convex_gives_no_step_uphill():
+    k = torch.tensor([1.0, -0.99, 0.5, 0.0]).view(1, 1, 2, 2)
+    starts = torch.randn(500, 1, 2, 2, generator=torch.Generator().manual_seed(0))
+    starts[0], starts[1] = (
+        torch.tensor([0.0, 0.0, 0.0, 1.0]).view(1, 2, 2),
+        torch.tensor([0.99**0.5, 1.0, 0, 0]).view(1, 2, 2),
+    )
+    found, _ = largest_curvature(lambda v: k * v, identity, starts, 1)
+    assert found.isfinite().all() and (found > 0).all()

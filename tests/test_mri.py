@@ -362,3 +362,15 @@ def test_arrays_are_read_and_never_unpickled(tmp_path):
 def test_settings_that_nothing_reads_are_errors(problem, data, message):
     with pytest.raises(ConfigError, match=message):
         parse({"problem": {"task": "mri", **problem}, "data": data})
+
+
+@pytest.mark.parametrize(("channels", "coils"), KINDS)
+def test_in_float64_it_is_the_operator_of_the_float32_mask(channels, coils):
+    """The squares of weights that are not 0 or 1 are rounded in float32: they belong to another A."""
+    mask = 0.05 + 0.95 * torch.rand(16, 12, generator=draws())
+    maps = torch.randn(coils, 16, 12, dtype=torch.complex64, generator=draws(1)) if coils else None
+    a = mri_operator(mask, (channels, 16, 12), maps).promoted()
+    x = images(channels, (16, 12))
+    y = a.forward(x) + 0.1
+    torch.testing.assert_close(a.misfit_gradient(y)(x), a.adjoint(a.forward(x) - y), rtol=0, atol=1e-13)
+    torch.testing.assert_close(a.normal(x), a.adjoint(a.forward(x)), rtol=0, atol=1e-13)

@@ -156,6 +156,7 @@ def test_measurements_that_do_not_fit_are_refused():
         ({"noise_level": (0.2, 0.1)}, "noise_level"),
         ({"noise_level": "25/255"}, "noise_level = '25/255' must be a number"),
         ({"noise_level": [0.1]}, "noise_level"),
+        ({"noise_level": (0.0, 0.1)}, "a pair of numbers > 0 in order"),
         ({"ridge": -1.0}, "ridge"),
         ({"measurements": torch.rand(1, 1, 8, 8)}, "each whole image must have one"),
         ({"noisy": True, "physics": physics.Blur(filter=KERNEL, padding="circular")}, "is for denoising"),

@@ -194,6 +194,10 @@ def test_more_filters_than_atoms_are_all_different():
         ({"boundary": "periodic"}, "one of valid, circular, reflect, not periodic"),
         ({"noise_nodes": 1}, "at least 2"),
         ({"filters": 1000, "filter_size": 3}, "at most 32 filters"),
+        ({"potential": "mcp"}, "smoothing = 0.01 must be above 0 and below weight = 0.01"),
+        ({"potential": "weak_spline"}, "below weight = 0.01"),
+        ({"potential": "mcp", "smoothing": 0.001, "largest_curvature": 5.0}, "above 0.002 and below"),
+        ({"least_smoothing": 0.02}, "smoothing = 0.01 must be above 0.02"),
     ],
 )
 def test_impossible_fields_of_experts_are_refused(mistake, message):

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from regularizers import FieldOfExperts, RegularizerError, Rescaled
+from regularizers import Adaptive, FieldOfExperts, RegularizerError, Rescaled
 from regularizers.noise_levels import HIGHEST, LOWEST
 from tests.problems import perturbed, regularizer_named, rescaled
 
@@ -83,5 +83,7 @@ def test_the_learned_level_begins_at_the_nearest_that_is_known():
         level = r.put_level(given)
         assert level == pytest.approx(begins, rel=0.05)
         assert LOWEST < level < HIGHEST
+    with pytest.raises(RegularizerError, match="rescale its base"):
+        Rescaled(Adaptive(FieldOfExperts(1, 3, 3), 4))
     with pytest.raises(RegularizerError, match="for many"):
         Rescaled(FieldOfExperts(1, 3, 3), learns_level=True)

@@ -251,3 +251,9 @@ def test_a_simulation_knows_the_shape_of_a_rectangular_image(tmp_path):
     y = s.measure(clean, (0,))
     assert s(y, (0,), clean.shape[1:]).x.shape == s.as_image(y, (0,), clean.shape[1:]).shape == clean.shape
     assert s(y, (0,)).x.shape == (1, 1, 16, 16)
+
+
+def test_the_norm_of_one_shape_is_proven_once():
+    operators = tomography((0.0, 30.0, 60.0), torch.device("cpu"), torch.float32)
+    shape = torch.Size((1, 12, 12))
+    assert operators(shape, (0, 1)) is operators(shape, (2,))

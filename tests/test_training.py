@@ -12,22 +12,26 @@ from pathlib import Path
 
 import pytest
 import torch
+from deepinv.physics import Denoising
 
 from app.cli import main
 from app.lower import agd, lbfgs
 from app.lower.energy import Energy
-from app.lower.solution import NonFiniteError
+from app.lower.solution import NonFiniteError, NotStronglyConvexError
 from app.problem.losses import SquaredError
+from app.problem.problem import Problem
 from app.settings.toml import load
 from app.training import checkpoint
+from app.training.fit import fit
 from app.upper import direction, schedules
 from app.upper.descent import Descent, first_step, longest_descent
 from app.upper.hypergradient import hypergradient
 from app.upper.method import Batch, Cost
+from app.upper.methods.hoag import Hoag
 from app.upper.methods.isgd import Isgd, IsgdState, unmet_condition
 from app.upper.state import WarmStart
 from app.upper.trial import tight_loss
-from regularizers import TotalVariation
+from regularizers import FieldOfExperts, TotalVariation
 from tests.conftest import ROOT
 from tests.problems import Identity
 
@@ -189,7 +193,7 @@ def test_a_found_step_is_half_of_the_longest_one_of_eight_images():
     y = clean + 0.1 * torch.randn(clean.shape, generator=torch.Generator().manual_seed(2))
     regularizer, batch = batch_of(TotalVariation(1, weight=0.005, smoothing=0.01), y, clean)
     z = hypergradient(regularizer, batch.energy(), batch.loss, solve=lbfgs.solve, start=y, accuracy=1e-3)
-    longest = first_step(batch, z, lbfgs.solve, cost := Cost(), z.gradient)
+    longest = first_step(batch, z, lbfgs.solve, cost := Cost(), 1e-3, z.gradient)
     step = isgd(Descent(direction.plain), 1e-3).step(0, batch, IsgdState(WarmStart.empty(True)))
     assert step.step_size == pytest.approx(longest / 2)
     assert step.computations == z.computations.sum() + cost.computations
@@ -207,7 +211,7 @@ def test_a_full_batch_is_probed_by_some_of_its_images():
         z = hypergradient(regularizer, batch.energy(), batch.loss, solve=agd.solve, start=y, accuracy=1e-6)
         if places == slice(None):
             cost, direction = Cost(), z.gradient
-            steps.append(first_step(batch, z, agd.solve, cost, direction))
+            steps.append(first_step(batch, z, agd.solve, cost, 1e-6, direction))
             costs.append(cost.computations)
         else:
             part, few = batch_of(regularizer, y[places], clean[places])
@@ -326,3 +330,30 @@ def test_schedules():
     assert max(cycle) == pytest.approx(1.0)
     assert cycle.index(max(cycle)) == 9
     assert cycle[-1] < 0.02
+
+
+@pytest.mark.usefixtures("double")
+def test_a_step_is_found_and_taken_where_nothing_is_certified():
+    """Accuracy infinity would make all trials the same, and the step nothing."""
+    clean = torch.rand(4, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+    regularizer = FieldOfExperts(1, 4, 3, "log", weight=0.5, smoothing=0.05)
+    problem = Problem(Denoising(), clean=clean, noise_level=0.1, dtype=torch.float64)
+    method = Isgd(descent=Descent(direction.plain), batch_size=4)
+    with pytest.raises(NotStronglyConvexError, match="certified=False"):
+        next(fit(regularizer, problem, method, steps=1))
+    losses = [float(step.loss.mean()) for step in fit(regularizer, problem, method, steps=4, certified=False)]
+    assert losses[-1] < 0.98 * losses[0]
+
+
+@pytest.mark.usefixtures("double")
+@pytest.mark.parametrize("method", [Isgd(descent=Descent(direction.plain), accuracy=100.0), Hoag(accuracy=100.0)])
+def test_a_first_hypergradient_of_zero_finds_no_step_and_ends(method):
+    """At an accuracy that the start has already, nothing is solved for."""
+    clean = torch.rand(4, 1, 12, 12, generator=torch.Generator().manual_seed(1))
+    regularizer, batch = batch_of(TotalVariation(1, weight=0.005, smoothing=0.01), clean + 0.1, clean)
+    before, state = parameters(regularizer), method.begin(True)
+    with pytest.warns(UserWarning, match="a hypergradient is zero"):
+        assert method.step(0, batch, state).step_size == 0
+    assert torch.equal(parameters(regularizer), before)
+    replace(method, accuracy=1e-3).step(1, batch, state)
+    assert not torch.equal(parameters(regularizer), before)

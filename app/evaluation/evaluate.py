@@ -25,7 +25,7 @@ class Evaluation:
     ssim_degraded: float | None
     error_bound: float | None  # certified ||x - argmin h||
     converged: bool | None  # error_bound <= the accuracy asked for
-    iterations: int | None  # gradients of h
+    iterations: int | None  # gradients of h, and preconditioners
     seconds: float
     relative_bound: float | None = None  # error_bound / ||x||
     lpips: float | None = None  # None where no package computes it
@@ -76,6 +76,8 @@ def evaluate(
             converged, iterations = bool(solution.converged), int(solution.iterations)
         else:
             x = baseline(y, i)
+            if x.is_cuda:  # the device may still be at work
+                torch.cuda.synchronize(x.device)
         seconds = time.perf_counter() - start
         degraded = reconstruct.seen_in(reconstruct.as_image(y, (i,), shape))
         yield Evaluation(

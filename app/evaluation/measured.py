@@ -147,22 +147,28 @@ class Files:
             raise ImageError(
                 f"it is an image, and {self.config.problem.task} measures none: arrays are {', '.join(ARRAYS)}"
             )
-        slices = raw_data.measurements(values, self.config.problem, self.limits)
-        slices = slices.to(simulated.device, simulated.dtype)[:, None]
-        for y in slices[:1]:
-            _check_shape(y, i, simulated)
-        told = []
-        if isinstance(self.config.problem, Mri) and raw_data.is_shifted(slices[source.slice or 0]):
+        problem, told = self.config.problem, []
+
+        def of(n: int) -> Tensor:
+            one = raw_data.measurement(values, n, problem, self.limits)
+            return one.to(simulated.device, simulated.dtype)
+
+        y = of(source.slice or 0)
+        _check_shape(y, i, simulated)
+        if isinstance(problem, Mri) and raw_data.is_shifted(y):
             told.append("DC seems to be in a corner of k-space; it is taken to be in the middle (numpy.fft.fftshift)")
         white = 1.0 if self.limits is None else self.limits[1]
         if self.limits is None and not self.unit:
             if source.spec not in self.whites:
+                slices = map(of, range(raw_data.count(values, problem)))
                 self.whites[source.spec] = raw_data.white_of(slices, lambda y, _: simulated.as_image(y, (i,)))
             white = self.whites[source.spec]
             if not source.slice:
-                told.append(f"white is {white:.4g}, the brightest 0.1 % of a first image (--range 0 WHITE)")
+                told.append(
+                    f"white is {white:.4g}: 0.1 % of the pixels are brighter without a regularizer (--range 0 WHITE)"
+                )
         return Measurement(
-            y=slices[source.slice or 0] / white, suffixes=(self.form, ".npy"), told=tuple(told),
+            y=y / white, suffixes=(self.form, ".npy"), told=tuple(told),
             encode=lambda x: raw_data.encoded(x, white, self.form),
         )  # fmt: skip
 

@@ -27,8 +27,8 @@ def axes(problem: Problem) -> int:
     return 3 if isinstance(problem, Mri) and problem.coil_maps else 2
 
 
-def measurements(values: np.ndarray, problem: Problem, limits: Range | None) -> Tensor:  # -> (N, ...)
-    """Return the slices of an array as y for w = 1, in float64. Raises ImageError, without the name of a file."""
+def measurement(values: np.ndarray, n: int, problem: Problem, limits: Range | None) -> Tensor:  # -> (1, ...)
+    """Return slice n of an array as y for w = 1, in float64. Raises ImageError, without the name of a file."""
     shape, dtype = values.shape, values.dtype
     if values.ndim not in (axes(problem), axes(problem) + 1):
         raise ImageError(f"{shape} is not the shape of {_form(problem)}")
@@ -38,10 +38,15 @@ def measurements(values: np.ndarray, problem: Problem, limits: Range | None) -> 
         raise ImageError("sums along rays are real, and these are complex")
     if dtype.kind in "bui" and limits is None:
         raise ImageError(f"{dtype} numbers have no scale of their own: say with --range 0 WHITE what is white")
-    slices = torch.from_numpy(values if values.ndim > axes(problem) else values[None])
+    one = torch.from_numpy(values[n : n + 1] if values.ndim > axes(problem) else values[None])
     if isinstance(problem, Mri):
-        return torch.view_as_real(slices.to(torch.complex128)).movedim(-1, 1)
-    return slices.double()[:, None] / shape[-1] ** 0.5
+        return torch.view_as_real(one.to(torch.complex128)).movedim(-1, 1)
+    return one.double()[:, None] / shape[-1] ** 0.5
+
+
+def count(values: np.ndarray, problem: Problem) -> int:
+    """Return how many slices an array has."""
+    return len(values) if values.ndim > axes(problem) else 1
 
 
 def _form(problem: Problem) -> str:

@@ -21,7 +21,7 @@ Together these are (C + K) s^3 C^(1/2) u L ||x|| and a little: 1.4e4 u for 40 fi
 13 x 13. Total variation and an input-convex network stay below that. A Fourier transform of N numbers is wrong by less
 than 8 log2(N) u in the l2 norm (Higham, section 24.1), a direct convolution of m taps by m^(1/2) gamma_m. So
 
-    delta = OPERATIONS u ((||A||^2 + L + ridge) ||x|| + ||A|| ||y||),
+    delta = n u ((||A||^2 + L + ridge) ||x|| + ||A|| ||y||),    n = OPERATIONS, or twice (C + K) s^3 C^(1/2) if more,
 
 of A and R of one's own as of ours, if they are no less careful. (Contrasts are what float64 computes of z.) ||g||
 itself, a sum over N pixels, is computed up to the factor 1 + N u.
@@ -87,7 +87,8 @@ def proven_bound(exact: Energy, x: Tensor) -> Tensor:  # (B, C, H, W), float64 -
         raise ArithmeticError(f"the gradient of the energy is {g.dtype}")
     mu, largest = exact.bounds
     measured = exact.operator.norm_squared**0.5 * norm(exact.y)
-    delta = OPERATIONS * UNIT * (largest * norm(x) + measured)
+    operations = max(OPERATIONS, 2 * getattr(exact.functional, "operations", 0.0))
+    delta = operations * UNIT * (largest * norm(x) + measured)
     mu -= DOUBT * largest
     bound = (norm(g) * (1 + g[0].numel() * UNIT) + delta) / mu if mu > 0 else torch.full_like(delta, torch.inf)
     return bound.nan_to_num(torch.inf, torch.inf)

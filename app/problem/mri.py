@@ -76,6 +76,10 @@ class MriOperator(LinearOperator):
     def take(self, images: Tensor) -> MriOperator:
         return self if len(self.mask) == 1 else mri_operator(self.mask[images], self.image_shape, self.maps)
 
+    def promoted(self) -> MriOperator:
+        """Return A in float64: the mask is what it is, and the squares of its numbers are computed anew."""
+        return mri_operator(self.mask.double(), self.image_shape, self.maps)
+
     def _spectra(self, x: Tensor) -> Tensor:  # (B, 1 or 2, H, W) -> (B, coils, H, W or W // 2 + 1)
         if self.halved:
             return torch.fft.rfft2(x)

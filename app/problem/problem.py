@@ -202,6 +202,6 @@ def _noise_levels(level: float | tuple[float, float] | NoiseLevels | None, physi
         low, high = map(float, level if isinstance(level, tuple | list) else (level, level))
     except (TypeError, ValueError):  # a text such as "25/255", or three numbers
         low, high = nan, nan
-    if not 0 <= low <= high < float("inf"):
-        raise ProblemError(f"noise_level = {level!r} must be a number >= 0, or a pair of such in order")
+    if not 0 <= low <= high < float("inf") or low == 0 < high:
+        raise ProblemError(f"noise_level = {level!r} must be a number >= 0, or a pair of numbers > 0 in order")
     return NoiseLevels(low, high, seed)

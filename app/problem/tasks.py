@@ -190,9 +190,13 @@ def tomography(angles: Sequence[float], device: torch.device, dtype: torch.dtype
     """
     directions, physics = directions_at(angles), LinearPhysics(device=device)
 
-    def build(shape: torch.Size, images: tuple[int, ...]) -> TomographyOperator:
+    @cache
+    def common(shape: torch.Size) -> TomographyOperator:  # whose norm is proven once
         rays = ray_sums((shape[1], shape[2]), directions, len(directions) ** -0.5, False, dtype).to(device)
         return tomography_operator(rays, physics, shape)
+
+    def build(shape: torch.Size, images: tuple[int, ...]) -> TomographyOperator:
+        return common(shape)
 
     def square(shape: torch.Size) -> torch.Size:
         side = int(shape[1] / math.sqrt(2))

@@ -44,6 +44,10 @@ class StochasticOptions(UpperOptions):
         0.6, "q of the steps alpha_0 (k + 1)^-q; of a step that was found, from the tenth on",
         when=When("upper.schedule = polynomial", lambda c: c.upper.schedule == "polynomial"), at_least=0,
     )  # fmt: skip
+    step_factor: float = option(
+        1.0, "multiplies a step that was found",
+        when=When("upper.step_size = 0", lambda c: c.upper.step_size == 0), above=0,
+    )  # fmt: skip
     batch_size: int = option(8, "patches per step", at_least=1, at_most=4096)
 
 
@@ -95,7 +99,9 @@ class MehaOptions(StochasticOptions):
         10.0, "c of c_k = c (k + 1)^p, which divides the loss: a larger c is less biased, and slower", above=0
     )
     p: float = option(0.0, "p of c_k", at_least=0, below=0.5)
-    gamma: float = option(0.0, "of the Moreau envelope; 0: from proven bounds", at_least=0)
+    gamma: float = option(
+        0.0, "of the Moreau envelope; 0: 4 with the preconditioner, else from proven bounds", at_least=0
+    )
     eta: float = option(0.0, "step of the proximal variable; 0: found", at_least=0)
     beta: float = option(0.0, "step of the lower-level variable; 0: found", at_least=0)
     preconditioned: bool = option(True, "both in the metric of the preconditioner; false: as in the paper")

@@ -51,8 +51,9 @@ def fit(
 
     learned: its parameters move from step to step.  steps: the number of the last step plus one; None: without end.
     first, state: where to go on.  solver: finds what a guide reconstructs.  certified: refuse a lower level that is not
-    provably strongly convex.  processes: share every mini-batch; all take the same steps. A loop that can be continued
-    needs as many parameters; all but four have defaults.
+    provably strongly convex; if False, the method's own solver goes on to stationary points.  processes: share every
+    mini-batch; all take the same steps. A loop that can be continued needs as many parameters; all but four have
+    defaults.
     Raises ProblemError where the method cannot learn from this problem, NotStronglyConvexError, and NonFiniteError
     with the parameters as they were before the step.
     """
@@ -65,6 +66,8 @@ def fit(
     mu = proven_modulus(model, problem, size)
     if certified and method.needs_convexity and mu <= 0:
         raise NotStronglyConvexError(mu)
+    if not certified and (solve := getattr(method, "solve", None)) is not None:
+        method = replace(method, solve=certified_or_stationary(solve))  # type: ignore[type-var]
     state = method.begin(problem.patches.fixed) if state is None else state
     with problem.patches.reading_ahead():
         for k in count(first) if steps is None else range(first, steps):

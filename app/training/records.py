@@ -20,9 +20,9 @@ class Record:
     step_size: float  # alpha_k
     error_bound: float  # largest estimated ||x - argmin h|| of the batch
     certified: float  # share of images that reached eps_k in both solves, by this estimate
-    lower_iterations: float  # mean gradients of h per image
-    linear_iterations: float  # mean products with H per image
-    computations: int  # gradients of h plus products with H so far, summed over images
+    lower_iterations: float  # mean gradients of h, and preconditioners, per image
+    linear_iterations: float  # mean products with H, and preconditioners, per image
+    computations: int  # gradients of h, products with H and preconditioners so far, summed over images
     seconds: float  # training so far, without validation
     validation_psnr: float | None  # dB, after the step
 

@@ -272,7 +272,8 @@ def train(run: Run, progress: Progress, quiet: bool) -> Progress:
             try:
                 step = next(steps)
             except ImageError:  # damaged, removed or changed since the run began: before anything moved
-                save(run, progress)
+                if run.processes.count == 1:  # several are in the middle of the step, and their last checkpoint stays
+                    save(run, progress)
                 raise
             except NonFiniteError:
                 if good is not None:

@@ -134,7 +134,8 @@ def train(run: Run, progress: Progress, data_root: Path, quiet: bool) -> None:
     except NonFiniteError as error:
         raise NonFiniteError(f"{error}; the last good state is saved in {run.folder}") from None
     except ImageError as error:
-        raise ImageError(f"{error}; the steps before are saved in {run.folder}") from None
+        kept = "the steps before are" if run.processes.count == 1 else "the last checkpoint is"
+        raise ImageError(f"{error}; {kept} saved in {run.folder}") from None
     log.info("done: %d steps, %.0f s, %d computations, %s",
              progress.step, progress.seconds, progress.computations, _bounds(run))  # fmt: skip
     if isinstance(run.model.regularizer, Rescaled):

@@ -7,8 +7,10 @@ from pathlib import Path
 
 from app.files import write_own
 from app.settings.comparison import Comparison
+from app.settings.methods import StochasticOptions
 from app.settings.options import Config, ConfigError
 from app.training import records
+from app.training.checkpoint import RunError
 from app.training.session import DONE, finish
 from figures.table import pipes
 
@@ -35,11 +37,17 @@ def sweep(comparison: Comparison, out: Path, data_root: Path, quiet: bool, comma
 def _multiples(config: Config, folder: Path, train: Callable[[Config, Path], int]) -> tuple[float, Found]:
     """alpha_0 as the first step that moved says (of MAID: after backtracking), and what its multiples reach."""
     found = {1.0: _held_out(config, folder / "step-1", train)}
-    alpha = next(a for a in records.read(folder / "step-1" / "metrics.csv")["step_size"] if a > 0)
+    alpha = next((a for a in records.read(folder / "step-1" / "metrics.csv")["step_size"] if a > 0), None)
+    if alpha is None:
+        raise RunError(f"{folder / 'step-1'} did not move: there is no step to multiply")
     for factor in FACTORS:
         if factor != 1:
-            scaled = replace(config, upper=replace(config.upper, step_size=factor * alpha))
-            found[factor] = _held_out(scaled, folder / f"step-{factor:g}", train)
+            # A step that is given begins to decrease at once, and nothing damps it.
+            stochastic = isinstance(config.upper, StochasticOptions)
+            change = {"step_factor": factor} if stochastic else {"step_size": factor * alpha}
+            found[factor] = _held_out(
+                replace(config, upper=replace(config.upper, **change)), folder / f"step-{factor:g}", train
+            )
     return alpha, found
 
 

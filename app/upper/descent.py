@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from math import isfinite
 
 from app.lower.energy import Solver
 from app.upper.direction import BETA_1, Direction, Means, adabelief, adam, momentum
@@ -40,6 +41,7 @@ class Descent:
     direction: Direction = adam
     schedule: Schedule = field(default_factory=constant)  # s(k)
     step_size: float = 0.0  # alpha_0; 0 to find it at the first step
+    factor: float = 1.0  # of an alpha_0 that is found
 
     def step(
         self, here: Iteration, gradient: Theta, state: DescentState, longest: Callable[[Theta], float],
@@ -47,14 +49,15 @@ class Descent:
     ) -> float:  # fmt: skip
         """Move theta in place and return alpha_k. longest(d): longest_descent of this batch along d.
 
-        For gradients that lag behind theta: `share` of the step that is found is taken, and an alpha_0 that was found
-        is multiplied by `damping`, which may change from step to step, where the direction has a scale.
+        For gradients that lag behind theta: an alpha_0 that is found is multiplied once by `share` and, where the
+        direction has a scale, at every step by `damping`.
         """
         if state.alpha_0 is None:
-            state.alpha_0 = self.step_size or self._automatic(gradient, state, longest, share)
+            found = self.step_size or self.factor * self._automatic(gradient, state, longest, share)
+            state.alpha_0 = found or None  # without a direction, nothing was found
         if self.direction in SCALELESS:
             damping = 1.0
-        alpha = (self.step_size or damping * state.alpha_0) * self.schedule(here.k)
+        alpha = (self.step_size or damping * (state.alpha_0 or 0.0)) * self.schedule(here.k)
         move(here.theta, self.direction(gradient, state.means), alpha)
         return alpha
 
@@ -78,8 +81,10 @@ def longest_descent(theta: Theta, gradient: Theta, loss: Callable[[], float], di
 
     loss(): f at the present theta. For a quadratic of curvature L along d = g these are the alpha <= 3 / (2 L).
     theta is left as it was.
+    0 where d = 0.
     """
-    unit = step_of_change(direction, 1.0)
+    if not (unit := step_of_change(direction, 1.0)):
+        return 0.0
     slope = float(sum((g * d).sum() for g, d in zip(gradient, direction, strict=True)))
     kept = copies(theta)
     start = loss()
@@ -102,9 +107,15 @@ def longest_descent(theta: Theta, gradient: Theta, loss: Callable[[], float], di
     return alpha
 
 
-def first_step(batch: Batch, z: Hypergradient, solve: Solver, cost: Cost, direction: Theta) -> float:
-    """Return longest_descent along d by the losses of some images of the batch alone."""
+def first_step(
+    batch: Batch, z: Hypergradient, solve: Solver, cost: Cost, asked: float, direction: Theta
+) -> float:  # fmt: skip
+    """Return longest_descent along d by the losses of some images of the batch alone.
+
+    asked: accuracy of the trials where nothing is certified. What z was solved with, the cost and d are as many
+    parameters."""
     subset = Subset.of(batch, z)
-    accuracy = float(batch.share.gather(z.lower.error_bound).max())
+    reached = float(batch.share.gather(z.lower.error_bound).max())
+    accuracy = reached if isfinite(reached) else asked
     loss = tight_loss(subset.batch, solve, subset.at_z.lower.x, accuracy, cost)
     return longest_descent(tuple(batch.learned.parameters()), subset.gradient, loss, direction)

@@ -44,7 +44,8 @@ def conjugate_gradient(
 
     The recurrence of the residual drifts from the residual in floating point: where it ends, the residual is computed,
     and what is left of it is solved for in another round. An image stops unconverged where a round does not halve its
-    residual, or where a direction shows no positive curvature. b = 0 gives q = 0 without a product.
+    residual, or where a direction shows no positive curvature. Without a start, b = 0 gives q = 0
+    and no product.
     """
     q = torch.zeros_like(b) if start is None else start.clone()
     iterations = torch.full((len(b),), int(start is not None), device=b.device)

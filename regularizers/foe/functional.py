@@ -61,6 +61,12 @@ class FieldOfExpertsFunctional:
     def natural(self) -> tuple[Tensor, ...]:
         return *self.parameters, *(t for t in (self.contrasts, self.masks) if t is not None)
 
+    @property
+    def operations(self) -> float:
+        """Return (C + K) s^3 C^(1/2): the rounding of a gradient is proportional to it (app/lower/certificate.py)."""
+        experts, channels, size = self.filters.shape[:3]
+        return (channels + experts) * size**3 * channels**0.5
+
     def of_experts(self, of_groups: Tensor) -> Tensor:  # (..., K / d, H', W') -> (..., K, H', W')
         """Return for every expert what its group has."""
         return of_groups if self.potential.size == 1 else of_groups.repeat_interleave(self.potential.size, -3)

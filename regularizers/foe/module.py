@@ -7,6 +7,8 @@ or phi of groups of responses, with w and s for each group (multivariate fields 
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -65,6 +67,10 @@ class FieldOfExperts(Regularizer):
         self.scale = weak_convexity if self.potential.budgeted else 1.0
         self.least_smoothing = 0.0 if self.potential.budgeted else least_smoothing
         self.least_share = 1 / largest_curvature if self.potential.budgeted and largest_curvature else 0.0
+        least = self.least_share * weight if self.potential.budgeted else least_smoothing
+        if not least < smoothing < (weight if self.potential.budgeted else math.inf):
+            below = f" and below weight = {weight:g}" if self.potential.budgeted else ""
+            raise RegularizerError(f"smoothing = {smoothing:g} must be above {least:g}{below}")
         self.composition = ComposedFilters(channels, hidden_channels, filters, filter_size) if hidden_channels else None
         if self.composition is None:
             self.raw_filters = nn.Parameter(dct_filters(channels, filters, filter_size))

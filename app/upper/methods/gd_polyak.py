@@ -74,24 +74,24 @@ class GdPolyak(FullBatch):
         here = Iteration.begin(k, batch)
         accuracy = here.accuracy(self.schedule, self.accuracy, state) * (state.tighter or 1.0)
         z = here.hypergradient(self.solve, *state.warm.recall(batch.images, here.energy.start), accuracy)
-        epoch, eta = self._steps(here, state, z)
+        epoch, eta = self._steps(here, state, z, accuracy)
         usual = eta
 
         theta, now = here.theta, loss_bounds(batch, z.lower)
         before, squared = copies(theta), torch.tensor(length(z.gradient) ** 2, dtype=torch.float64)
         subset = Subset.of(batch, z)
-        longest = LAST_MOVE * (sum(p.numel() for p in theta) / squared) ** 0.5
+        longest = LAST_MOVE * (sum(p.numel() for p in theta) * squared) ** 0.5  # alpha ||z||^2 of the largest move
         for _ in range(TRIALS):
             long = polyak.is_long(epoch, self.short_steps)
             if long:
-                epoch = polyak.limit(epoch, longest * squared)
+                epoch = polyak.limit(epoch, longest)
             alpha = max(float(polyak.long_step(epoch, squared)), eta) if long else eta
             move(theta, z.gradient, alpha)
             trial, change = now, torch.tensor(torch.inf, dtype=torch.float64)
             if not subset.loss_rises(self.solve, accuracy, here.cost):
                 trial = trial_loss(batch, self.solve, z.lower.x, accuracy, here.cost)
                 change = torch.tensor(trial.value - now.value, dtype=torch.float64)
-            accepted = change <= (0.0 if long else -ENOUGH * alpha * squared)
+            accepted = (change <= (0.0 if long else -ENOUGH * alpha * squared)) & (squared > 0)
             epoch = polyak.settle(epoch, long, change, accepted)
             if not long:
                 eta *= LONGER if accepted else SHORTER
@@ -107,8 +107,10 @@ class GdPolyak(FullBatch):
         state.steps = Steps(gap=float(epoch.gap), fallen=float(epoch.fallen), count=float(epoch.count), eta=eta)
         return here.report(z, accuracy, alpha)
 
-    def _steps(self, here: Iteration, state: GdPolyakState, z: Hypergradient) -> tuple[Epoch, float]:
-        if state.steps is not None:
+    def _steps(
+        self, here: Iteration, state: GdPolyakState, z: Hypergradient, accuracy: float
+    ) -> tuple[Epoch, float]:  # fmt: skip
+        if state.steps is not None and state.steps.eta:
             return state.steps.epoch, state.steps.eta
-        first = self.step_size or first_step(here.batch, z, self.solve, here.cost, z.gradient)
+        first = self.step_size or first_step(here.batch, z, self.solve, here.cost, accuracy, z.gradient)
         return polyak.begin(here.batch.share.gather(z.loss.double()).mean().cpu()), first

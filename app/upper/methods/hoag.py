@@ -76,14 +76,15 @@ class Hoag(FullBatch):
         # Where floating point stopped a solver once, it is not asked for more.
         accuracy = max(here.accuracy(self.schedule, self.accuracy, state), state.floor or 0.0)
         z = here.hypergradient(self.solve, *state.warm.recall(batch.images, here.energy.start), accuracy)
-        if not bool(z.converged.all()):
-            state.floor = float(MARGIN * z.inexactness.max())
         now, last = loss_bounds(batch, z.lower), state.last
         # Far from its accuracy, x says nothing about this theta: the step went too far.
         low = now.low if bool((batch.share.gather(z.lower.error_bound) <= MARGIN * accuracy).all()) else torch.inf
 
         if last is None:
-            lipschitz = 1 / (self.step_size or first_step(batch, z, self.solve, here.cost, z.gradient))
+            step = self.step_size or first_step(batch, z, self.solve, here.cost, accuracy, z.gradient)
+            if not step:  # no direction either: the next accuracy is higher
+                return here.report(z, accuracy, 0.0)
+            lipschitz = 1 / step
         else:
             lipschitz = adapted(last.lipschitz, low, last.before.high, last.before.moved)
         if last is not None and lipschitz > last.lipschitz:
@@ -92,6 +93,8 @@ class Hoag(FullBatch):
         else:
             state.warm.remember(batch.images, z.lower.x, z.linear.q)
             gradient, high = z.gradient, now.high
+            if not bool(z.converged.all()):  # at a theta that is kept: of a hopeless one it would spoil all steps
+                state.floor = float(MARGIN * z.inexactness.max())
         before = Before(high, length(gradient) / lipschitz)
         state.last = LastStep(theta=copies(here.theta), gradient=gradient, lipschitz=lipschitz, before=before)
         move(here.theta, gradient, 1 / lipschitz)

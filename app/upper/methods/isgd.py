@@ -63,7 +63,7 @@ class Isgd(Stochastic):
         here = Iteration.begin(k, batch)
         z, accuracy = self._hypergradient(here, state, here.accuracy(self.schedule, self.accuracy, state))
         state.warm.remember(batch.images, z.lower.x, z.linear.q)
-        longest = partial(first_step, batch, z, self.solve, here.cost)
+        longest = partial(first_step, batch, z, self.solve, here.cost, accuracy)
         alpha = self.descent.step(here, z.gradient, state.descent, longest)
         return here.report(z, accuracy, alpha)
 

@@ -63,7 +63,7 @@ class Meha(Stochastic):
     descent: Descent = field(default_factory=Descent)  # alpha_k
     c: float = 10.0
     p: float = 0.0
-    gamma: float = 0.0  # 0, as for eta and beta: found
+    gamma: float = 0.0  # 0: GAMMA with the preconditioner, else from proven bounds; eta and beta: found
     eta: float = 0.0
     beta: float = 0.0
     preconditioned: bool = True
@@ -154,16 +154,17 @@ class Meha(Stochastic):
 def largest_curvature(
     product: Linear, inverse: Linear, v: Tensor, count: int
 ) -> tuple[Tensor, Tensor]:  # (B, C, H, W) -> (B, 1, 1, 1), (B, C, H, W)
-    """Return <K v, P^-1 K v> / <v, K v> of each image after `count` steps v <- P^-1 K v, and v.
+    """Return |<K v, P^-1 K v> / <v, K v>| of each image after `count` steps v <- P^-1 K v, and v.
 
-    It is never more than the largest eigenvalue of P^-1 K.
+    For K > 0 it is never more than the largest eigenvalue of P^-1 K. Where the curvature along v is zero, it is 1.
     """
     largest = v.new_ones(len(v), 1, 1, 1)
     for _ in range(count):
         changed = product(v)
         after = inverse(changed)
         along = (v * changed).sum((1, 2, 3), keepdim=True)
-        largest = (changed * after).sum((1, 2, 3), keepdim=True) / along
+        quotient = (changed * after).sum((1, 2, 3), keepdim=True) / along
+        largest = torch.where(along == 0, largest, quotient.abs())
         v = after / after.square().mean((1, 2, 3), keepdim=True).sqrt()
     return largest, v
 

@@ -92,5 +92,6 @@ class Stocbio(Stochastic):
         state.x.remember(batch.images, x)
         here.cost.computations += len(x) * (self.lower_steps + self.series_terms - 1)
         trial = here.tight_loss(self.solve, x, here.first_accuracy(state))
-        alpha = self.descent.step(here, z, state.descent, partial(longest_descent, here.theta, z, trial), share=SHARE)
+        share = SHARE if state.x.kept else 1.0  # where nothing is carried over, nothing lags behind
+        alpha = self.descent.step(here, z, state.descent, partial(longest_descent, here.theta, z, trial), share=share)
         return here.report_truncated(x, loss, error_bound, alpha, (self.lower_steps, self.series_terms - 1))
