@@ -30,7 +30,7 @@ from app.training.validation import TOGETHER, validate
 from datasets.held_out import images_to_learn_from
 from datasets.images import read_all, read_image
 
-COPIES = 20  # images that a solver keeps of each patch; evaluation was measured to need twice as much
+COPIES = 20  # images that a solver keeps of each patch at least: 11 of pairs, and its points and gradients
 
 
 def prepare(config: Config, model: Model, folder: Path, data_root: Path, processes: Processes = ALONE) -> Run:

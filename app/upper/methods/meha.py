@@ -13,10 +13,10 @@ Here F and h are means over images, each with its own u and w; the factor 1 / N 
 images that a mini-batch leaves out wait.
 
 The condition of h is hundreds to thousands, and then u and w lag behind theta by as many steps. So P is the
-preconditioner of the lower level, at the present u and theta; it brings the condition below a hundred. How large P^-1
-d2(h + F / c)/du2 is, one step of a power iteration says at every step. In that metric
+preconditioner of the lower level, at the present u and theta; it brings the condition below a hundred. One power
+iteration at every step estimates K, the largest eigenvalue of P^-1 d2(h + F / c)/du2. In that metric
 
-    eta = beta = 1 / (K + 1 / gamma),    K that estimate.
+    eta = beta = 1 / (K + 1 / gamma).
 
 They are equal because u and w then lag alike: u - w, which c_k multiplies, does not see that theta has moved.
 """
@@ -40,7 +40,7 @@ from app.upper.state import PerImage
 from app.upper.theta import Theta
 
 SETTLE = 10  # iterations of u, w and K alone at the first visit of an image
-GAMMA = 4.0
+GAMMA = 4.0  # in the metric of P, where curvatures are about 1
 
 
 @dataclass
@@ -94,9 +94,9 @@ class Meha(Stochastic):
             u, w = iterate(slopes, u, w, sizes, move)
         state.u.remember(batch.images, u)
         state.w.remember(batch.images, w)
-        here.cost.computations += 4 * len(x)  # gradients of h: two by images, two by theta
+        here.cost.computations += 2 * len(x)  # gradients of h by images; no method counts those by theta
         never = torch.full_like(loss, torch.inf)
-        return here.report_truncated(x, loss, never, alpha, (4, int(self.preconditioned)))
+        return here.report_truncated(x, loss, never, alpha, (2, int(self.preconditioned)))
 
     @torch.no_grad()
     def _start(self, here: Iteration, slopes: Slopes, state: MehaState) -> tuple[Tensor, Tensor, Sizes]:
