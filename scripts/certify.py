@@ -117,8 +117,10 @@ def random_case(n: int) -> Case:
 
     task, boundary = pick(["denoise", "blur", "inpaint", "mri", "direct", "superres"]), pick(BOUNDARIES)
     shape = (2 if task == "mri" else pick([1, 3]), 2 * pick(range(5, 12)), 2 * pick(range(5, 12)))
-    k, mask = torch.rand(1, 1, pick([3, 5]), 3, generator=draw), torch.rand(1, *shape[1:], generator=draw)
-    mask = mask if n % 3 == 0 else mask.round()
+    k, mask = (
+        torch.rand(1, 1, pick([3, 5]), 3, generator=draw),
+        torch.rand(1, *shape[1:], generator=draw).round(decimals=0 if n % 3 else 3),
+    )
     potential, smoothing = pick(POTENTIALS), pick([0.01, 0.1])
     field = FieldOfExperts(shape[0], 8, 3, **potential, boundary=boundary, weight=0.2, smoothing=smoothing)
     variation, network = TotalVariation(shape[0], smoothing=smoothing), InputConvexNetwork(shape[0], 4, 3)

@@ -93,6 +93,7 @@ def test_mistakes_are_named(assignment, message):
         (["upper.step_decay=0.6"], "upper.step_decay = 0.6 is not read here: it is for upper.schedule = polynomial"),
         (["upper.algorithm=maid", "upper.batch_size=3"],
          "is not read by maid: it is for isgd, meha, stocbio, amigo, jfb, unroll"),
+        (["regularizer.contrast_channels=8", "regularizer.learn=scale"], "is not for regularizer.contrast_channels"),
         (["upper.algorithm=jfb", "lower.uncertified=true"], "lower.uncertified = true is not read here"),
         (["upper.schedule=constant", "run.budget=1e4", "run.steps=9"], "run.steps = 9 is not read here"),
         (["run.budget=1e4"], "upper.schedule = one_cycle needs to know the number of steps"),

@@ -129,8 +129,8 @@ def iterate(
     mu, _ = energy.bounds
     if mu <= 0:
         raise NotStronglyConvexError(mu)
-    start = start.contiguous()  # of images (B, H, W, C) that were permuted, every sum per image makes a copy
-    whole, g = energy, energy.gradient(start)
+    whole, start = energy, start.contiguous()  # every sum per image would make a copy of permuted (B, H, W, C)
+    g = energy.gradient(start)
     results = _begin(scheme, energy, start, g)
     todo = ((results.bound > accuracy) & results.stalled.isfinite()).nonzero()[:, 0]
     if len(todo) == 0:
@@ -139,8 +139,7 @@ def iterate(
     state, idle = scheme.begin(energy, start[todo], g[todo]), 0
     books.iterations += scheme.overhead(state)
     for k in range(2, max_iterations + 1):
-        point = state.point
-        g = energy.gradient(point)
+        g = energy.gradient(point := state.point)
         books.certify(point, norm(g) / mu, accuracy)
         state, along, squared = scheme.step(energy, state, point, g, books.stalled)
         books.compare(along, squared)

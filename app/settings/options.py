@@ -211,6 +211,11 @@ def _check_proof(c: Config) -> None:
 
 
 def _check_guide(c: Config) -> None:
+    if c.regularizer.contrasts and c.regularizer.learn != "all":
+        raise ConfigError(
+            f"regularizer.learn = {c.regularizer.learn} is not for regularizer.contrast_channels: what its network "
+            "finds belongs to one scale"
+        )
     if getattr(c.regularizer, "learn_guide", False) and not getattr(c.upper, "through_guide", False):
         raise ConfigError(
             "regularizer.learn_guide needs upper.through_guide = true, which upper.algorithm = isgd, maid, hoag and "
