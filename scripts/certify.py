@@ -109,7 +109,8 @@ def bright(side: int, color: bool) -> Tensor:  # -> (1, C, side, side)
 
 
 def random_case(n: int) -> Case:
-    """Return the case of random problem n: its task, regularizer, boundary, type of number, size and accuracy."""
+    """Return the case of random problem n: its task, regularizer, boundary, type of number, size and accuracy, each
+    from a table of choices. A third of the masks has weights."""
     draw = torch.Generator().manual_seed(n)
 
     def pick(options):
@@ -117,10 +118,8 @@ def random_case(n: int) -> Case:
 
     task, boundary = pick(["denoise", "blur", "inpaint", "mri", "direct", "superres"]), pick(BOUNDARIES)
     shape = (2 if task == "mri" else pick([1, 3]), 2 * pick(range(5, 12)), 2 * pick(range(5, 12)))
-    k, mask = (
-        torch.rand(1, 1, pick([3, 5]), 3, generator=draw),
-        torch.rand(1, *shape[1:], generator=draw).round(decimals=0 if n % 3 else 3),
-    )
+    k = torch.rand(1, 1, pick([3, 5]), 3, generator=draw)
+    mask = torch.rand(1, *shape[1:], generator=draw).round(decimals=0 if n % 3 else 3)
     potential, smoothing = pick(POTENTIALS), pick([0.01, 0.1])
     field = FieldOfExperts(shape[0], 8, 3, **potential, boundary=boundary, weight=0.2, smoothing=smoothing)
     variation, network = TotalVariation(shape[0], smoothing=smoothing), InputConvexNetwork(shape[0], 4, 3)
