@@ -82,7 +82,7 @@ class Hoag(FullBatch):
 
         if last is None:
             step = self.step_size or first_step(batch, z, self.solve, here.cost, accuracy, z.gradient)
-            if not step:  # no direction either: the next accuracy is higher
+            if not step:  # no direction either: the next step solves to a smaller accuracy
                 return here.report(z, accuracy, 0.0)
             lipschitz = 1 / step
         else:
