@@ -140,7 +140,9 @@ def random_case(n: int) -> Case:
         }[task]()  # fmt: skip
 
     y = forward(pick([0.01, 1.0, 1.0, 255.0]) * torch.rand(1, *shape, generator=draw))
-    ridge, accuracy, least = pick([1.0, 1e-1, 1e-3]), pick([1.0, 0.1, 1e-2, 1e-4]), float(task == "denoise")
+    ridge, accuracy = pick([1.0, 1e-1, 1e-3]), pick([1.0, 0.1, 1e-2, 1e-4])
+    weakest = float(mask.double().square().min())
+    least = {"denoise": 1.0, "inpaint": weakest, "mri": weakest}.get(task, 0.0)
     kind = pick([torch.float32, torch.float32, torch.float64] + [torch.bfloat16] * (not y.is_complex()))
     y, r = y.to(kind.to_complex() if y.is_complex() else kind), r.to(kind)
     operator = wrapped(physics(torch.float32), y if kind.itemsize > 2 else y.float(), shape)
