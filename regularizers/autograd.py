@@ -18,8 +18,11 @@ from regularizers.functional import RegularizerError
 def derivatives(y: Tensor, by: tuple[Tensor, ...], along: Tensor | None = None, **options: bool) -> tuple[Tensor, ...]:
     """Return d<y, along> / d by, one tensor of its shape for each of `by` (...), and 0 where y does not depend on it.
 
-    along: of the shape of y, or None for a scalar y.  options: those of `torch.autograd.grad`.
+    along: of the shape of y, or None for a scalar y.  options: those of `torch.autograd.grad`.  Raises RegularizerError
+    under `torch.inference_mode`, where nothing has a derivative.
     """
+    if torch.is_inference_mode_enabled():
+        raise RegularizerError("torch.inference_mode turns autograd off, which finds derivatives: use torch.no_grad")
     if not y.requires_grad:
         return tuple(map(torch.zeros_like, by))
     return torch.autograd.grad(y, by, along, materialize_grads=True, **options)
@@ -84,11 +87,19 @@ class AutogradFunctional:
         return value
 
     def gradient(self, x: Tensor) -> Tensor:  # (B, C, H, W) -> (B, C, H, W)
-        """Return dR/dx; it can itself be differentiated where gradients are recorded and x or a parameter needs one."""
+        """Return dR/dx; it can itself be differentiated where gradients are recorded and x or a parameter needs one.
+
+        Raises RegularizerError of a value that depends on x, but not by autograd.
+        """
         recorded = torch.is_grad_enabled() and any(t.requires_grad for t in (x, *self.natural))
         with torch.enable_grad():
             at = x if recorded and x.requires_grad else x.detach().requires_grad_()
-            (g,) = derivatives(self.value(at).sum(), (at,), create_graph=recorded)
+            value = self.value(at)
+            detached = not (value.requires_grad or torch.is_inference_mode_enabled())
+            if detached and not torch.equal(self.value(at / 2), value):
+                name = type(self.module).__name__
+                raise RegularizerError(f"{name}.value depends on x, but autograd does not know how")
+            (g,) = derivatives(value.sum(), (at,), create_graph=recorded)
         return g.clone()  # autograd may return a view of a constant
 
     def hessian(self, x: Tensor) -> Callable[[Tensor], Tensor]:  # (B, C, H, W)

@@ -35,6 +35,8 @@ class Functional(Protocol):
         (B, C, H, W), >= 0.
     curvature: (rho, L), proven bounds for every image and image size.
     take: R of these images (N,) of the batch, where it is not the same for all images.
+
+    Optional: operations, a number to which the rounding of a gradient is proportional (app/lower/certificate.py).
     """
 
     @property

@@ -88,7 +88,7 @@ class Rescaled(Regularizer):
 
     def __init__(self, base: Regularizer, learns_level: bool = False) -> None:
         if learns_level and not base.noise_nodes:
-            raise RegularizerError("only of a regularizer for many noise levels, the level can be learned")
+            raise RegularizerError("only a regularizer for many noise levels can have its level learned")
         if base.guide_at_level() is not None:
             raise RegularizerError("a regularizer with a guide cannot be rescaled: rescale its base, and train on")
         super().__init__(0 if learns_level else base.noise_nodes)

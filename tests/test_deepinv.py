@@ -78,6 +78,15 @@ def test_a_model_and_measurements_of_different_types_are_told_apart():
         load("tv-denoise-grey-25")(torch.rand(1, 1, 8, 8, dtype=torch.float64), deepinv.physics.Denoising())
 
 
+def test_a_call_may_name_noise_level_and_accuracy():
+    y = torch.rand(1, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+    learned, physics = load("foe-mcp-denoise-grey-all"), deepinv.physics.Denoising(deepinv.physics.GaussianNoise(0.1))
+    strong = deepinv.physics.Denoising(deepinv.physics.GaussianNoise(0.15))
+    torch.testing.assert_close(learned(y, physics, noise_level=0.15), learned(y, strong))
+    assert (learned(y, physics, noise_level=0.15) - learned(y, physics)).abs().max() > 0.01
+    assert float(learned.solution(y, physics, accuracy=1e-3).error_bound) <= 1e-3
+
+
 def test_images_with_channels_last_in_memory_are_solved_as_others_are():
     physics, y = deepinv.physics.Denoising(), torch.rand(2, 16, 20, 3, generator=torch.Generator().manual_seed(0))
     learned = load("foe-denoise-color-25").eval()

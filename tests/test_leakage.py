@@ -4,10 +4,12 @@ import shutil
 
 import numpy as np
 import pytest
+from deepinv.physics import Denoising
 from PIL import Image
 
 from app.cli import COMPARISONS, PRESETS, resolve_comparison, resolve_experiment
 from app.models.files import load_model, shipped
+from app.problem.problem import Problem
 from app.settings.options import Config
 from datasets.held_out import copies, images_to_learn_from, of_bsd68
 from datasets.image_sets import find_images
@@ -101,3 +103,9 @@ def test_training_and_validating_on_bsd68_end_in_one_line(capsys, data_root, tmp
     line = refused(capsys, *arguments, "--set", f"data.{key}=bsds500:bsd68")
     assert f"data.{key} = bsds500:bsd68 holds 68 images of BSD68" in line
     assert not (tmp_path / "new").exists()
+
+
+def test_problems_in_python_refuse_bsd68(monkeypatch):
+    monkeypatch.setattr("datasets.held_out.of_bsd68", lambda paths: list(paths)[:1])
+    with pytest.raises(ImageError, match="clean = builtin:train holds 1 images of BSD68"):
+        Problem(Denoising(), clean="builtin:train", noise_level=0.1)

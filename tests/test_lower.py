@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from app.lower import agd, gd_polyak, lbfgs
-from app.lower.energy import Energy
+from app.lower.energy import Energy, bounds
 from app.lower.solution import CurvatureError, NotStronglyConvexError, norm
 from app.lower.stationary import certified_or_stationary
+from app.problem.tasks import deblurring
 from regularizers import CHARBONNIER, HUBER, LOG, MCP, FieldOfExperts, TotalVariation
 from regularizers.functional import Functional
 from tests.problems import NAMES, Identity, MatrixOperator, dense, identity, regularizer_named
@@ -217,7 +218,8 @@ def test_an_image_that_is_done_stays_as_it_is_however_late_it_is_taken_out(solve
     assert found.converged.tolist() == [True, False, True]
     done = found.converged  # the sums of batched products depend on the number of images, by rounding
     assert ((found.iterations - usual.iterations)[done].abs() <= 2).all()
-    torch.testing.assert_close(found.x[done], usual.x[done], atol=1e-3, rtol=0)
+    assert (found.error_bound > usual.error_bound / 10)[done].all(), "nobody went on with them"
+    torch.testing.assert_close(found.x[done], usual.x[done], atol=1e-4, rtol=0)
 
 
 def test_momentum_reaches_the_rate_of_strongly_convex_acceleration():
@@ -288,3 +290,11 @@ def test_the_same_point_is_found_from_any_start(solver):
     energy = Energy(identity(SHAPE), TotalVariation(1, weight=0.3, smoothing=0.01).frozen(), y.flatten(1))
     a, b = solver(energy, y, 1e-8).x, solver(energy, 100 * torch.randn(1, 1, 8, 8), 1e-8).x
     torch.testing.assert_close(a, b, atol=2e-8, rtol=0)
+
+
+def test_a_modulus_that_rounding_makes_is_none():
+    """A blur that loses a frequency: its smallest |k^|^2 is 0 up to rounding, and nothing is strongly convex."""
+    operator = deblurring(torch.full((2, 2), 0.25), torch.device("cpu"), torch.float64)(torch.Size((1, 24, 24)), (0,))
+    functional = FieldOfExperts(1, 4, 3, CHARBONNIER).frozen()
+    assert bounds(operator, functional, 0.0)[0] == 0
+    assert bounds(operator, functional, 1e-6)[0] == pytest.approx(1e-6)

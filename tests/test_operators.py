@@ -174,3 +174,24 @@ def test_clean_images_of_another_scale_are_told():
     with pytest.warns(UserWarning, match="its brightest pixel is 255 times white"):
         Problem(physics.Denoising(), clean=torch.full((1, 1, 8, 8), 255.0))
     assert Problem(physics.Denoising(), clean=torch.zeros(1, 1, 8, 8), noise_level=[0.1, 0.2]).noise_levels.high == 0.2
+
+
+def test_noise_that_has_no_level_is_not_taken_for_none():
+    clean = torch.rand(2, 1, 8, 8)
+    for noise in (physics.PoissonNoise(0.1), physics.UniformNoise(0.1)):
+        with pytest.raises(OperatorError, match="Noise of the physics has no Gaussian noise level: say noise_level"):
+            Problem(physics.Denoising(noise), clean=clean)
+        assert Problem(physics.Denoising(noise), clean=clean, noise_level=0.1).noise_levels.high == 0.1
+
+
+def test_one_physics_for_each_image_has_its_noise():
+    clean = torch.rand(2, 1, 8, 8)
+    several = [physics.Denoising(physics.GaussianNoise(0.2)) for _ in range(2)]
+    assert Problem(several, clean=clean).noise_levels.high == pytest.approx(0.2)
+    with pytest.raises(ProblemError, match="2 noise levels"):
+        Problem([several[0], physics.Denoising(physics.GaussianNoise(0.1))], clean=clean)
+
+
+def test_noisy_images_without_noise_teach_nothing():
+    with pytest.raises(ProblemError, match="noise_level must be above 0"):
+        Problem(physics.Denoising(physics.GaussianNoise(0.0)), clean=torch.rand(2, 1, 8, 8), noisy=True)

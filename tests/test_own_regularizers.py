@@ -2,9 +2,11 @@
 
 import pytest
 import torch
+from deepinv.physics import Denoising
 
-from app import FieldOfExperts, Regularizer, load, save
+from app import FieldOfExperts, Regularizer, TotalVariation, load, reconstruct, save
 from app.models.files import ModelError
+from regularizers.functional import RegularizerError
 
 
 def defined(module: str, arguments: tuple = ()) -> type[Regularizer]:
@@ -45,3 +47,35 @@ def test_what_cannot_be_built_is_said(tmp_path):
         load(tmp_path / "a.safetensors", regularizer=FieldOfExperts(filters=3, filter_size=3))
     with pytest.raises(ModelError, match="no model"):
         load(tmp_path / "none.safetensors")
+
+
+class Ridge(Regularizer):
+    def value(self, x):
+        return x.square().sum((1, 2, 3))
+
+    def curvature(self):
+        return 0.0, 2.0
+
+
+class Detached(Regularizer):
+    """Forgets where x came from."""
+
+    def value(self, x):
+        return x.detach().square().sum((1, 2, 3))
+
+    def curvature(self):
+        return 0.0, 2.0
+
+
+def test_a_regularizer_without_derivatives_is_not_taken_for_zero():
+    """Its gradient would be zero, and y itself a certified solution."""
+    y = torch.rand(1, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    with pytest.raises(RegularizerError, match=r"Detached\.value depends on x, but autograd does not know how"):
+        reconstruct(Detached(), y, Denoising())
+    with torch.inference_mode(), pytest.raises(RegularizerError, match=r"use torch\.no_grad"):
+        reconstruct(Ridge(), y, Denoising())
+    with torch.no_grad():
+        assert reconstruct(Ridge(), y, Denoising()).converged.all()
+    with torch.inference_mode():
+        x = reconstruct(TotalVariation(1), y, Denoising()).x
+    torch.testing.assert_close(x, reconstruct(TotalVariation(1), y, Denoising()).x)

@@ -39,7 +39,7 @@ def adapted(
     name: str, *, amplitude: float = 1.0, contrast: float = 1.0, channels: int | None = None
 ) -> AdaptedReconstructor:
     """Return a shipped model, or a file or run of one, adapted. channels: those that a grey model takes one by one;
-    None: its own. Raises ModelError."""
+    None: its own. Raises ModelError, and RegularizerError of an adaptive model."""
     regularizer, ridge, _ = load_regularizer(name, None)
     found = Rescaled(regularizer)
     with torch.no_grad():

@@ -45,22 +45,32 @@ class LearnedReconstructor(deepinv.models.Reconstructor):
         self.facts, self.learned = facts or {}, learned
         self.eval()
 
-    def forward(self, y: Tensor, physics: LinearPhysics, **kwargs: Any) -> Tensor:  # (B, ...) -> (B, C, H, W)
-        """Return the reconstructions. Raises OperatorError or NoiseLevelError."""
-        return self.solution(y, physics).x
+    def forward(
+        self, y: Tensor, physics: LinearPhysics, *, noise_level: float | None = None, accuracy: float | None = None,
+        **kwargs: Any,
+    ) -> Tensor:  # (B, ...) -> (B, C, H, W)  # fmt: skip
+        """Return the reconstructions, as `solution` does. kwargs: what deepinv gives to every model, and none reads.
+        Raises OperatorError or NoiseLevelError."""
+        return self.solution(y, physics, noise_level=noise_level, accuracy=accuracy).x
 
-    def solution(self, y: Tensor, physics: LinearPhysics | LinearOperator) -> LowerSolution:  # (B, ...)
-        """Return the reconstructions with their certificates. Raises OperatorError or NoiseLevelError."""
-        self._check_level(getattr(physics, "physics", physics))
-        found = reconstruct(self.regularizer, y, physics, ridge=self.ridge, accuracy=self.accuracy, solver=self.solver)
+    def solution(
+        self, y: Tensor, physics: LinearPhysics | LinearOperator, *, noise_level: float | None = None,
+        accuracy: float | None = None,
+    ) -> LowerSolution:  # (B, ...)  # fmt: skip
+        """Return the reconstructions with their certificates. noise_level, accuracy: None for those of the physics and
+        of the model. Raises OperatorError or NoiseLevelError."""
+        self._check_level(getattr(physics, "physics", physics), noise_level)
+        found = reconstruct(
+            self.regularizer, y, physics, ridge=self.ridge, solver=self.solver, noise_level=noise_level,
+            accuracy=self.accuracy if accuracy is None else accuracy,
+        )  # fmt: skip
         if (brightest := float(found.x.amax())) > FAR:  # an image may be dark
             warnings.warn(f"images are on the scale [0, 1], and here {brightness_fault(brightest)}", stacklevel=3)
         return found
 
-    def _check_level(self, physics: object) -> None:
-        level = 0.0
+    def _check_level(self, physics: object, level: float | None) -> None:
         with suppress(OperatorError):  # of other noise there is no level
-            level = noise_level_of(physics)
+            level = noise_level_of(physics) if level is None else level
         if self.learned and level and (fault := self.learned.fault(level)):
             warnings.warn(f"this model {fault}", stacklevel=4)
 

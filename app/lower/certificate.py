@@ -37,12 +37,11 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from app.lower.energy import Energy, Solver
+from app.lower.energy import DOUBT, Energy, Solver
 from app.lower.solution import LowerSolution, norm
 
 OPERATIONS = 2**18
 UNIT = 2.0**-53
-DOUBT = 2.0**-40  # of L, by which rounding may change mu
 TIGHTER = 0.9  # of what rounding leaves of the accuracy, for a solver that goes on
 STALLED = 8  # times the rounding of its gradient: where a solver ends above, it was not rounding that ended it
 

@@ -19,6 +19,7 @@ from torch import Tensor
 from app.lower.solution import CurvatureError, LowerSolution, NonFiniteError
 from regularizers.functional import Functional
 
+DOUBT = 2.0**-40  # of L, by which rounding may change mu
 ROUNDINGS = 64  # units of eps L by which rounding may change <v, H v> / <v, v>
 
 
@@ -67,12 +68,13 @@ class Operator(Protocol):
 
 
 def bounds(operator: Operator, functional: Functional, ridge: float) -> tuple[float, float]:
-    """Return (mu, L) with mu <= d2h/dx2 <= L for every x, which need no measurement. Raises NonFiniteError where R has
-    no such numbers."""
+    """Return (mu, L) with mu <= d2h/dx2 <= L for every x, which need no measurement. A mu that float64 cannot tell from
+    0 is at most 0. Raises NonFiniteError where R has no such numbers."""
     rho, largest = functional.curvature()
     if not (isfinite(rho) and isfinite(largest)):
         raise NonFiniteError("the curvature of the energy is not finite")
-    return operator.lambda_min + ridge - rho, operator.norm_squared + ridge + largest
+    mu, largest = operator.lambda_min + ridge - rho, operator.norm_squared + ridge + largest
+    return mu if mu > DOUBT * largest else min(mu, 0.0), largest
 
 
 @dataclass(frozen=True)

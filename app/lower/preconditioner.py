@@ -43,10 +43,9 @@ class Preconditioner(PerImage):
 
     def put(self, images: Tensor, other: Preconditioner) -> None:
         """Replace P of these images, in place."""
-        for own, new in ((self.unscale, other.unscale), (self.inverse, other.inverse)):
-            own.index_copy_(0, images, new)
-        if self.components is not None and other.components is not None:
-            self.components.index_copy_(0, images, other.components)
+        for name, own in vars(self).items():
+            if own is not None:
+                own.index_copy_(0, images, getattr(other, name))
 
 
 def _turned(matrices: Tensor, v: Tensor) -> Tensor:  # (B, C, C), (B, C, H, W) -> (B, C, H, W)

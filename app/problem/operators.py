@@ -16,7 +16,17 @@ from functools import cache
 from typing import Any, TypeVar
 
 import torch
-from deepinv.physics import MRI, BlurFFT, Denoising, Inpainting, LinearPhysics, MultiCoilMRI, Tomography
+from deepinv.physics import (
+    MRI,
+    BlurFFT,
+    Denoising,
+    GaussianNoise,
+    Inpainting,
+    LinearPhysics,
+    MultiCoilMRI,
+    Tomography,
+    ZeroNoise,
+)
 from torch import Tensor
 
 from app.problem.convolution import misfit_gradient
@@ -382,7 +392,12 @@ def _working(
 def noise_level_of(physics: object) -> float:
     """Return the standard deviation of the Gaussian noise of a deepinv physics, 0 where it has no noise. Raises
     OperatorError for other noises."""
-    sigma = getattr(getattr(physics, "noise_model", None), "sigma", 0.0)
+    noise = getattr(physics, "noise_model", None)
+    if noise is None or isinstance(noise, ZeroNoise):
+        return 0.0
+    if not isinstance(noise, GaussianNoise):
+        raise OperatorError(f"{type(noise).__name__} of the physics has no Gaussian noise level: say noise_level")
+    sigma = noise.sigma
     values = torch.as_tensor(sigma).flatten()
     if len(values.unique()) > 1:
         raise OperatorError("the noise level of the physics differs from image to image: give one")

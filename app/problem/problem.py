@@ -33,7 +33,7 @@ from app.problem.operators import IdentityOperator, Operator, Operators, noise_l
 from app.problem.tasks import inpainting_operator
 from app.scale import FAR, brightness_fault, level_fault
 from datasets.files import default_data_root
-from datasets.image_sets import find_images
+from datasets.held_out import images_to_learn_from
 from datasets.patches import Own, PatchBatch, Patches
 from datasets.random import NOISE, RECORRUPTION, generator
 
@@ -94,6 +94,8 @@ class Problem:
         self.measurements = measurements
         if noisy and not isinstance(physics, Operators | Denoising):
             raise ProblemError("learning from noisy images alone is for denoising: the physics must be Denoising")
+        if noisy and self.noise_levels.high == 0:
+            raise ProblemError("learning from noisy images alone needs their noise level: noise_level must be above 0")
         if not ridge >= 0:
             raise ProblemError(f"ridge = {ridge:g} must be at least 0")
         if measurements is not None and (len(measurements) != len(self.patches) or patch_size):
@@ -175,7 +177,7 @@ def _patches(clean: Tensor | Sequence[Tensor] | str | Path, size: int | None, se
     """Images of the user as patches. Raises ProblemError where a tensor is no image."""
     if isinstance(clean, str | Path):
         return Patches(
-            source=find_images(str(clean), default_data_root(), False).paths,
+            source=images_to_learn_from("clean", str(clean), default_data_root(), False).paths,
             size=size,
             seed=seed,
             memory=memory_for_images(),
@@ -197,7 +199,10 @@ def _noise_levels(level: float | tuple[float, float] | NoiseLevels | None, physi
     if isinstance(level, NoiseLevels):
         return level
     if level is None:
-        level = noise_level_of(physics)
+        found = set(map(noise_level_of, physics if isinstance(physics, Sequence) else (physics,)))
+        if len(found) > 1:
+            raise ProblemError(f"the physics have {len(found)} noise levels, and noise_level must be one")
+        level = found.pop()
     try:
         low, high = map(float, level if isinstance(level, tuple | list) else (level, level))
     except (TypeError, ValueError):  # a text such as "25/255", or three numbers

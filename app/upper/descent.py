@@ -79,9 +79,8 @@ def step_of_change(direction: Theta, change: float) -> float:
 def longest_descent(theta: Theta, gradient: Theta, loss: Callable[[], float], direction: Theta) -> float:
     """Return the largest alpha, up to a factor of two, with f(theta - alpha d) <= f(theta) - alpha <g, d> / 4.
 
-    loss(): f at the present theta. For a quadratic of curvature L along d = g these are the alpha <= 3 / (2 L).
-    theta is left as it was.
-    0 where d = 0.
+    loss(): f at the present theta, which is left as it was. For a quadratic of curvature L along d = g these are the
+    alpha <= 3 / (2 L); for d = 0, alpha = 0.
     """
     if not (unit := step_of_change(direction, 1.0)):
         return 0.0
@@ -113,7 +112,8 @@ def first_step(
     """Return longest_descent along d by the losses of some images of the batch alone.
 
     asked: accuracy of the trials where nothing is certified. What z was solved with, the cost and d are as many
-    parameters."""
+    parameters.
+    """
     subset = Subset.of(batch, z)
     reached = float(batch.share.gather(z.lower.error_bound).max())
     accuracy = reached if isfinite(reached) else asked
