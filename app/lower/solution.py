@@ -49,7 +49,7 @@ class NotStronglyConvexError(ValueError):
     def __init__(self, mu: float) -> None:
         super().__init__(
             f"the energy is not provably strongly convex (mu = {mu:.3g}): raise problem.ridge above "
-            f"{max(-mu, 0):.3g}, use a convex regularizer, or let isgd go on without certificates "
+            f"{max(0.0, -mu):.3g}, use a convex regularizer, or let isgd go on without certificates "
             f"(lower.uncertified = true; in Python, certified=False)"
         )
 
