@@ -429,7 +429,7 @@ def test_mistakes_are_one_line(capsys, tmp_path, runs, on, photograph):
     assert "is not for regularizer.contrast_channels" in message(
         mcp, channels, "upper.relative_accuracy=0.1", "upper.relative_error=proven"
     )
-    assert "cannot be rescaled" in message(mcp, *SMALL, channels, guide, scale)
+    assert "belongs to one scale" in message(mcp, *SMALL, channels, guide, scale)
     assert "leave it out" in message(mcp, *SMALL, run, "regularizer.contrast_channels=5")
     assert "cannot be rescaled" in message("transfer-deblur", run)
     assert "needs upper.through_guide" in message(mcp, channels, "regularizer.learn_guide=true")
