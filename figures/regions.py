@@ -27,7 +27,8 @@ def most_different(clean: Tensor, others: list[Tensor], size: int, count: int = 
         errors = torch.stack([_means((other.clamp(0, 1) - clean).square().mean(0), size) for other in others])
         score = errors.amax(0) - errors.amin(0)
     else:
-        gradient = torch.stack(torch.gradient(clean, dim=(1, 2)))
+        dims = [d for d in (1, 2) if clean.shape[d] > 1]
+        gradient = torch.stack(torch.gradient(clean, dim=dims)) if dims else torch.zeros_like(clean)[None]
         score = _means(gradient.square().sum((0, 1)).sqrt(), size)
     regions = []
     while len(regions) < count and bool(score.isfinite().any()):

@@ -10,7 +10,7 @@ from regularizers.foe.potentials import CHARBONNIER, HUBER, LOG, MCP, POTENTIALS
 from regularizers.functional import Functional, RegularizerError
 from regularizers.icnn import InputConvexNetwork
 from regularizers.noise_levels import NoiseLevelError
-from regularizers.regularizer import Regularizer
+from regularizers.regularizer import Regularizer, require_regularizer
 from regularizers.rescaled import Rescaled
 from regularizers.tv import TotalVariation
 
@@ -18,4 +18,5 @@ __all__ = [
     "BOUNDARIES", "CHARBONNIER", "HUBER", "LOG", "MCP", "POTENTIALS", "SPLINE", "WEAK_SPLINE", "Adaptive",
     "AutogradFunctional", "Channelwise", "FieldOfExperts", "Functional", "ImageTooSmallError", "InputConvexNetwork",
     "NoiseLevelError", "Potential", "Regularizer", "RegularizerError", "Rescaled", "TotalVariation", "for_channels",
+    "require_regularizer",
 ]  # fmt: skip

@@ -121,8 +121,14 @@ class AutogradFunctional:
 
     @torch.no_grad()
     def curvature(self) -> tuple[float, float]:
-        rho, largest = self._run("curvature")
-        return float(rho), float(largest)
+        """Return (rho, L) as numbers. Raises RegularizerError where they are none."""
+        found = self._run("curvature")
+        try:
+            rho, largest = map(float, found)
+        except (TypeError, ValueError):
+            name = type(self.module).__name__
+            raise RegularizerError(f"{name}.curvature must return two numbers (rho, L), not {found!r}") from None
+        return rho, largest
 
     def take(self, images: Tensor) -> "AutogradFunctional":
         return self

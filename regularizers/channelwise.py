@@ -15,7 +15,6 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from regularizers.conversion import converted
 from regularizers.functional import Functional, Sensitivity
 from regularizers.regularizer import Regularizer
 
@@ -72,7 +71,9 @@ class Channelwise(Regularizer):
 
     def __init__(self, base: Regularizer, channels: int) -> None:
         super().__init__(base.noise_nodes)
-        self.base, self.channels, self.noise_level = base, channels, base.noise_level
+        self.base, self.channels = base, channels
+        if base.noise_nodes:
+            self.noise_level = base.noise_level
 
     @property
     def has_sensitivity(self) -> bool:  # type: ignore[override]
@@ -90,11 +91,14 @@ class Channelwise(Regularizer):
         return ChannelwiseFunctional(self.base.at(self.noise_level).functional(), self.channels)
 
     def promoted(self) -> Self:
-        return type(self)(converted(self.base, torch.float64), self.channels)  # type: ignore[return-value]
+        return type(self)(self.base.at(self.noise_level).promoted(), self.channels)
 
     def guide_at_level(self) -> Regularizer | None:
         guide = self.base.at(self.noise_level).guide_at_level()
         return guide and Channelwise(guide, self.channels)
+
+    def require_condition(self) -> None:
+        self.base.require_condition()
 
     def conditioned_on(self, z: Tensor) -> Self:  # (B, C, H, W)
         return type(self)(self.base.at(self.noise_level).conditioned_on(_apart(z)), self.channels)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from regularizers.autograd import derivatives_at
 from regularizers.foe.filter_bank import analysis, autocorrelation, pad, pad_adjoint, spectral_bound, synthesis
 from regularizers.foe.initial_filters import dct_filters
-from regularizers.regularizer import Regularizer
+from regularizers.regularizer import Regularizer, require_positive
 
 HIDDEN = 3  # side of the filters A, in pixels
 
@@ -175,6 +175,7 @@ class InputConvexNetwork(Regularizer):
         weight: float = 0.01, smoothing: float = 0.01,
     ) -> None:  # fmt: skip
         super().__init__()
+        require_positive(weight=weight, smoothing=smoothing)
         self.raw_filters = nn.Parameter(dct_filters(channels, filters, filter_size))
         self.raw_skips = nn.Parameter(dct_filters(channels, filters, filter_size))
         self.log_hidden = nn.Parameter(torch.full((filters, filters, HIDDEN, HIDDEN), 1 / (filters * HIDDEN**2)).log())

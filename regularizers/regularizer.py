@@ -8,6 +8,8 @@ A regularizer of one's own overrides `value` and `curvature`, and autograd finds
 overrides `functional`.
 """
 
+import math
+import warnings
 from collections.abc import Callable
 from copy import copy
 from inspect import Parameter, signature
@@ -22,9 +24,11 @@ from regularizers.conversion import converted
 from regularizers.functional import Functional, RegularizerError, Sensitivity
 from regularizers.noise_levels import REFERENCE, interpolate, require_known
 
+ROUNDINGS = 4  # units of eps L by which rounding may change a gradient
+
 
 class Regularizer(Prior):
-    """A learned functional as an `nn.Module` and a `deepinv.optim.Prior`, whose names `fn` and `grad` it keeps.
+    """A learned functional as an `nn.Module` and a `deepinv.optim.Prior`, whose names `fn`, `grad` and `prox` it keeps.
 
     noise_nodes: at how many noise levels that which depends on them is learned (`regularizers.noise_levels`); 0 for a
     regularizer that is the same at all levels.
@@ -77,10 +81,11 @@ class Regularizer(Prior):
     def at(self, noise_level: float) -> Self:
         """Return R at this noise level: a view with the same parameters, where derivatives by them arrive.
 
-        Raises NoiseLevelError where nothing was learned.
+        R itself where it is the same at all levels. Raises NoiseLevelError where nothing was learned.
         """
-        if self.noise_nodes:
-            require_known(noise_level)
+        if not self.noise_nodes:
+            return self
+        require_known(noise_level)
         view = copy(self)
         view.noise_level = noise_level
         return view
@@ -106,13 +111,47 @@ class Regularizer(Prior):
         """
         raise RegularizerError(f"{type(self).__name__} depends on no other reconstruction: it has no guide")
 
-    def fn(self, x: Tensor, *args, **kwargs) -> Tensor:  # (B, C, H, W) -> (B,)
-        """Return R(x_b): the name of `value` in deepinv, which may pass further arguments."""
-        return self.value(x)
+    def require_condition(self) -> None:
+        """Raise RegularizerError where R depends on a reconstruction z that it was not given."""
 
-    def grad(self, x: Tensor, *args, **kwargs) -> Tensor:  # (B, C, H, W) -> (B, C, H, W)
-        """Return dR/dx, under deepinv's name."""
-        return self.functional().gradient(x)
+    def fn(self, x: Tensor, sigma: float | Tensor | None = None, *args, **kwargs) -> Tensor:  # (B, C, H, W) -> (B,)
+        """Return R(x_b): the name of `value` in deepinv.
+
+        sigma: the noise level, of a regularizer for many; None: the present one. deepinv calls it g_param. Raises
+        RegularizerError.
+        """
+        return self._prior(sigma).value(x)
+
+    def grad(self, x: Tensor, sigma: float | Tensor | None = None, *args, **kwargs) -> Tensor:  # (B, C, H, W)
+        """Return dR/dx (B, C, H, W), under deepinv's name, with the arguments of `fn`. Raises RegularizerError."""
+        return self._prior(sigma).functional().gradient(x)
+
+    def prox(
+        self, x: Tensor, sigma: float | Tensor | None = None, *args, gamma: float = 1.0, max_iter_inter: int = 2000,
+        tol_inter: float = 1e-5, **kwargs,
+    ) -> Tensor:  # (B, C, H, W)  # fmt: skip
+        """Return argmin_v 1/2 ||v - x||^2 + gamma R(v) (B, C, H, W), under deepinv's name, by accelerated gradients.
+
+        sigma: as for `fn`.  tol_inter: of the error, relative to ||x||, as estimated; float32 may end above. Step sizes
+        are those of the curvature, so `stepsize_inter` is not read. Raises RegularizerError where the minimiser may not
+        be unique: gamma rho >= 1. Warns where max_iter_inter gradients do not suffice. The arguments are deepinv's.
+        """
+        prior, gamma = self._prior(sigma), float(gamma)
+        rho, largest = (gamma * bound for bound in prior.curvature())
+        if not rho < 1:
+            raise RegularizerError(f"1/2 ||v - x||^2 + {gamma:g} R(v) is not provably convex: {gamma:g} rho = {rho:g}")
+        mu, largest = 1 - rho, 1 + largest
+        momentum = (largest**0.5 - mu**0.5) / (largest**0.5 + mu**0.5)
+        enough = max(tol_inter * mu, ROUNDINGS * torch.finfo(x.dtype).eps * largest) * x.norm()
+        before = v = x
+        for _ in range(max_iter_inter):
+            g = v - x + gamma * prior.functional().gradient(v)
+            before, after = v - g / largest, before
+            if g.norm() <= enough:
+                return before
+            v = before + momentum * (before - after)
+        warnings.warn(f"{max_iter_inter} gradients did not suffice for prox: raise max_iter_inter", stacklevel=2)
+        return before
 
     def mixed(self, x: Tensor, q: Tensor) -> tuple[Tensor, ...]:  # 2 x (B, C, H, W)
         """Return J^T q = d/dtheta sum_b <dR/dx(x_b), q_b>, one tensor per parameter, in their order."""
@@ -132,18 +171,54 @@ class Regularizer(Prior):
             "hypergradient is proven"
         )
 
+    def _prior(self, sigma: float | Tensor | None) -> "Regularizer":
+        """Return R as deepinv asks for it. Raises RegularizerError where that is not one function."""
+        self.require_condition()
+        if sigma is None or not self.noise_nodes:
+            return self
+        levels = torch.as_tensor(sigma).unique().tolist()
+        if len(levels) != 1:
+            raise RegularizerError(f"R takes one noise level at a time, not {len(levels)}")
+        return self.at(levels[0])
+
     def _present(self, parameter: Tensor) -> Tensor:  # (N, ...) -> (...)
         """Return what a parameter that may depend on the noise level is at this one."""
         return interpolate(parameter, self.noise_level) if self.noise_nodes else parameter
 
     def _derivative(self, by_natural: Callable[[Functional], tuple[Tensor, ...]], *more: Tensor) -> tuple[Tensor, ...]:
-        """Return derivatives by theta, and by more tensors, from those by the natural parameters."""
+        """Return derivatives by theta, and by more tensors, from those by the natural parameters. They are 0 by what is
+        frozen (`requires_grad_(False)`), which so stays as it is."""
         with torch.enable_grad():
             functional = self.functional()
         with torch.no_grad():
             cotangents = by_natural(functional)
+        pairs = [(n, c) for n, c in zip(functional.natural, cotangents, strict=True) if n.requires_grad]
         by = (*self.parameters(), *more)
-        return torch.autograd.grad(functional.natural, by, cotangents, materialize_grads=True)
+        moving = [t for t in by if t.requires_grad]
+        if not (pairs and moving):
+            return tuple(map(torch.zeros_like, by))
+        natural, cotangents = zip(*pairs, strict=True)
+        found = iter(torch.autograd.grad(natural, moving, cotangents, materialize_grads=True))
+        return tuple(next(found) if t.requires_grad else torch.zeros_like(t) for t in by)
+
+
+def require_positive(**numbers: float) -> None:
+    """Raise RegularizerError where a number, which is given by its name, is not above 0."""
+    for name, number in numbers.items():
+        if not 0 < number < math.inf:
+            raise RegularizerError(f"{name} = {number!r} must be above 0")
+
+
+def require_regularizer(given: object) -> None:
+    """Raise RegularizerError where something that is no regularizer was given for one."""
+    if isinstance(given, type):
+        raise RegularizerError(f"{given.__name__} is a class: give a regularizer, such as {given.__name__}(...)")
+    if isinstance(given, Regularizer):
+        if "_parameters" not in vars(given):
+            raise RegularizerError(f"{type(given).__name__}.__init__ must call super().__init__() first")
+        return
+    hint = ": give its .regularizer" if isinstance(getattr(given, "regularizer", None), Regularizer) else ""
+    raise RegularizerError(f"{type(given).__name__} is no Regularizer of this program{hint}")
 
 
 def _bound(cls: type, args: tuple, kwargs: dict[str, Any]) -> dict[str, Any]:

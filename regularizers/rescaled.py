@@ -138,8 +138,10 @@ class Rescaled(Regularizer):
         self.log_amplitude += math.log(factor)
 
     def functional(self) -> RescaledFunctional:
-        base = copy(self.base)
-        base.noise_level = self.level  # type: ignore[assignment]
+        base = self.base.at(self.noise_level)
+        if self.learns_level:
+            base = copy(base)
+            base.noise_level = self.level  # type: ignore[assignment]
         functional = base.functional() if self.learns_level else base.frozen()
         return RescaledFunctional(functional, self.log_amplitude.exp(), self.log_contrast.exp(), self.learns_level)
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from regularizers.functional import Sensitivity
 from regularizers.noise_levels import initial_at_nodes
-from regularizers.regularizer import Regularizer
+from regularizers.regularizer import Regularizer, require_positive
 
 NORM_SQUARED = 8  # >= ||D||^2
 
@@ -131,6 +131,7 @@ class TotalVariation(Regularizer):
         weight: float = 0.01, smoothing: float = 0.01, noise_nodes: int = 0,
     ) -> None:  # fmt: skip
         super().__init__(noise_nodes)
+        require_positive(weight=weight, smoothing=smoothing)
         self.isotropic = isotropic
         self.log_weights = nn.Parameter(initial_at_nodes(torch.full((channels, 1, 1), weight).log(), noise_nodes))
         self.log_smoothings = nn.Parameter(initial_at_nodes(torch.full((channels, 1, 1), smoothing).log(), noise_nodes))

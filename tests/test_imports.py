@@ -123,10 +123,10 @@ def test_only_the_operators_import_deepinv_physics():
         "app/problem/mri.py",
         "app/problem/operators.py",
         "app/problem/problem.py",
+        "app/problem/stacked.py",
         "app/problem/tasks.py",
         "app/problem/tomography.py",
         "app/evaluation/adapted.py",
-        "app/evaluation/learned.py",
         "app/evaluation/networks.py",
         "app/evaluation/reconstructor.py",
     }

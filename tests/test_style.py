@@ -110,7 +110,7 @@ VERBS = set(
     Keep Learn List Load Log Look Make Map Mark Measure Minimise Move Name Note Observe Open Pad Parse Perform Place
     Prepare Print Project Prove Pull Put Raise Read Reconstruct Record Refuse Register Remember Render Repeat
     Replace Require Resolve Restore Resume Return Run Sample Save Say Ship Show Solve Split Spread Start Step Stop
-    Sum Swap Take Tell Test Time Train Transform Try Tune Turn Update Use Validate Verify Wrap Write Yield
+    Sum Swap Take Tell Test Time Train Transform Try Tune Turn Update Use Validate Verify Warn Wrap Write Yield
     """.split()  # noqa: SIM905
 )
 

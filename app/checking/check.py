@@ -16,7 +16,7 @@ from app.evaluation.guide import lower_problem
 from app.lower import lbfgs
 from app.lower.energy import Solver
 from app.lower.stationary import certified_or_stationary
-from app.models.build import Model
+from app.models.build import Model, learned_model
 from app.problem.problem import Problem, Sample
 from app.training.fit import batch_of
 from app.upper.method import Batch
@@ -38,8 +38,7 @@ def check(
 
 def findings(learned: Regularizer | Model, problem: Problem, solver: Solver, accuracy: float) -> Iterator[Finding]:
     """Yield what `check` returns, one by one."""
-    model = learned if isinstance(learned, Model) else Model(learned)
-    model = deepcopy(model).to(problem.device, problem.dtype)
+    model = deepcopy(learned_model(learned)).to(problem.device, problem.dtype)
     sample, solve = problem.sample(0, 1), certified_or_stationary(solver)
     clean, kernel = sample.target, model.kernel
     regularizer = for_channels(model.regularizer.at(sample.noise_level), clean.shape[1])

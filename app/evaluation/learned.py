@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import deepinv
-from deepinv.physics import LinearPhysics
+from deepinv.utils import TensorList
 from torch import Tensor
 
 from app.evaluation.noise_check import Learned, learned_levels
-from app.evaluation.reconstructor import reconstruct
+from app.evaluation.reconstructor import Measuring, reconstruct
 from app.lower import lbfgs
 from app.lower.energy import Solver
 from app.lower.solution import LowerSolution
 from app.models.files import load_regularizer
-from app.problem.operators import LinearOperator, OperatorError, noise_level_of
+from app.problem.operators import OperatorError, noise_level_of
 from app.scale import FAR, brightness_fault
 from regularizers import Regularizer
 
@@ -46,20 +47,21 @@ class LearnedReconstructor(deepinv.models.Reconstructor):
         self.eval()
 
     def forward(
-        self, y: Tensor, physics: LinearPhysics, *, noise_level: float | None = None, accuracy: float | None = None,
-        **kwargs: Any,
+        self, y: Tensor | TensorList, physics: Measuring, *, noise_level: float | None = None,
+        accuracy: float | None = None, **kwargs: Any,
     ) -> Tensor:  # (B, ...) -> (B, C, H, W)  # fmt: skip
         """Return the reconstructions, as `solution` does. kwargs: what deepinv gives to every model, and none reads.
-        Raises OperatorError or NoiseLevelError."""
+        x carries no gradient. Raises OperatorError or NoiseLevelError."""
         return self.solution(y, physics, noise_level=noise_level, accuracy=accuracy).x
 
     def solution(
-        self, y: Tensor, physics: LinearPhysics | LinearOperator, *, noise_level: float | None = None,
+        self, y: Tensor | TensorList, physics: Measuring, *, noise_level: float | None = None,
         accuracy: float | None = None,
     ) -> LowerSolution:  # (B, ...)  # fmt: skip
         """Return the reconstructions with their certificates. noise_level, accuracy: None for those of the physics and
         of the model. Raises OperatorError or NoiseLevelError."""
-        self._check_level(getattr(physics, "physics", physics), noise_level)
+        for own in physics if isinstance(physics, Sequence) else (physics,):
+            self._check_level(getattr(own, "physics", own), noise_level)
         found = reconstruct(
             self.regularizer, y, physics, ridge=self.ridge, solver=self.solver, noise_level=noise_level,
             accuracy=self.accuracy if accuracy is None else accuracy,

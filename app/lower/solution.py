@@ -1,5 +1,6 @@
 """What a lower-level solver returns, the errors of the lower level, and arithmetic per image of a batch."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import ROUND_CEILING, Context
 from typing import Any, Self
@@ -34,6 +35,11 @@ class LowerSolution(PerImage):
     error_bound: Tensor  # (B,), on the scale of ||x||
     converged: Tensor  # (B,) bool: error_bound <= the accuracy asked for
     iterations: Tensor  # (B,) gradients of h evaluated, and preconditioners computed
+
+
+def in_order(solutions: Sequence[LowerSolution]) -> LowerSolution:
+    """Return the solutions of several batches, of images of one shape, as that of one."""
+    return LowerSolution(**{name: torch.cat([vars(s)[name] for s in solutions]) for name in vars(solutions[0])})
 
 
 NOT_CERTIFIED = "not certified: the energy is not provably strongly convex"

@@ -20,7 +20,15 @@ from app.settings.families import (
 )
 from app.settings.options import Config, ConfigError
 from app.settings.tasks import Deblur
-from regularizers import Adaptive, FieldOfExperts, InputConvexNetwork, Regularizer, Rescaled, TotalVariation
+from regularizers import (
+    Adaptive,
+    FieldOfExperts,
+    InputConvexNetwork,
+    Regularizer,
+    Rescaled,
+    TotalVariation,
+    require_regularizer,
+)
 
 PREFIX = "kernel."  # before the names of the blur kernel's tensors
 
@@ -69,6 +77,14 @@ class Model:
     def at(self, noise_level: float) -> "Model":
         """Return the model with the regularizer at this noise level; the parameters are the same ones."""
         return Model(self.regularizer.at(noise_level), self.kernel)
+
+
+def learned_model(learned: object) -> Model:
+    """Return what is learned as a model. Raises RegularizerError of anything but a regularizer or a model."""
+    if isinstance(learned, Model):
+        return learned
+    require_regularizer(learned)
+    return Model(learned)  # type: ignore[arg-type]
 
 
 def count(module: nn.Module) -> int:

@@ -19,7 +19,7 @@ from app.settings.fields import shown
 from app.settings.options import Config
 from app.settings.toml import parse, to_dict
 from datasets.files import home_expanded
-from regularizers import Potential, Regularizer
+from regularizers import Potential, Regularizer, require_regularizer
 from regularizers.foe.spline import LearnedPotential
 
 FORMAT = "bilevel-regularizer 1"  # with the configuration of a run
@@ -77,7 +77,11 @@ def load_model(spec: str) -> tuple[Model, Config]:
 def save(
     regularizer: Regularizer, path: str | Path, *, ridge: float = 0.0, facts: dict[str, Any] | None = None
 ) -> None:
-    """Write a regularizer of any class, one's own included. ridge: of its lower level. facts: what else to remember."""
+    """Write a regularizer of any class, one's own included. ridge: of its lower level. facts: what else to remember.
+
+    Raises RegularizerError of anything else.
+    """
+    require_regularizer(regularizer)
     about = {"regularizer": _described(regularizer), "ridge": ridge, "facts": facts or {}}
     metadata = {"format": FORMAT_OF_CLASSES, **{key: json.dumps(value) for key, value in about.items()}}
     write_atomically(home_expanded(path), sealed(regularizer.state_dict(), metadata))
@@ -98,6 +102,8 @@ def load_regularizer(
         return model.regularizer, config.problem.ridge, read_facts(path)
     try:
         made = regularizer or _rebuilt(json.loads(metadata["regularizer"]))
+        if len(kinds := {t.dtype for t in tensors.values() if t.is_floating_point()}) == 1:
+            made = made.to(kinds.pop())  # what was learned in float64 is not rounded
         made.load_state_dict(tensors)
         return made, float(json.loads(metadata["ridge"])), dict(json.loads(metadata["facts"]))
     except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:

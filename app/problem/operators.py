@@ -27,10 +27,12 @@ from deepinv.physics import (
     Tomography,
     ZeroNoise,
 )
+from deepinv.physics.forward import StackedLinearPhysics
 from torch import Tensor
 
 from app.problem.convolution import misfit_gradient
 from app.problem.quality import magnitude
+from app.problem.stacked import Joined
 from app.problem.tomography import RaySums, ray_sums
 from regularizers.conversion import converted
 
@@ -321,14 +323,14 @@ def wrap(
     sums along parallel rays, else an estimate of ||A||^2 and lambda_min = 0.  Raises OperatorError.
     """
     shape = torch.Size(image_shape)
-    if not isinstance(physics, LinearPhysics):
-        raise OperatorError(f"{type(physics).__name__} is not a linear deepinv physics")
+    require_linear(physics)
     if len(shape) != 3 or 0 in shape:
         raise OperatorError(f"images have the shape (C, H, W) in batches (B, C, H, W), not {tuple(shape)}")
     if shape[2] <= MOST_COLOURS < min(shape[:2]):
         raise OperatorError(f"images have the shape (C, H, W), and {tuple(shape)} looks like (H, W, C): permute it")
     if type(physics) is Denoising:
         return IdentityOperator(physics=physics, image_shape=shape)
+    physics = Joined(physics) if isinstance(physics, StackedLinearPhysics) else physics
     physics, x, y = _probed(_differentiable(physics), shape, dtype, device)
     if (rays := _ray_sums(physics, x, y)) is not None:
         operator = tomography_operator(rays, physics, shape)
@@ -339,41 +341,57 @@ def wrap(
     kind = BlurOperator if type(physics) is BlurFFT else LinearOperator
     operator = kind(physics=physics, image_shape=shape, norm_squared=1.0, support=reached)
     operator = _with_exact_adjoint(operator, x, y)
-    known = _known_bounds(physics)
-    if norm_squared is None and known is None:
+    largest, least = _known_bounds(physics)
+    largest, least = norm_squared or largest, least if lambda_min is None else lambda_min
+    if largest is None:
         estimate = MARGIN * _estimated_norm_squared(operator, x)
-        return replace(operator, norm_squared=estimate, norm_proven=False, lambda_min=lambda_min or 0.0)
-    largest, least = known or (norm_squared or 1.0, 0.0)
-    return replace(
-        operator,
-        norm_squared=largest if norm_squared is None else norm_squared,
-        lambda_min=least if lambda_min is None else lambda_min,
-    )
+        return replace(operator, norm_squared=estimate, norm_proven=False, lambda_min=least)
+    return replace(operator, norm_squared=largest, lambda_min=least)
+
+
+def require_linear(physics: object) -> None:
+    """Raise OperatorError where this is no linear deepinv physics."""
+    if isinstance(physics, type):
+        raise OperatorError(f"{physics.__name__} is a class: give a physics, such as {physics.__name__}(...)")
+    if not isinstance(physics, LinearPhysics):
+        raise OperatorError(f"{type(physics).__name__} is not a linear deepinv physics")
 
 
 def check_measurements(y: object) -> None:
     """Raise OperatorError where y (B, ...) is nothing that a reconstruction can begin with."""
-    if not isinstance(y, Tensor) or not (y.is_floating_point() or y.is_complex()) or not bool(y.isfinite().all()):
+    if not isinstance(y, Tensor) or not (y.is_floating_point() or y.is_complex()):
         what = f"{y.dtype} of the shape {tuple(y.shape)}" if isinstance(y, Tensor) else type(y).__name__
         raise OperatorError(f"measurements must be a finite float or complex tensor (B, ...), not {what}")
+    if bad := int((~y.isfinite()).sum()):
+        raise OperatorError(f"{bad} of the {y.numel()} measurements are NaN or infinite")
     if y.ndim < 2 or not y.numel():
         raise OperatorError(f"measurements are a batch (B, ...) of at least one, not {tuple(y.shape)}")
 
 
 def wrapped(physics: LinearPhysics, y: Tensor, image_shape: Sequence[int] | None = None) -> LinearOperator:
-    """Return the operator of a deepinv physics that has measured y (B, ...). Raises OperatorError."""
+    """Return the operator of a deepinv physics that has measured y (B, ...). image_shape: (C, H, W); None: that of
+    A^T y, where the physics has an adjoint. Raises OperatorError."""
     check_measurements(y)
+    require_linear(physics)
     dtype = y.real.dtype if y.is_complex() else y.dtype
-    what = f"measurements of shape {tuple(y.shape)}"
-    image = _working(physics, dtype, what, lambda p: p.A_adjoint(y[:1]))[1]
-    if image.is_complex():
-        raise OperatorError(f"{type(physics).__name__} gives complex images; real and imaginary part must be channels")
-    shape = image_shape or image.shape[1:]
+    shape = _image_shape(physics, y, dtype) if image_shape is None else image_shape
     operator = wrap(physics, shape, dtype=dtype, device=str(y.device))
     expected = operator.forward(torch.zeros(1, *shape, dtype=dtype, device=y.device)).shape[1:]
     if y.shape[1:] != expected:
         raise OperatorError(f"measurements of shape {tuple(y.shape[1:])}, but A x has {tuple(expected)}")
     return operator
+
+
+def _image_shape(physics: LinearPhysics, y: Tensor, dtype: torch.dtype) -> torch.Size:
+    """The shape (C, H, W) of A^T y."""
+    what = f"measurements of shape {tuple(y.shape)}"
+    try:
+        image = _working(physics, dtype, what, lambda p: p.A_adjoint(y[:1]))[1]
+    except OperatorError as error:
+        raise OperatorError(f"{error}. If it has no adjoint, say image_shape = (C, H, W)") from None
+    if image.is_complex():
+        raise OperatorError(f"{type(physics).__name__} gives complex images; real and imaginary part must be channels")
+    return image.shape[1:]
 
 
 def _working(
@@ -391,7 +409,12 @@ def _working(
 
 def noise_level_of(physics: object) -> float:
     """Return the standard deviation of the Gaussian noise of a deepinv physics, 0 where it has no noise. Raises
-    OperatorError for other noises."""
+    OperatorError for other noises, and for stacked physics with different ones."""
+    if isinstance(physics, StackedLinearPhysics | Joined):
+        levels = set(map(noise_level_of, physics.parts if isinstance(physics, Joined) else physics.physics_list))
+        if len(levels) > 1:
+            raise OperatorError(f"the stacked physics have {len(levels)} noise levels: give one, or scale them alike")
+        return levels.pop()
     noise = getattr(physics, "noise_model", None)
     if noise is None or isinstance(noise, ZeroNoise):
         return 0.0
@@ -468,14 +491,19 @@ def _with_exact_adjoint(operator: LinearOperator, x: Tensor, y: Tensor) -> Linea
     if left is None or left > _tolerance(x):
         raise OperatorError(f"{name} has no exact adjoint, and autograd finds none: <A x, y> != <x, A^T y>")
     brings = "has no adjoint" if error is None else f"brings an adjoint with a relative error of {error:.1g}"
-    warnings.warn(f"{name} {brings}: A^T is taken from autograd, which is exact", stacklevel=4)
+    if not isinstance(operator.physics, Joined):
+        warnings.warn(f"{name} {brings}: A^T is taken from autograd, which is exact", stacklevel=4)
     return exact
 
 
+@torch.no_grad()
 def _has_own_normal(operator: LinearOperator, x: Tensor) -> bool:
     """Whether the physics' own A^T A is A^T of A."""
-    with torch.no_grad():
-        ours, theirs = operator.normal(x), replace(operator, fused_normal=True).normal(x)
+    ours = operator.normal(x)
+    try:
+        theirs = replace(operator, fused_normal=True).normal(x)
+    except Exception:  # a physics may raise anything
+        return False
     return theirs.shape == ours.shape and float((theirs - ours).norm()) <= _tolerance(x) * float(ours.norm())
 
 
@@ -501,11 +529,18 @@ def _adjoint_error(operator: LinearOperator, x: Tensor, y: Tensor) -> float | No
     return float((forth - (x.double() * back.double()).sum()).abs() / size.clamp(min=1e-300))
 
 
-def _known_bounds(physics: LinearPhysics) -> tuple[float, float] | None:
-    """(||A||^2, lambda_min) where the kind of physics proves them: a mask on pixels or orthonormal frequencies."""
+def _known_bounds(physics: Any) -> tuple[float | None, float]:
+    """(||A||^2, lambda_min) where the kind of physics proves them: the identity, a mask on pixels or orthonormal
+    frequencies, or several of these; None and 0 where it does not."""
+    if type(physics) is Denoising:
+        return 1.0, 1.0
+    if isinstance(physics, Joined):
+        norms, least = zip(*map(_known_bounds, physics.parts), strict=True)
+        return None if None in norms else sum(norms), sum(least)
     if type(physics) not in (Inpainting, MRI):
-        return None
-    mask = torch.as_tensor(physics.mask).abs()
+        return None, 0.0
+    mask = torch.as_tensor(physics.mask)
+    mask = mask.float() if mask.dtype == torch.bool else mask.abs()
     return float(mask.max()) ** 2, float(mask.min()) ** 2
 
 

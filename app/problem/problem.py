@@ -27,7 +27,7 @@ from deepinv.physics import Denoising, LinearPhysics
 from torch import Tensor
 
 from app.memory import memory_for_images
-from app.problem.losses import LossOf, SquaredError
+from app.problem.losses import LOSSES, LossOf, SquaredError
 from app.problem.noise_levels import NoiseLevels
 from app.problem.operators import IdentityOperator, Operator, Operators, noise_level_of, operators_of
 from app.problem.tasks import inpainting_operator
@@ -67,7 +67,7 @@ class Problem:
         of them where it is known.
     noise_level: standard deviation, or a pair (low, high) to learn all levels between; None: that of the physics.
     ridge: weight of ridge/2 ||x||^2, part of the strong convexity.
-    loss: (target, weight) -> loss; see losses.py.
+    loss: (target, weight) -> loss, or its name; see losses.py.
     measurements: y of every image (N, ...), where they are known; else they are simulated, the noise a function of
         (seed, image).
     noisy: the images are noisy ones, at this noise level, and all that there is (denoising only).
@@ -81,12 +81,12 @@ class Problem:
         self, physics: LinearPhysics | Sequence[LinearPhysics] | Operators, *,
         clean: Tensor | Sequence[Tensor] | str | Path | Patches,
         noise_level: float | tuple[float, float] | NoiseLevels | None = None, ridge: float = 0.0,
-        loss: LossOf = SquaredError, measurements: Tensor | Sequence[Tensor] | None = None, noisy: bool = False,
+        loss: LossOf | str = SquaredError, measurements: Tensor | Sequence[Tensor] | None = None, noisy: bool = False,
         patch_size: int | None = None, seed: int = 0, device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
     ) -> None:  # fmt: skip
         self.device, self.dtype, self.seed = torch.device(device), dtype, seed
-        self.ridge, self.loss, self.noisy = ridge, loss, noisy
+        self.ridge, self.loss, self.noisy = ridge, _loss_of(loss), noisy
         self.operators = physics if isinstance(physics, Operators) else operators_of(physics, dtype, str(device))
         self.patches = clean if isinstance(clean, Patches) else _patches(clean, patch_size, seed)
         self.noise_levels = _noise_levels(noise_level, physics, seed)
@@ -193,6 +193,13 @@ def _patches(clean: Tensor | Sequence[Tensor] | str | Path, size: int | None, se
     if (brightest := max(float(image.amax()) for image in images)) > FAR:  # an image may be dark
         warnings.warn(f"images are on the scale [0, 1], and here {brightness_fault(brightest)}", stacklevel=3)
     return Patches(source=images, size=size, seed=seed)
+
+
+def _loss_of(loss: LossOf | str) -> LossOf:
+    found = LOSSES.get(loss) if isinstance(loss, str) else loss
+    if not callable(found):
+        raise ProblemError(f"loss = {loss!r} must be one of {', '.join(LOSSES)}, or (target, weight) -> loss")
+    return found
 
 
 def _noise_levels(level: float | tuple[float, float] | NoiseLevels | None, physics: object, seed: int) -> NoiseLevels:

@@ -8,6 +8,7 @@ No folder, no files: what a run leaves on disk is written by run.py, which consu
 from __future__ import annotations
 
 from collections.abc import Generator
+from copy import deepcopy
 from dataclasses import replace
 from functools import partial
 from itertools import count
@@ -16,11 +17,12 @@ from typing import Any
 import torch
 
 from app.evaluation.guide import LowerProblem, lower_problem
+from app.evaluation.reconstructor import check_accuracy
 from app.lower import lbfgs
 from app.lower.energy import Energy, Solver, bounds
 from app.lower.solution import NotStronglyConvexError
 from app.lower.stationary import certified_or_stationary
-from app.models.build import Model
+from app.models.build import Model, learned_model
 from app.problem.blur_kernel import SemiBlind
 from app.problem.operators import Operator, within
 from app.problem.problem import Problem, ProblemError, Sample
@@ -54,13 +56,20 @@ def fit(
     provably strongly convex; if False, the method's own solver goes on to stationary points.  processes: share every
     mini-batch; all take the same steps. A loop that can be continued needs as many parameters; all but four have
     defaults.
-    Raises ProblemError where the method cannot learn from this problem, NotStronglyConvexError, and NonFiniteError
-    with the parameters as they were before the step.
+    Parameters that are frozen (`requires_grad_(False)`) stay. Raises RegularizerError, ProblemError where the method
+    cannot learn from this problem, NotStronglyConvexError, and NonFiniteError with the parameters as they were before
+    the step.
     """
-    model = (learned if isinstance(learned, Model) else Model(learned)).to(problem.device, problem.dtype)
+    model = learned_model(learned).to(problem.device, problem.dtype)
+    if not any(p.requires_grad for p in model.parameters()):
+        raise ProblemError(f"{type(model.regularizer).__name__} has no parameters, or all are frozen: nothing to learn")
+    if isinstance(method, type | str):
+        raise ProblemError(f"{method!r} is no method: give an object, such as Isgd(batch_size=8)")
     size = method.images_per_step(len(problem))
     if method.needs_finite_sum and not problem.patches.fixed:
         raise ProblemError(f"{type(method).__name__} works on a finite sum: crops and noise must be fixed")
+    if size < 1:
+        raise ProblemError("a step needs at least one image: batch_size must be at least 1")
     if size < processes.count:
         raise ProblemError(f"{processes.count} processes cannot share the {size} images of a step")
     mu = proven_modulus(model, problem, size)
@@ -74,9 +83,11 @@ def fit(
             images, _ = problem.patches.places(k, size)
             share = shared(images, processes)
             settle(state, images, share)
-            sample = problem.sample(k, size, partial(own_places, processes=processes))
-            batch = batch_of(model, sample, problem.ridge, solver, method.through_guide, share)
-            yield _of_all(method.step(k, batch, state), sample, batch)
+            with torch.autocast(problem.device.type, enabled=False):
+                sample = problem.sample(k, size, partial(own_places, processes=processes))
+                batch = batch_of(model, sample, problem.ridge, solver, method.through_guide, share)
+                step = method.step(k, batch, state)
+            yield _of_all(step, sample, batch)
 
 
 def _of_all(step: Step, sample: Sample, batch: Batch) -> Step:
@@ -109,12 +120,19 @@ def hypergradient(
 
     accuracy: bound on ||x - argmin h||, and on the residual of the linear system in units of the loss's smoothness.
     through_guide: differentiate also what the regularizer is conditioned on (chain.py).
-    Raises NotStronglyConvexError and CurvatureError.
+    The regularizer stays as it is: where the problem has another precision or device, its copy there is used. Warns of
+    a hypergradient that is zero. Raises RegularizerError, OperatorError, NotStronglyConvexError and CurvatureError.
     """
-    model = Model(regularizer).to(problem.device, problem.dtype)
-    batch = batch_of(model, problem.sample(0), problem.ridge, solver, through_guide)
-    energy = batch.energy()
-    return core.hypergradient(batch.learned, energy, batch.loss, solve=solver, start=energy.start, accuracy=accuracy)
+    check_accuracy(accuracy)
+    model, fits = learned_model(regularizer), {(problem.dtype, problem.device)}
+    if any((p.dtype, p.device) not in fits for p in regularizer.parameters()):
+        model = deepcopy(model).to(problem.device, problem.dtype)
+    with torch.autocast(problem.device.type, enabled=False):
+        batch = batch_of(model, problem.sample(0), problem.ridge, solver, through_guide)
+        energy = batch.energy()
+        z = core.hypergradient(batch.learned, energy, batch.loss, solve=solver, start=energy.start, accuracy=accuracy)
+    core.warn_of_zero(z)
+    return z
 
 
 def batch_of(

@@ -5,6 +5,7 @@
 (arXiv 2308.10098, section 2; Pedregosa, ICML 2016.)
 """
 
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol, Self
@@ -88,6 +89,15 @@ def hypergradient(
         computations=lower.iterations + computations, inexactness=torch.maximum(lower.error_bound, linear.residual),
         converged=lower.converged & linear.converged,
     )  # fmt: skip
+
+
+def warn_of_zero(z: Hypergradient) -> None:
+    """Warn where nothing was solved for, so that the hypergradient is 0 and says nothing."""
+    if not any(bool(t.any()) for t in (*z.gradient, z.linear.q)):
+        warnings.warn(  # without the number of a step, so that Python says it once
+            "a hypergradient is zero: the accuracy of the lower level exceeds the gradient of the loss, so nothing was "
+            "solved for; ask for a smaller accuracy (upper.accuracy)", stacklevel=3,
+        )  # fmt: skip
 
 
 def adjoint(

@@ -1,6 +1,5 @@
 """One iteration of a method: how all of them begin, solve and report."""
 
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -11,7 +10,7 @@ from torch import Tensor
 from app.lower.energy import Energy, Solver
 from app.lower.solution import NonFiniteError
 from app.upper.bound import error_bound
-from app.upper.hypergradient import Hypergradient, hypergradient
+from app.upper.hypergradient import Hypergradient, hypergradient, warn_of_zero
 from app.upper.method import Batch, Cost, Step
 from app.upper.schedules import Schedule
 from app.upper.theta import Theta
@@ -103,11 +102,8 @@ class Iteration:
 
     def report(self, z: Hypergradient, accuracy: float, step_size: float) -> Step:
         """Return the step of a method built on certified hypergradients. Warns of a hypergradient that is zero."""
-        if self.batch.share.processes.first and not any(bool(t.any()) for t in (*z.gradient, z.linear.q)):
-            warnings.warn(  # without the number of the step, so that Python says it once
-                "a hypergradient is zero: the accuracy of the lower level exceeds the gradient of the loss, so nothing "
-                "was solved for; ask for a smaller upper.accuracy", stacklevel=2,
-            )  # fmt: skip
+        if self.batch.share.processes.first:
+            warn_of_zero(z)
         return Step(
             x=z.lower.x, loss=z.loss, accuracy=accuracy, step_size=step_size, error_bound=z.lower.error_bound,
             certified=z.lower.converged & z.linear.converged, lower_iterations=z.lower.iterations,

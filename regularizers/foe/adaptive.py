@@ -120,9 +120,16 @@ class Adaptive(Regularizer):
         view.condition = z
         return view
 
-    def mixed_with_condition(self, x: Tensor, q: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:  # 2 x (B, C, H, W)
+    def require_condition(self) -> None:
         if self.condition is None:
-            raise RegularizerError("there is no z: ask conditioned_on(z)")
+            raise RegularizerError(
+                "an adaptive regularizer is R(.; z), and has no z here: ask conditioned_on(z), with z a reconstruction "
+                "by its guide; `reconstruct` finds z by itself"
+            )
+
+    def mixed_with_condition(self, x: Tensor, q: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:  # 2 x (B, C, H, W)
+        self.require_condition()
+        assert self.condition is not None
         z = self.condition.detach().requires_grad_()
         *by_theta, by_z = self.conditioned_on(z)._derivative(lambda functional: functional.mixed(x, q), z)
         return tuple(by_theta), by_z

@@ -23,7 +23,7 @@ from regularizers.foe.sensitivity import sensitivity
 from regularizers.foe.spline import LearnedPotential
 from regularizers.functional import RegularizerError, Sensitivity
 from regularizers.noise_levels import initial_at_nodes
-from regularizers.regularizer import Regularizer
+from regularizers.regularizer import Regularizer, require_positive
 
 
 class FieldOfExperts(Regularizer):
@@ -58,6 +58,7 @@ class FieldOfExperts(Regularizer):
         least_smoothing: float = 0.0, largest_curvature: float = 0.0, group_size: int = 1, group_norm: str = "l2",
     ) -> None:  # fmt: skip
         super().__init__(noise_nodes)
+        require_positive(weight=weight, smoothing=smoothing)
         if boundary not in BOUNDARIES:
             raise RegularizerError(f"boundary must be one of {', '.join(BOUNDARIES)}, not {boundary}")
         self.potential, self.boundary = _potential(potential, group_size, group_norm), boundary
