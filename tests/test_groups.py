@@ -119,9 +119,9 @@ def test_closed_forms_are_the_derivatives_of_the_value(case, planes):
         torch.testing.assert_close(a, b.detach())
 
 
-@pytest.mark.parametrize("case", EVERY)
-def test_derivatives_by_the_parameters_reach_the_module(case):
-    r, x, q = field(*case, hidden_channels=(2,)), drawn(2, 1, 8, 8), drawn(2, 1, 8, 8, seed=1)
+@pytest.mark.parametrize(("case", "hidden"), [*((case, ()) for case in EVERY), (("mcp", "linf", 4), (2,))])
+def test_derivatives_by_the_parameters_reach_the_module(case, hidden):
+    r, x, q = field(*case, hidden_channels=hidden), drawn(2, 1, 8, 8), drawn(2, 1, 8, 8, seed=1)
     reference = AutogradFunctional.of(r)
     for a, b in zip((*r.mixed(x, q), *r.slopes(x)), (*reference.mixed(x, q), *reference.slopes(x)), strict=True):
         torch.testing.assert_close(a, b)

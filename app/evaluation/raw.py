@@ -3,6 +3,10 @@
     MRI           y = k / w,            k complex ([slices,] [coils,] H, W), DC in the middle, orthonormal transform
     tomography    y = s / (N^(1/2) w),  s real ([slices,] detectors, N), sums along N directions of rays, in pixels
 
+Rays turn about the middle of the image, which in an image of an even number of pixels lies between two of them, and the
+middle of the detector looks at it. `skimage.transform.radon` turns about the pixel behind the middle: of an even
+number of pixels its sinograms belong to an image that is moved by half a pixel, and do not fit.
+
 w is the value that is white, 1 for the regularizer. Without the user's word it is the value below which 99.9 % of the
 image lies that the data give without a regularizer: zero-filled, or back-projected.
 """

@@ -151,6 +151,8 @@ def _contents(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
     try:
         metadata, tensors = read(path)
     except (SafetensorError, OSError) as error:
+        if path.suffix != ".safetensors":
+            raise ModelError(f"{path} is no model: give a run folder, a .safetensors file or a shipped model") from None
         raise ModelError(f"{path} is not a whole safetensors file: {error}") from None
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
