@@ -98,7 +98,7 @@ def config_of(choice: Choice, images: str, circumstance: int = 0, section: str =
     """The configuration of a choice with one more key; None where it is refused. Six parameters: all that varies."""
     task, name, potential, algorithm = choice
     values: Nested = {
-        "problem": {"task": task, "ridge": 0.01},
+        "problem": {"task": task, "ridge": 1.0},  # few iterations
         "data": {"noise": "fixed", "images": images, "validation": images, "patch_size": 24, "validation_crop": 24},
         "regularizer": {"name": name, "weight": 0.05} | ({"potential": potential} if potential else {}),
         "lower": {"final_accuracy": 10},
