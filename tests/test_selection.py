@@ -48,12 +48,12 @@ KEEPING = ("--set", "run.average=3", "--set", "run.keep_best=true")
 
 
 def test_a_run_hands_over_its_best_mean_and_resumes_to_the_same_bits(tmp_path: Path):
-    process = start(tmp_path / "cut", 40, *KEEPING)
+    process = start(tmp_path / "cut", 24, *KEEPING)
     wait_for_step(process, tmp_path / "cut", 5)
     process.kill()
     process.wait()
     assert main(["resume", str(tmp_path / "cut"), "--quiet"]) == 0
-    assert start(tmp_path / "whole", 40, *KEEPING).wait() == 0
+    assert start(tmp_path / "whole", 24, *KEEPING).wait() == 0
     assert metrics(tmp_path / "cut") == metrics(tmp_path / "whole")
     cut, whole = (load_file(tmp_path / name / "model.safetensors") for name in ("cut", "whole"))
     assert all(torch.equal(cut[name], whole[name]) for name in whole)

@@ -100,7 +100,7 @@ def toy_problem(seed: int = 0, count: int = 4) -> tuple[TotalVariation, Batch]:
     generator = torch.Generator().manual_seed(seed)
     clean = torch.rand(count, 1, 4, 4, generator=generator).repeat_interleave(8, 2).repeat_interleave(8, 3)
     y = clean + 0.1 * torch.randn(clean.shape, generator=generator)
-    return batch_of(TotalVariation(1, weight=0.005, smoothing=0.01), y, clean)
+    return batch_of(TotalVariation(1, weight=0.005, smoothing=0.03), y, clean)
 
 
 def batch_of(regularizer: TotalVariation, y: torch.Tensor, clean: torch.Tensor) -> tuple[TotalVariation, Batch]:
