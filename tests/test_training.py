@@ -14,14 +14,14 @@ import pytest
 import torch
 from deepinv.physics import Denoising
 
-from app.cli import main
+from app.cli import main, resolve_experiment
 from app.lower import agd, lbfgs
 from app.lower.energy import Energy
 from app.lower.solution import NonFiniteError, NotStronglyConvexError
 from app.problem.losses import SquaredError
 from app.problem.problem import Problem
 from app.settings.toml import load
-from app.training import checkpoint
+from app.training import checkpoint, session
 from app.training.fit import fit
 from app.upper import direction, schedules
 from app.upper.descent import Descent, first_step, longest_descent
@@ -81,6 +81,28 @@ def test_a_longer_run_can_be_asked_for_on_resume(tmp_path):
     assert main(["resume", out, "--quiet", "--set", "run.steps=4"]) == 0
     assert [r["step"] for r in metrics(tmp_path / "run")] == ["1", "2", "3", "4"]
     assert load(tmp_path / "run" / "config.toml").run.steps == 4
+
+
+def test_settings_that_differ_on_resume_are_told(tmp_path):
+    out, level = str(tmp_path / "run"), "problem.noise_level=0.2"
+    assert main(["train", "foe-denoise", "--out", out, *ARGUMENTS, "--set", "run.steps=2"]) == 0
+    assert main(["resume", out, "--quiet", "--set", "run.steps=3", "--set", level]) == 0
+    assert main(["resume", out, "--quiet"]) == 0
+    (told,) = [line for line in (tmp_path / "run" / "log.txt").read_text().splitlines() if "are others" in line]
+    assert "from step 2 on: problem.noise_level = 0.2 (was 0.098" in told and "; run.steps = 3 (was 2)" in told
+
+
+def test_a_run_that_begins_with_a_model_is_continued_by_its_settings(tmp_path):
+    """The settings name the model, whose architecture is that of the run."""
+    common = "[data]\nimages='builtin:train'\nvalidation='builtin:test'\npatch_size=24\nvalidation_crop=32\n"
+    (tmp_path / "first.toml").write_text(f"{common}[regularizer]\nname='foe'\nfilters=4\nfilter_size=3\n")
+    (tmp_path / "then.toml").write_text(f"{common}[regularizer]\nstart='{tmp_path / 'first'}'\n")
+    for name in ("first", "then", "then"):
+        settings = ["run.steps=2", "upper.batch_size=2", "run.device=cpu"]
+        _, config = resolve_experiment(str(tmp_path / f"{name}.toml"), settings)
+        assert session.finish(config, tmp_path / name, tmp_path, True, "") == session.DONE
+    assert load(tmp_path / "then" / "config.toml").regularizer.filters == 4  # type: ignore[attr-defined]
+    assert len(metrics(tmp_path / "then")) == 2
 
 
 def test_atomic_writes_leave_the_old_file_when_they_fail(tmp_path, monkeypatch):

@@ -17,9 +17,9 @@ def train(config: Config, folder: Path, data_root: Path, quiet: bool, command: s
     """Learn a regularizer, and return the exit code. What torchrun has started anew goes on with the run of these
     settings that the folder holds. Raises the errors of `session.begin`, and ProcessError."""
     with joined(device_of(config), config.run.timeout) as processes:
-        known = processes.of_first(processes.restarted and session.holds(folder, config))
-        opened = session.restore if known else session.begin
-        with opened(config, folder, data_root, command, processes=processes) as (run, progress):
+        held = processes.of_first(session.settings_held(folder, config) if processes.restarted else None)
+        opened = session.restore if held else session.begin
+        with opened(held or config, folder, data_root, command, processes=processes) as (run, progress):
             return _to_the_end(run, progress, data_root, quiet)
 
 

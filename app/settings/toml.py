@@ -74,6 +74,14 @@ def to_dict(config: Config) -> Nested:
     return nested
 
 
+def differences(before: Config, now: Config) -> list[str]:
+    """Return the settings that differ, as text: `section.key = value (was value)`."""
+    old, new = ({f"{s}.{key}": value for s, key, value, _ in settings(c)} for c in (before, now))
+    told = lambda values, key: _literal(values[key]) if key in values else "not there"  # noqa: E731
+    keys = [key for key in old | new if old.get(key) != new.get(key)]
+    return [f"{key} = {told(new, key)} (was {told(old, key)})" for key in keys]
+
+
 def to_toml(config: Config) -> str:
     """Return every setting that something reads as TOML, explained; `parse(tomllib.loads(to_toml(c))) == c`."""
     lines, last = [], ""

@@ -17,7 +17,7 @@ from app.models.provenance import UNKNOWN
 from app.processes import ALONE, Processes
 from app.settings.methods import IsgdOptions
 from app.settings.options import Config
-from app.settings.toml import load
+from app.settings.toml import differences, load
 from app.training import run as stored
 from app.training import start
 from app.training.checkpoint import RunError
@@ -58,31 +58,36 @@ def restore(
         processes.numbers(0)  # nobody reads before the folder is held
         config = start.anchored(config)
         run = prepare(config, build_model(config), folder, data_root, processes)
-        if accept_changes and processes.first:
+        changed = differences(load(folder / "config.toml"), config)
+        if (accept_changes or changed) and processes.first:
             _log_to(folder / "log.txt")  # which shall say what was accepted
         progress = stored.restore(run, accept_changes)
         run = replace(run, provenance=provenance(past(folder), command, run))
         processes.numbers(0)  # nobody writes before all have read
+        if changed:
+            log.info("%s: settings are others from step %d on: %s", folder, progress.step, "; ".join(changed))
         stored.write_config(run)
         if accept_changes:
             stored.save(run, progress)
         yield run, progress
 
 
-def holds(folder: Path, config: Config) -> bool:
-    """Return whether a folder holds a run with these settings. Raises RunError where it holds another one."""
-    known = (folder / "config.toml").is_file()
-    if known:
-        check_settings(folder, config)
-    return known
+def settings_held(folder: Path, config: Config) -> Config | None:
+    """Return the settings of the run that a folder holds, with the architecture that it began with; None if it holds
+    none. Raises RunError where they are others than these."""
+    if not (folder / "config.toml").is_file():
+        return None
+    check_settings(folder, config)
+    return load(folder / "config.toml")
 
 
 def finish(config: Config, folder: Path, data_root: Path, quiet: bool, command: str) -> int:
     """Train to the end from wherever the run in the folder is, and return DONE or DIVERGED. Raises RunError where the
     folder holds a run with other settings."""
-    known = holds(folder, config)
+    held = settings_held(folder, config)
     try:
-        with (restore if known else begin)(config, folder, data_root, command) as (run, progress):
+        opened = restore if held else begin
+        with opened(held or config, folder, data_root, command) as (run, progress):
             train(run, progress, data_root, quiet)
             return DONE
     except NonFiniteError as error:
