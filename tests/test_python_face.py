@@ -140,6 +140,8 @@ def test_stacked_physics_are_one_operator():
     expected = reconstruct(TotalVariation(weight=0.01), (a + b) / 2, Denoising(), accuracy=1e-4)
     assert bool(found.converged.all())
     torch.testing.assert_close(found.x, expected.x, atol=1.1e-3, rtol=0)
+    known = Problem(stack, clean=CLEAN, measurements=deepinv.utils.TensorList([a, b])).sample(0)
+    assert torch.equal(known.y, torch.cat([a.flatten(1), b.flatten(1)], 1))
     step = next(fit(TotalVariation(), Problem(stack, clean=CLEAN), Isgd(batch_size=2), steps=1))
     assert bool(step.certified.all())
     sharpened = Pansharpen((3, 16, 16), factor=4)

@@ -24,12 +24,14 @@ from pathlib import Path
 
 import torch
 from deepinv.physics import Denoising, LinearPhysics
+from deepinv.utils import TensorList
 from torch import Tensor
 
 from app.memory import memory_for_images
 from app.problem.losses import LOSSES, LossOf, SquaredError
 from app.problem.noise_levels import NoiseLevels
 from app.problem.operators import IdentityOperator, Operator, Operators, noise_level_of, operators_of
+from app.problem.stacked import in_a_row
 from app.problem.tasks import inpainting_operator
 from app.scale import FAR, brightness_fault, level_fault
 from datasets.files import default_data_root
@@ -39,6 +41,9 @@ from datasets.random import NOISE, RECORRUPTION, generator
 
 ALPHA = 0.5  # of the recorruption
 SCALE = (1 + ALPHA**2) ** -0.5  # 1 / s
+
+
+Measured = Tensor | Sequence[Tensor] | TensorList  # y of every image (N, ...); of stacked physics, one tensor of each
 
 
 class ProblemError(ValueError):
@@ -68,7 +73,7 @@ class Problem:
     noise_level: standard deviation, or a pair (low, high) to learn all levels between; None: that of the physics.
     ridge: weight of ridge/2 ||x||^2, part of the strong convexity.
     loss: (target, weight) -> loss, or its name; see losses.py.
-    measurements: y of every image (N, ...), where they are known; else they are simulated, the noise a function of
+    measurements: y of every image, where they are known; else they are simulated, the noise a function of
         (seed, image).
     noisy: the images are noisy ones, at this noise level, and all that there is (denoising only).
     patch_size: learn from crops of this side; None: from whole images.  seed: of crops and noise.
@@ -81,7 +86,7 @@ class Problem:
         self, physics: LinearPhysics | Sequence[LinearPhysics] | Operators, *,
         clean: Tensor | Sequence[Tensor] | str | Path | Patches,
         noise_level: float | tuple[float, float] | NoiseLevels | None = None, ridge: float = 0.0,
-        loss: LossOf | str = SquaredError, measurements: Tensor | Sequence[Tensor] | None = None, noisy: bool = False,
+        loss: LossOf | str = SquaredError, measurements: Measured | None = None, noisy: bool = False,
         patch_size: int | None = None, seed: int = 0, device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
     ) -> None:  # fmt: skip
@@ -91,6 +96,7 @@ class Problem:
         self.patches = clean if isinstance(clean, Patches) else _patches(clean, patch_size, seed)
         self.noise_levels = _noise_levels(noise_level, physics, seed)
         self._check_level()
+        measurements = in_a_row(measurements) if isinstance(measurements, TensorList) else measurements
         self.measurements = measurements
         if noisy and not isinstance(physics, Operators | Denoising):
             raise ProblemError("learning from noisy images alone is for denoising: the physics must be Denoising")
