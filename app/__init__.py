@@ -7,6 +7,7 @@
 The names below are imported when they are first used: `python -m app --help` needs none of them.
 """
 
+import sys
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -54,8 +55,12 @@ def _require_our_datasets() -> None:
     found, ours = find_spec("datasets"), Path(__file__).parents[1] / "datasets"
     if found is None or ours not in (Path(p) for p in found.submodule_search_locations or ()):
         where = found.origin if found else "nowhere"
-        raise ImportError(f"the package `datasets` of this program lies in {ours}, but Python finds {where}: "
-                          f"put {ours.parent} first in PYTHONPATH")  # fmt: skip
+        told = f"the package `datasets` of this program lies in {ours}, but Python finds {where}: "
+        told += f"put {ours.parent} first in PYTHONPATH"
+        if sys.argv[0] == "-m":  # the command line, which nobody can import this for
+            print("error:", told, file=sys.stderr)
+            raise SystemExit(2)
+        raise ImportError(told)
 
 
 _require_our_datasets()

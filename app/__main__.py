@@ -3,6 +3,7 @@
 import os
 import sys
 from importlib.util import find_spec
+from io import TextIOWrapper
 from pathlib import Path
 
 from app.cli import main
@@ -22,6 +23,9 @@ if __name__ == "__main__":
         os.environ["MATPLOTLIBRC"] = str(Path(matplotlib.origin).parent / "mpl-data" / "matplotlibrc")
     os.environ["MPLBACKEND"] = "agg"
     os.environ.pop("SOURCE_DATE_EPOCH", None)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # a sign that the terminal has not must end no work
+            stream.reconfigure(errors="backslashreplace")
     install()
     code = main()
     if code > 128:

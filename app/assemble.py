@@ -34,6 +34,7 @@ from app.problem.tasks import (
 )
 from app.ranks import local_rank, processes_here
 from app.settings import methods as options
+from app.settings.fields import shown
 from app.settings.options import Config, ConfigError
 from app.settings.tasks import DRAWN, Deblur, Denoise, Inpaint, Mri, Problem, SuperResolution, Tomography
 from app.settings.toml import override
@@ -80,14 +81,16 @@ def device_of(config: Config) -> torch.device:
     except RuntimeError:
         device = None
     if device is None or device.type not in ("cpu", "cuda"):
-        raise ConfigError(f"run.device = {name!r}; allowed are auto, cpu, cuda, cuda:N")
+        raise ConfigError(f"run.device = {shown(name)}; allowed are auto, cpu, cuda, cuda:N")
     if device.type == "cuda" and (device.index or local_rank()) >= torch.cuda.device_count():
         raise ConfigError(
-            f"run.device = {name!r}, but this machine has {torch.cuda.device_count()} CUDA devices for "
+            f"run.device = {shown(name)}, but this machine has {torch.cuda.device_count()} CUDA devices for "
             f"{processes_here()} processes"
         )
     if device.index is not None and processes_here() > 1:
-        raise ConfigError(f"run.device = {name!r} is one device for {processes_here()} processes: set cuda or auto")
+        raise ConfigError(
+            f"run.device = {shown(name)} is one device for {processes_here()} processes: set cuda or auto"
+        )
     return device
 
 

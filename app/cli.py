@@ -15,9 +15,10 @@ from app.memory import keep_freed_memory
 from app.ranks import several, silence_all_but_first
 from app.settings.comparison import Comparison, is_comparison, read_comparison
 from app.settings.options import Config, ConfigError
-from app.settings.toml import load, override
+from app.settings.toml import is_set, load, override
 from datasets.files import default_data_root, home_expanded, printable
 
+LONGEST = 1600  # characters of a line about a mistake
 MODEL = "a run folder, a .safetensors file or the name of a shipped model"
 MODELS = "list the models that come with the program, show what is known about one, or ship another"
 FIGURE = "Draw a figure or a table that goes into a paper unchanged; `figure KIND --help` explains each kind."
@@ -51,8 +52,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _complain(error: object) -> None:
-    """Names may hold control characters; several lines name several files."""
-    print("error:", "\n".join(printable(line) for line in str(error).split("\n")), file=sys.stderr)
+    """Names may hold control characters, and be of any length; several lines name several files."""
+    lines = [printable(line) for line in str(error).split("\n")]
+    cut = [line if len(line) <= LONGEST else f"{line[: LONGEST // 2]} ... {line[-LONGEST // 4 :]}" for line in lines]
+    print("error:", "\n".join(cut), file=sys.stderr)
 
 
 def resolve_experiment(name: str, assignments: list[str]) -> tuple[str, Config]:
@@ -129,6 +132,8 @@ def resolve_comparison(sources: list[str], assignments: list[str], full: bool) -
     try:
         named = [resolve_experiment(source, assignments) for source in sources]
     except ConfigError as error:
+        if not str(error).startswith("no experiment"):
+            raise
         comparisons = ", ".join(sorted(p.stem for p in COMPARISONS.glob("*.toml")))
         raise ConfigError(f"{error}, or a comparison: {comparisons}") from None
     return Comparison(name="comparison", about="", variants=dict(named), seeds=(0,))
@@ -191,10 +196,14 @@ def _models(options: argparse.Namespace) -> int:
 
 
 def _settings(options: argparse.Namespace) -> list[str]:
-    """The settings of a command; --task, --noise-level, --kernel, --mask are short for --set problem.*, a later --set
-    wins."""
+    """The settings of a command; --task, --noise-level, --kernel, --mask are short for --set problem.*. Raises
+    ConfigError where both are given."""
     short = {name: getattr(options, name) for name in ("task", "noise_level", "kernel", "mask")}
-    return [f"problem.{k}={v}" for k, v in short.items() if v is not None] + options.set
+    given = {f"problem.{k}": v for k, v in short.items() if v is not None}
+    for key in given:
+        if is_set(key, options.set):
+            raise ConfigError(f"{key} is given twice: by --{key.partition('.')[2].replace('_', '-')} and by --set")
+    return [f"{key}={value}" for key, value in given.items()] + options.set
 
 
 def _check_shared(options: argparse.Namespace) -> None:

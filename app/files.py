@@ -5,7 +5,7 @@ import hashlib
 import os
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from glob import escape
 from pathlib import Path
@@ -49,6 +49,16 @@ def fingerprint(path: Path) -> str:
     """Return the SHA-256 of a file's bytes, in hexadecimal. Raises OSError."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def check_distinct(outputs: Sequence[Path], inputs: Iterable[Path]) -> None:
+    """Refuse outputs that are inputs, or each other, before anything is lost. Raises FileExistsError that names one."""
+    used, places = {path.resolve() for path in inputs}, [path.resolve() for path in outputs]
+    for n, place in enumerate(places):
+        if place in used:
+            raise FileExistsError(errno.EEXIST, "an input would be overwritten", str(outputs[n]))
+        if place in places[:n]:
+            raise FileExistsError(errno.EEXIST, "two results would go to one file", str(outputs[n]))
 
 
 def check_writable(path: Path) -> None:

@@ -18,6 +18,7 @@ from datasets.images import GREY, ImageError, read_pixels
 
 LEVIN = 8  # kernels of Levin et al. (CVPR 2009), camera shake
 LARGEST = 2**27  # bytes of a kernel: 4096 x 4096 in float64
+ALIKE = 0.02  # of the largest entry, by which those of a background differ
 ROUNDED = 1e-3  # a sum that is so close to 1 is 1, rounded
 
 
@@ -80,9 +81,23 @@ def kernel_notes(spec: str, data_root: Path) -> list[str]:
         notes.append(f"kernel {printable(spec)}: {h} x {w} numbers; its centre is {centre}")
     if _spread(values) > 2 * _spread(torch.fft.fftshift(values)):
         notes.append(f"kernel {printable(spec)}: its centre seems to be in a corner (numpy.fft.fftshift moves it)")
+    if _on_background(values):
+        notes.append(f"kernel {printable(spec)}: its border is not 0: is it inverted, or is its background not black?")
     if abs(total - 1) > ROUNDED:
         notes.append(f"kernel {printable(spec)}: its sum is {total:g}; it is divided by it")
     return notes
+
+
+def _on_background(values: Tensor) -> bool:  # (h, w)
+    """Whether the border of a kernel is one number that is not 0, and the rest is not: boxes and Gaussians that are cut
+    off have other borders."""
+    if min(values.shape) < 3:
+        return False
+    inner, most = values[1:-1, 1:-1], float(values.abs().max())
+    border = torch.cat([values[0], values[-1], values[1:-1, 0], values[1:-1, -1]])
+    level = float(border.median())
+    alike = ((border - level).abs() <= ALIKE * most).double().mean()
+    return level > ALIKE * most and float(alike) > 0.75 and float((inner - level).abs().max()) > 0.1 * most
 
 
 def _spread(values: Tensor) -> float:  # (h, w)
@@ -104,6 +119,8 @@ def kernel_file(spec: str, data_root: Path) -> Path | None:
 def _place(spec: str, data_root: Path) -> tuple[Path, str]:
     """Return the file that holds a kernel, and its key there."""
     if spec.startswith("levin:"):
+        if spec.removeprefix("levin:") not in map(str, range(1, LEVIN + 1)):
+            raise KernelError(f"there is no kernel {printable(spec)}, but levin:1 ... levin:{LEVIN}")
         spec = f"{data_root / 'kernels' / 'Levin09.npz'}:k{spec.removeprefix('levin:')}"
     try:
         return find_array(spec)

@@ -10,7 +10,7 @@ import logging
 import os
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from threading import Lock
 
 import numpy as np
@@ -198,3 +198,11 @@ def upright(pixels: np.ndarray, orientation: object) -> np.ndarray:  # (H, W, ..
         pixels = pixels.swapaxes(0, 1)
     down, right = orientation in (3, 4, 7, 8), orientation in (2, 3, 6, 7)
     return pixels[:: -1 if down else 1, :: -1 if right else 1]
+
+
+def decode_profile(data: bytes, channels: int) -> bytes:
+    """Return the ICC profile of an image file with these contents, where it is one of so many channels."""
+    with suppress(Exception), Image.open(io.BytesIO(data), formats=FORMATS) as image:  # libraries raise many kinds
+        profile = image.info.get("icc_profile") or b""
+        return profile if profile[16:20] == {1: b"GRAY", 3: b"RGB "}[channels] else b""
+    return b""

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from datasets.arrays import is_array, read_npy
-from datasets.decode import NotReadError, decode_image
+from datasets.decode import NotReadError, decode_image, decode_profile
 from datasets.files import in_short, printable, read_file
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
@@ -38,6 +38,7 @@ class Picture:
     suffix: str  # .png; .tif or .npy of floats
     depth: int  # bits of each value
     limits: Range = (0, 1)  # what 0 and 1 were in a file of floats
+    profile: bytes = b""  # ICC: what the numbers of a .png mean as colours
 
 
 def read_image(path: Path, color: bool | None) -> Tensor:  # -> (3 or 1, H, W)
@@ -69,7 +70,9 @@ def as_float(image: Tensor) -> Tensor:  # (C, H, W) -> (C, H, W)
 def read_picture(path: Path, color: bool | None, limits: Range | None = None) -> Picture:
     """Read PNG, JPEG, TIFF or BMP, upright, or a .npy file. Raises ImageError for a file that cannot be read, and as
     `as_picture` does."""
-    return as_picture(read_pixels(path), path, color, limits)
+    data = read_bytes(path)
+    picture = as_picture(decode_pixels(data, path), path, color, limits)
+    return replace(picture, profile=decode_profile(data, len(picture.image))) if picture.suffix == ".png" else picture
 
 
 def as_picture(pixels: np.ndarray, path: Path, color: bool | None, limits: Range | None) -> Picture:

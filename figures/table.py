@@ -96,6 +96,8 @@ def _column(methods: dict[str, Evaluated], name: str) -> dict[str, Cell]:
     for method, values in found.items():
         if missing := sorted(everywhere - values.keys()):
             raise FigureError(f"{method} lacks the image {missing[0]!r}; a table needs the same images of all")
+        if unknown := sorted(image for image, value in values.items() if math.isnan(value)):
+            raise FigureError(f"{method}: {name} of {unknown[0]!r} is no number")
     means = {method: fmean(values.values()) for method, values in found.items()}
     ranking = sorted({round(mean, metric.digits) for mean in means.values()}, reverse=metric.best is max)
     ranks = {m: min(ranking.index(round(mean, metric.digits)), 2) for m, mean in means.items()}

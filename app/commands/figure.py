@@ -2,12 +2,16 @@
 
 from argparse import Namespace
 from inspect import signature
+from pathlib import Path
 
 from matplotlib.figure import Figure
 
 from app.drawing.kinds import KINDS
-from app.files import write_atomically
+from app.drawing.sources import labelled
+from app.files import check_distinct, write_atomically
 from app.settings.options import ConfigError
+from datasets.files import home_expanded
+from datasets.image_sets import find_images
 from figures import animation
 from figures.animation import Animation
 from figures.style import encoded, look
@@ -18,6 +22,8 @@ def figure(options: Namespace, settings: list[str]) -> int:
     kind, out = KINDS[options.kind], options.out
     if out.suffix not in kind.suffixes:
         raise ConfigError(f"--out {out}: the suffix must be {' or '.join(kind.suffixes)}")
+    if out.exists():
+        check_distinct([out], _inputs(options))
     out.parent.mkdir(parents=True, exist_ok=True)
     values = {**vars(options), "settings": settings, "suffix": out.suffix}
     if kind.style is not None:
@@ -35,3 +41,11 @@ def figure(options: Namespace, settings: list[str]) -> int:
             write_atomically(out, encoded(drawn, out.suffix, values["look"], options.dpi))
             print(out)
     return 0
+
+
+def _inputs(options: Namespace) -> list[Path]:
+    """The files that a figure is made of."""
+    files = [home_expanded(source) for _, source in labelled(options.sources)]
+    if images := getattr(options, "images", None):
+        files += find_images(images, options.data_root, False).paths
+    return [file for file in files if file.is_file()]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from app import assemble
 from app.evaluation import mask_check, noise_check
-from app.evaluation.measured import Files, config_of_files, sources_of, summary
+from app.evaluation.measured import Files, assumed, config_of_files, sources_of, summary
 from app.evaluation.simulation import Simulation, simulation
 from app.files import write_atomically
 from app.models.build import Model
@@ -20,6 +20,8 @@ from app.settings.options import Config
 from datasets.encode import encode_like
 from datasets.files import printable
 from datasets.patches import whole_blocks
+
+DARK = 1 / 8  # of white: a brightest pixel that is below belongs to 12 bits in a file of 16
 
 
 def reconstruct(o: Namespace, settings: list[str]) -> int:
@@ -41,7 +43,7 @@ def _reconstruct(o: Namespace, settings: list[str], model: Model, config: Config
     targets = files.targets(simulated)
     processes.numbers(0)  # nobody writes before all have looked
     o.out.mkdir(parents=True, exist_ok=True)
-    for note in assemble.file_notes(config, o.data_root):
+    for note in assemble.file_notes(config, o.data_root) + ([] if o.degrade else assumed(config, settings)):
         print(note)
     noise_check.warn_of_level(o.model, config.problem)
     given = noise_check.is_given(settings)
@@ -107,6 +109,9 @@ def _from_measured(
         told.append(level)
     for line in told:
         print(f"{source}: {line}")
+    if found.depth == 16 and (brightest := float(y.amax())) < DARK:
+        told = f"its brightest pixel is {100 * brightest:.2g} % of white: of fewer bits in a file of 16, scale it"
+        print(f"warning: {source}: {told}", file=sys.stderr)
     solution = simulated(y, (i,))
     if found.depth == 32 and (fault := brightness_fault(float(solution.x.amax()))):
         print(f"warning: {source}: {fault} (--range BLACK WHITE)", file=sys.stderr)

@@ -13,6 +13,8 @@ from figures import table, tradeoff
 from figures.style import PAPER, Look
 from figures.table import Evaluated
 
+SAME = 0.01  # dB, by which two devices may measure an image differently
+
 
 def evaluations(files: list[str]) -> dict[str, Evaluated]:
     """Read what `evaluate --csv` wrote, by the label of the file. Raises ConfigError."""
@@ -23,7 +25,21 @@ def evaluations(files: list[str]) -> dict[str, Evaluated]:
     read = {label: _with_certificates(read_csv(home_expanded(file))) for label, file in named}
     if any(not Path(image).suffix for evaluated in read.values() for column in evaluated.values() for image in column):
         read = {label: {name: _by_stem(column) for name, column in found.items()} for label, found in read.items()}
+    _check_same(read)
     return read
+
+
+def _check_same(read: dict[str, Evaluated]) -> None:
+    """Raise ConfigError where an image was measured in two ways: with other noise, or another operator."""
+    known: dict[str, tuple[str, float]] = {}
+    for label, evaluated in read.items():
+        for image, psnr in evaluated.get("psnr_degraded", {}).items():
+            other, before = known.setdefault(image, (label, psnr))
+            if abs(psnr - before) > SAME:
+                raise ConfigError(
+                    f"{other} and {label} began with different measurements of {image}: their PSNR was {before:.2f} "
+                    f"and {psnr:.2f} dB"
+                )
 
 
 def _with_certificates(evaluated: Evaluated) -> Evaluated:

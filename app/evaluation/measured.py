@@ -20,8 +20,8 @@ from app.lower.solution import NOT_CERTIFIED, LowerSolution, norm, rounded_up
 from app.models.build import Model
 from app.problem.operators import OperatorError
 from app.settings.options import Config, ConfigError
-from app.settings.tasks import DRAWN, Deblur, Inpaint, Mri, SuperResolution
-from app.settings.toml import override
+from app.settings.tasks import DRAWN, Deblur, Inpaint, Mri, SuperResolution, Tomography
+from app.settings.toml import is_set, override
 from datasets.arrays import ARRAYS, ArrayError, array_file, is_array, read_array
 from datasets.encode import encode_like
 from datasets.files import printable
@@ -271,6 +271,18 @@ def config_of_files(config: Config, settings: list[str], degrade: bool) -> Confi
     if isinstance(problem, Deblur | SuperResolution) and not problem.learns_kernel:
         return override(config, ["problem.border=valid", *settings])
     return config
+
+
+def assumed(config: Config, settings: list[str]) -> list[str]:
+    """Return what of the operator nobody told, so that it is taken from the model: one line each."""
+    match config.problem:
+        case Deblur(kernel=kernel) as problem if not problem.learns_kernel and not is_set("problem.kernel", settings):
+            return [f"kernel {kernel} of the model is assumed (--kernel)"]
+        case SuperResolution(factor=factor, antialias=width) if not is_set("problem.antialias", settings):
+            return [f"factor {factor} and antialias {width:g} are assumed (--set problem.antialias)"]
+        case Tomography(angle_file="", angles=count, angular_range=arc) if not is_set("problem.angles", settings):
+            return [f"{count} angles, equally spaced in {arc:g} degrees, are assumed (--set problem.angle_file)"]
+    return []
 
 
 def summary(solution: LowerSolution, model: Model) -> str:

@@ -20,6 +20,7 @@ from app.problem.operators import TomographyOperator
 from app.problem.tasks import MaskOperator
 from app.scale import between
 from app.settings.tasks import Denoise, Problem
+from app.settings.toml import is_set
 from datasets.files import printable
 from regularizers.noise_levels import HIGHEST, LOWEST
 
@@ -85,7 +86,7 @@ def warn_of_noise(path: Path, y: Tensor, problem: Problem) -> None:  # y (B, C, 
 
 def is_given(settings: list[str]) -> bool:
     """Tell whether the user's settings name the noise level."""
-    return any(setting.startswith("problem.noise_level=") for setting in settings)
+    return is_set("problem.noise_level", settings)
 
 
 def at_estimated_level(

@@ -104,6 +104,8 @@ def read_csv(path: Path) -> dict[str, dict[str, float]]:
     try:
         rows = list(csv.DictReader(io.StringIO(read_file(path).decode("utf-8-sig"))))
         rows = rows[:-1] if rows[-1]["image"] == "mean" else rows
+        if any(row["image"] == "mean" for row in rows) and any(Path(row["image"]).suffix for row in rows):
+            raise ConfigError(f"{path} holds several evaluations: give one file for each")
         seen, values = Counter(), {name: {} for name in rows[0] if name != "image"}
         for row in rows:
             seen[row["image"]] += 1
@@ -112,6 +114,8 @@ def read_csv(path: Path) -> dict[str, dict[str, float]]:
                 if row[name] != "":
                     column[image] = float(row[name])
         return {name: column for name, column in values.items() if column}
+    except ConfigError:
+        raise
     except (KeyError, ValueError, TypeError, IndexError):
         raise ConfigError(
             f"{path} is not an evaluation: make one with python -m app evaluate MODEL --images SET --csv {path}"

@@ -14,7 +14,7 @@ from app import assemble
 from app.evaluation import baselines, noise_check, perceptual
 from app.evaluation.evaluate import Evaluation, Pair, evaluate
 from app.evaluation.guide import condition_of
-from app.evaluation.measured import Files, config_of_files, files_of, pair
+from app.evaluation.measured import Files, assumed, config_of_files, files_of, pair
 from app.evaluation.simulation import Simulation, simulation
 from app.models.build import Model
 from app.models.card import read_card
@@ -50,6 +50,7 @@ def evaluate_together(
 
     simulated = {name: simulation(c, model, data_root, dict(enumerate(paths))) for name, (model, c) in loaded.items()}
     first, notes = simulated[models[0]], assemble.file_notes(config, data_root)
+    notes += [] if measured is None else assumed(config, settings)
     sizes: list[int] = []
     for s in simulated.values():
         sizes = [shape.numel() for shape in s.check_images(paths, color)]

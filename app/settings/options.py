@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 from app.settings.families import FAMILIES, LARGEST_FILTER, FoeOptions, IcnnOptions, RegularizerOptions
-from app.settings.fields import ConfigError, When, is_read, option
+from app.settings.fields import ConfigError, When, is_read, option, shown
 from app.settings.methods import METHODS, IsgdOptions, StochasticOptions, UpperOptions
 from app.settings.tasks import TASKS, Deblur, Denoise, Problem
 
@@ -154,7 +154,7 @@ class Config:
                 value = getattr(options, key.name)
                 if value != key.default and not is_read(key, self):
                     wanted = key.metadata["when"].text
-                    raise ConfigError(f"{name}.{key.name} = {value!r} is not read here: it is for {wanted}")
+                    raise ConfigError(f"{name}.{key.name} = {shown(value)} is not read here: it is for {wanted}")
         for check in CHECKS:
             check(self)
 

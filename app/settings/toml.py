@@ -74,6 +74,11 @@ def to_dict(config: Config) -> Nested:
     return nested
 
 
+def is_set(key: str, assignments: Sequence[str]) -> bool:
+    """Tell whether one of the `section.key=value` strings sets this `section.key`."""
+    return any(text.partition("=")[0].strip() == key for text in assignments)
+
+
 def differences(before: Config, now: Config) -> list[str]:
     """Return the settings that differ, as text: `section.key = value (was value)`."""
     old, new = ({f"{s}.{key}": value for s, key, value, _ in settings(c)} for c in (before, now))

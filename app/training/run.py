@@ -43,11 +43,13 @@ from app.training.selection import Selection, swapped_in
 from app.upper import state as states
 from app.upper.method import Method, Step
 from app.upper.share import home
-from datasets.images import ImageError
+from datasets.files import printable
+from datasets.images import SUFFIXES, ImageError
 
 log = logging.getLogger("app")
 
 VALIDATIONS = 20  # of a run with a budget
+WRITTEN = ("metrics.csv", "model.safetensors", "history.safetensors", "log.txt", "reconstruction.pdf", "report.html")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,12 +123,19 @@ def begin(run: Run) -> Progress:
     if run.processes.first:
         if (folder / "config.toml").exists():
             raise RunError(f"{folder} already holds a run: continue it with `resume {folder}`, or choose another --out")
+        if not (folder / "checkpoint").exists() and (others := sorted(filter(_is_taken, folder.iterdir()))):
+            raise RunError(f"{folder} holds {printable(others[0].name)} of somebody else: choose another --out")
         (folder / "checkpoint").mkdir(exist_ok=True)
     run.books.note(0, run.model.regularizer, last=False)
     # The configuration last: a folder that has one can always be resumed.
     save(run, Progress())
     write_config(run)
     return Progress()
+
+
+def _is_taken(file: Path) -> bool:
+    """Whether a run would replace a file, or its own images would lie among those of the user."""
+    return file.name in WRITTEN or file.suffix.lower() in SUFFIXES
 
 
 def write_config(run: Run) -> None:
@@ -136,9 +145,10 @@ def write_config(run: Run) -> None:
         write_own(run.folder / "config.toml", to_toml(run.config).encode())
 
 
-def restore(run: Run, accept_changes: bool = False) -> Progress:
+def restore(run: Run, accept_changes: bool = False, other_problem: bool = False) -> Progress:
     """Load the checkpoint of the run folder: parameters, the method's state and the books. Raises RunError, also where
-    the run is made of other images or files now, unless that is accepted."""
+    the run is made of other images or files now, unless that is accepted. other_problem: what was the best of held-out
+    images is not compared with what comes."""
     tensors, facts = checkpoint.load(run.checkpoint_path)
     if changed := changes(facts.pop(INPUTS, {}), run.inputs, run.checkpoint_path.parent):
         if not accept_changes:
@@ -149,6 +159,8 @@ def restore(run: Run, accept_changes: bool = False) -> Progress:
         states.restore(run.state, _with_prefix(tensors, "state."), run.problem.device)
         states.keep(run.state, lambda image: home(image, len(run.problem), run.processes) == run.processes.rank)
         run.selection.restore(_with_prefix(tensors, "selection."), run.problem.device)
+        if changed or other_problem:
+            run.selection.begin_anew()
         progress = Progress(**facts)
         run.books.restore(_with_prefix(tensors, "books."), run.folder, progress.step)
         return progress

@@ -48,6 +48,10 @@ class Selection:
         """Return what the run hands over."""
         return self.best or self.candidate(parameters)
 
+    def begin_anew(self) -> None:
+        """Forget which parameters were the best, as of other held-out images."""
+        self.best, self.best_psnr, self.without_progress = (), -torch.inf, 0
+
     def tensors(self) -> dict[str, Tensor]:
         """Return everything by name, for a checkpoint."""
         lists = {f"{kind}.{i}": t for kind in ("mean", "best") for i, t in enumerate(getattr(self, kind))}

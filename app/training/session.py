@@ -61,7 +61,8 @@ def restore(
         changed = differences(load(folder / "config.toml"), config)
         if (accept_changes or changed) and processes.first:
             _log_to(folder / "log.txt")  # which shall say what was accepted
-        progress = stored.restore(run, accept_changes)
+        other = any(text.startswith(("problem.", "data.")) for text in changed)
+        progress = stored.restore(run, accept_changes, other)
         run = replace(run, provenance=provenance(past(folder), command, run))
         processes.numbers(0)  # nobody writes before all have read
         if changed:
@@ -159,6 +160,15 @@ def _log_kernel_error(run: Run, data_root: Path) -> None:
         log.info("kernel error ||k - k_true|| / ||k_true|| = %.3f", error)
 
 
+class _Console(logging.StreamHandler):
+    """Says what happens to whoever still reads it."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Go on without a reader that has gone, such as `head`; other errors are told as logging tells them."""
+        if not isinstance(sys.exc_info()[1], BrokenPipeError):
+            super().handleError(record)
+
+
 def _log_to(file: Path) -> None:
     """Say what happens on stdout and in the run's log; one run at a time."""
     log.setLevel(logging.INFO)
@@ -166,6 +176,6 @@ def _log_to(file: Path) -> None:
         log.removeHandler(handler)
         handler.close()
     write_own(file, file.read_bytes() if file.is_file() and not file.is_symlink() else b"")
-    for handler in (logging.FileHandler(file, encoding="utf-8"), logging.StreamHandler(sys.stdout)):
+    for handler in (logging.FileHandler(file, encoding="utf-8"), _Console(sys.stdout)):
         handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
         log.addHandler(handler)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from app.models.build import Model, build_model
 from app.models.files import load_model
 from app.settings.families import FieldOptions, FoeOptions, RegularizerOptions
+from app.settings.fields import shown
 from app.settings.options import Config, ConfigError
 from app.settings.tasks import DRAWN, Deblur, Inpaint, Mri, Tomography
 from datasets.blur_kernels import is_file
@@ -139,8 +140,8 @@ def _architecture(config: Config, old: Config) -> RegularizerOptions:
         theirs = getattr(trained, key, None)
         if key not in (*OWN, *refined) and mine != theirs:
             raise ConfigError(
-                f"regularizer.{key} = {mine!r}, but {start} has {theirs!r}: leave out all keys of [regularizer] but "
-                f"start, learn, a larger filter_size, weak_convexity, least_smoothing, largest_curvature and "
+                f"regularizer.{key} = {shown(mine)}, but {start} has {shown(theirs)}: leave out all keys of [regularizer] "
+                f"but start, learn, a larger filter_size, weak_convexity, least_smoothing, largest_curvature and "
                 "shared_potential = false"
             )
     network = _network(given, wanted, trained)
