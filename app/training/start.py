@@ -140,9 +140,9 @@ def _architecture(config: Config, old: Config) -> RegularizerOptions:
         theirs = getattr(trained, key, None)
         if key not in (*OWN, *refined) and mine != theirs:
             raise ConfigError(
-                f"regularizer.{key} = {shown(mine)}, but {start} has {shown(theirs)}: leave out all keys "
-                f"of [regularizer] but start, learn, a larger filter_size, weak_convexity, least_smoothing, largest_curvature and "
-                "shared_potential = false"
+                f"regularizer.{key} = {shown(mine)}, but {start} has {shown(theirs)}: leave out all keys of "
+                f"[regularizer] but start, learn, a larger filter_size, weak_convexity, least_smoothing, "
+                f"largest_curvature and shared_potential = false"
             )
     network = _network(given, wanted, trained)
     return replace(trained, **refined, **network, start=start, learn=wanted.learn)
