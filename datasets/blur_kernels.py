@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from datasets.arrays import ArrayError, find_array, is_array, read_array
+from datasets.arrays import ARRAYS, ArrayError, find_array, is_array, read_array
 from datasets.files import printable
-from datasets.images import GREY, ImageError, read_pixels
+from datasets.images import GREY, SUFFIXES, ImageError, read_pixels
 
 LEVIN = 8  # kernels of Levin et al. (CVPR 2009), camera shake
 LARGEST = 2**27  # bytes of a kernel: 4096 x 4096 in float64
@@ -143,6 +143,10 @@ def _values(spec: str, data_root: Path) -> Tensor:  # -> (h, w)
 
 def _grey(file: Path, key: str) -> np.ndarray:  # -> (h, w)
     """Return the numbers of an image. Raises ImageError and KernelError."""
+    if file.suffix.lower() not in SUFFIXES:
+        raise KernelError(
+            f"{printable(file)} is no kernel: arrays are {', '.join(ARRAYS)}, images {', '.join(SUFFIXES)}"
+        )
     pixels = read_pixels(file)
     if key:
         raise KernelError(f"{printable(file)} holds one image, without a name ({printable(key)})")

@@ -103,6 +103,12 @@ def test_a_kernel_that_nobody_named_is_told(capsys, folder):
     assert "assumed" not in capsys.readouterr().out
 
 
+def test_clean_images_that_are_taken_for_measured_ones_are_told(capsys, folder):
+    both = ["--images", str(folder / "clean"), "--measured", str(folder / "clean")]
+    assert main(["evaluate", MODEL, *both, "--quiet"]) == 0
+    assert "what was measured of 1 images is the clean image itself" in capsys.readouterr().out
+
+
 def test_a_kernel_on_a_background_is_told(tmp_path):
     y, x = np.mgrid[-7:8, -7:8]
     line = ((abs(y - x // 2) < 1) & (abs(x) < 5)) * 255.0
@@ -114,6 +120,18 @@ def test_a_kernel_on_a_background_is_told(tmp_path):
         file = tmp_path / f"{name}.png"
         Image.fromarray(kernel.astype(np.uint8)).save(file)
         assert any("its border is not 0" in note for note in kernel_notes(str(file), tmp_path)) == told, name
+
+
+def test_a_text_is_no_kernel(capsys, folder):
+    (folder / "k.txt").write_text("0 1 0")
+    image = folder / "clean" / "a.png"
+    told = refused(
+        capsys, "reconstruct", "tv-deblur-grey-gaussian", image, "--kernel", folder / "k.txt", "--out", folder
+    )
+    assert "k.txt is no kernel: arrays are .npy" in told
+    assert "levin:1 ... levin:8" in refused(
+        capsys, "reconstruct", "tv-deblur-grey-gaussian", image, "--kernel", "levin:9", "--out", folder
+    )
 
 
 def test_twelve_bits_in_a_file_of_sixteen_are_told(capsys, folder):

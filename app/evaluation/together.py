@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
+from math import inf
 from pathlib import Path
 
 from torch import Tensor
@@ -79,6 +80,8 @@ def evaluate_together(
         rows = evaluate(first, paths, color, baseline.method, pairs, distance, baseline.parameters, own=mine)
         found[baseline.label] = run(baseline.label, rows)
         notes.append(f"{baseline.label}: {baseline.about}")
+    if same := sum(row.psnr_degraded == inf for row in found[models[0]]):
+        notes.append(f"what was measured of {same} images is the clean image itself")
     return found, [*notes, *_remarks(loaded, data_root)]
 
 
