@@ -119,7 +119,7 @@ def kernel_file(spec: str, data_root: Path) -> Path | None:
 def _place(spec: str, data_root: Path) -> tuple[Path, str]:
     """Return the file that holds a kernel, and its key there."""
     if spec.startswith("levin:"):
-        if spec.removeprefix("levin:") not in map(str, range(1, LEVIN + 1)):
+        if spec.removeprefix("levin:") not in ("all", *map(str, range(1, LEVIN + 1))):
             raise KernelError(f"there is no kernel {printable(spec)}, but levin:1 ... levin:{LEVIN}")
         spec = f"{data_root / 'kernels' / 'Levin09.npz'}:k{spec.removeprefix('levin:')}"
     try:

@@ -53,13 +53,12 @@ if DEVICE == "cuda":
 # The same of groups, whose norm and size follow the kind, and last whether there are contrasts and masks: with and
 # without groups that fill a block.
 GROUPS = [
-    ("mcp", "linf", 4, "valid", 1, 4, 3, (1, 3, 5), torch.float32, True),
+    ("mcp", "linf", 4, "valid", 1, 8, 3, (1, 3, 5), torch.float32, True),
     ("mcp", "l2", 4, "circular", 2, 4, 3, (1, 3, 6), torch.float32, False),
-    ("mcp", "linf", 4, "valid", 1, 8, 3, (1, 3, 5), torch.float64, False),
     ("mcp", "linf", 2, "reflect", 1, 2, 3, (2, 4, 4), torch.float64, False),
     ("mcp", "l2", 2, "valid", 1, 4, 3, (1, 3, 5), torch.float64, True),
     ("huber", "l2", 2, "circular", 1, 6, 3, (1, 4, 5), torch.float32, False),
-    ("huber", "linf", 4, "valid", 1, 4, 3, (1, 4, 5), torch.float32, True),
+    ("huber", "linf", 4, "valid", 1, 4, 3, (1, 3, 5), torch.float32, True),
 ]
 if DEVICE == "cuda":
     GROUPS += [
