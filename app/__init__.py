@@ -57,7 +57,7 @@ def _require_our_datasets() -> None:
         where = found.origin if found else "nowhere"
         told = f"the package `datasets` of this program lies in {ours}, but Python finds {where}: "
         told += f"put {ours.parent} first in PYTHONPATH"
-        if sys.argv[0] == "-m":  # the command line, which nobody can import this for
+        if sys.argv[:1] == ["-m"]:  # the command line, which nobody can import this for
             print("error:", told, file=sys.stderr)
             raise SystemExit(2)
         raise ImportError(told)

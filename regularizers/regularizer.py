@@ -24,7 +24,7 @@ from regularizers.conversion import converted
 from regularizers.functional import Functional, RegularizerError, Sensitivity
 from regularizers.noise_levels import REFERENCE, interpolate, require_known
 
-FLOOR = 0.3  # units of eps L ||x|| below which gradients of shipped models in float32 no longer fall (0.19 to 0.26)
+FLOOR = 0.3  # units of eps L ||x||, near which gradients of shipped models in float32 no longer fall
 
 
 class Regularizer(Prior):
@@ -143,15 +143,15 @@ class Regularizer(Prior):
         mu, largest = 1 - rho, 1 + largest
         momentum = (largest**0.5 - mu**0.5) / (largest**0.5 + mu**0.5)
         enough = max(tol_inter * mu, FLOOR * torch.finfo(x.dtype).eps * largest) * x.norm()
-        before = v = x
+        found = v = x
         for _ in range(max_iter_inter):
             g = v - x + gamma * prior.functional().gradient(v)
-            before, after = v - g / largest, before
+            last, found = found, v - g / largest
             if g.norm() <= enough:
-                return before
-            v = before + momentum * (before - after)
+                return found
+            v = found + momentum * (found - last)
         warnings.warn(f"{max_iter_inter} gradients did not suffice for prox: raise max_iter_inter", stacklevel=2)
-        return before
+        return found
 
     def mixed(self, x: Tensor, q: Tensor) -> tuple[Tensor, ...]:  # 2 x (B, C, H, W)
         """Return J^T q = d/dtheta sum_b <dR/dx(x_b), q_b>, one tensor per parameter, in their order."""

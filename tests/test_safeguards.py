@@ -169,6 +169,18 @@ def test_the_best_parameters_of_another_problem_are_forgotten(tmp_path):
     assert not torch.equal(after["log_weights"], before["log_weights"])
 
 
+def test_the_best_parameters_stay_where_nothing_else_is_judged(tmp_path):
+    """Steps far too long do not improve on the best, and another cache size does not forget it."""
+    run = str(tmp_path / "run")
+    keeping = ["--set", "run.keep_best=true", "--set", "run.validate_every=1"]
+    assert main(["train", "tv-denoise", *RUN, *keeping, "--set", "run.steps=2", "--out", run]) == 0
+    before = load_file(tmp_path / "run" / "model.safetensors")
+    wild = ["--set", "upper.step_size=3", "--set", "data.memory=7", "--set", "run.steps=4"]
+    assert main(["resume", run, "--quiet", *wild]) == 0
+    after = load_file(tmp_path / "run" / "model.safetensors")
+    assert all(torch.equal(after[name], before[name]) for name in before)
+
+
 # The environment
 
 

@@ -110,8 +110,8 @@ def _from_measured(
     for line in told:
         print(f"{source}: {line}")
     if found.depth == 16 and (brightest := float(y.amax())) < DARK:
-        told = f"its brightest pixel is {100 * brightest:.2g} % of white: of fewer bits in a file of 16, scale it"
-        print(f"warning: {source}: {told}", file=sys.stderr)
+        few = f"its brightest pixel is {100 * brightest:.2g} % of white: of fewer bits in a file of 16, scale it"
+        print(f"warning: {source}: {few}", file=sys.stderr)
     solution = simulated(y, (i,))
     if found.depth == 32 and (fault := brightness_fault(float(solution.x.amax()))):
         print(f"warning: {source}: {fault} (--range BLACK WHITE)", file=sys.stderr)

@@ -118,7 +118,7 @@ class Interrupted(KeyboardInterrupt):
 
 def begin(run: Run) -> Progress:
     """Claim the run folder, which this process owns, with a checkpoint of step 0. Raises RunError if it holds a run
-    already."""
+    already, or files of somebody else that a run would replace or mix with its own."""
     folder = run.folder
     if run.processes.first:
         if (folder / "config.toml").exists():

@@ -32,6 +32,7 @@ from regularizers import Rescaled
 log = logging.getLogger("app")
 
 DONE, DIVERGED = 0, 1
+JUDGED_BY = ("problem.", "data.validation")  # settings that the held-out PSNR depends on, beside the parameters
 
 
 @contextmanager
@@ -58,10 +59,10 @@ def restore(
         processes.numbers(0)  # nobody reads before the folder is held
         config = start.anchored(config)
         run = prepare(config, build_model(config), folder, data_root, processes)
-        changed = differences(load(folder / "config.toml"), config)
+        changed = differences(start.anchored(load(folder / "config.toml")), config)
         if (accept_changes or changed) and processes.first:
             _log_to(folder / "log.txt")  # which shall say what was accepted
-        other = any(text.startswith(("problem.", "data.")) for text in changed)
+        other = any(text.startswith(JUDGED_BY) for text in changed)
         progress = stored.restore(run, accept_changes, other)
         run = replace(run, provenance=provenance(past(folder), command, run))
         processes.numbers(0)  # nobody writes before all have read
